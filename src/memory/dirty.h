@@ -1,0 +1,87 @@
+/* Dirty tracking. The one dangerous protocol, in one sentence: clear, wait for every vCPU, then copy.
+ *
+ * One bit per 4 KiB page and client in 64-bit atomic words, and one summary bit per word. Pages are numbered by
+ * ram.h across all blocks. A vCPU's write-TLB entry IS the cached permission "this page is already marked", so
+ * after bits were cleared, every vCPU must give its write entries up (revoke) before the pages may be read.
+ *
+ *   harvester:  dirty_take_word()...  token = dirty_revoke_begin()  dirty_revoke_wait(token)  copy the pages
+ *   vCPU:       at its safe point: dirty_writer_poll() says "re-arm", it re-arms its TLB, dirty_writer_ack()
+ *   vCPU:       slow path of a store: mark, drop "tracked" in that entry, retry the store
+ *   others:     ram_write_begin / data / ram_write_end, which marks after the data, unconditionally
+ *
+ * Marking is one function for everybody. Never look before you mark: on x86 the look overtakes the data store. */
+#pragma once
+#include <stdatomic.h>
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "base/err.h"
+#include "base/lock.h"
+
+enum dirty_client { DIRTY_MIGRATION, DIRTY_DISPLAY, DIRTY_CODE, DIRTY_CLIENTS };
+
+enum { DIRTY_WRITERS_MAX = 64, DIRTY_WORD_PAGES = 64 };
+
+/* One per vCPU thread: how it takes part in revocation. Lives in the vCPU; registered before its thread starts. */
+struct dirty_writer {
+    void (*kick)(void *opaque); /* make it reach a safe point soon; called by the revoker, no lock held */
+    void *opaque;
+    _Atomic uint64_t acked;     /* highest epoch whose re-arm is done */
+    _Atomic bool     parked;    /* blocked somewhere: holds no host pointer, will poll before it writes again */
+};
+
+struct dirty;
+
+struct dirty *dirty_new(uint64_t pages, struct err *err);
+void          dirty_free(struct dirty *dirty);
+uint64_t      dirty_pages(const struct dirty *dirty);
+uint64_t      dirty_words(const struct dirty *dirty); /* DIRTY_WORD_PAGES pages each, the last may be short */
+
+/* --- writers ------------------------------------------------------------------------------------------ */
+
+/* Is any client tracking, so that write entries must be created "tracked"? vCPU: after polling its epoch. */
+bool dirty_tracking(const struct dirty *dirty);
+bool dirty_client_on(const struct dirty *dirty, enum dirty_client client);
+
+/* Mark for every client that tracks; word first, then summary; asserts that RAM is not sealed. Any thread. */
+void dirty_mark(struct dirty *dirty, uint64_t page);
+void dirty_mark_range(struct dirty *dirty, uint64_t page, uint64_t count);
+void dirty_mark_client(struct dirty *dirty, enum dirty_client client, uint64_t page, uint64_t count);
+
+void dirty_writer_register(struct dirty *dirty, struct dirty_writer *writer);
+void dirty_writer_unregister(struct dirty *dirty, struct dirty_writer *writer);
+
+/* At a safe point, by the vCPU itself: the epoch to re-arm for, or 0 when nothing changed since the last ack.
+ * Re-arm every write entry (set its tracked bit, or clear it when nobody tracks), then ack this very value. */
+uint64_t dirty_writer_poll(struct dirty *dirty, struct dirty_writer *writer);
+void     dirty_writer_ack(struct dirty *dirty, struct dirty_writer *writer, uint64_t epoch);
+
+/* Around every blocking wait of a vCPU. After unpark: poll, re-arm, ack, before the next guest store.
+ * Dekker with the revoker: sequentially consistent on both sides. */
+void dirty_writer_park(struct dirty *dirty, struct dirty_writer *writer);
+void dirty_writer_unpark(struct dirty *dirty, struct dirty_writer *writer);
+
+/* --- harvesters --------------------------------------------------------------------------------------- */
+
+/* Tracking on: flag, revoke and wait, then mark everything (all = true) or nothing. Off: flag, revoke, wait.
+ * Not from a vCPU thread. */
+void dirty_start(struct dirty *dirty, enum dirty_client client, bool all);
+void dirty_stop(struct dirty *dirty, enum dirty_client client);
+
+/* The next word at or after `word` that may hold a bit (by summary), or dirty_words() when none. */
+uint64_t dirty_next_word(const struct dirty *dirty, enum dirty_client client, uint64_t word);
+
+/* Clear and return a word's bits: clears the summary bit first, then exchanges the word. The pages may be read
+ * only after a revoke that began later has been waited for. */
+uint64_t dirty_take_word(struct dirty *dirty, enum dirty_client client, uint64_t word);
+void     dirty_put_back(struct dirty *dirty, enum dirty_client client, uint64_t word, uint64_t bits);
+bool     dirty_test(const struct dirty *dirty, enum dirty_client client, uint64_t page);
+uint64_t dirty_count(const struct dirty *dirty, enum dirty_client client); /* bits set; a scan over summaries */
+
+uint64_t dirty_revoke_begin(struct dirty *dirty);                 /* raises the epoch, kicks; returns the token */
+bool     dirty_revoke_done(struct dirty *dirty, uint64_t token);
+void     dirty_revoke_wait(struct dirty *dirty, uint64_t token);
+
+/* After the last harvest, devices drained: until unseal a mark is a bug and asserts. */
+void dirty_seal(struct dirty *dirty);
+void dirty_unseal(struct dirty *dirty);

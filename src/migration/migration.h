@@ -1,0 +1,77 @@
+/* Migration: the public face. One object per process, for both directions.
+ *
+ * Anybody (monitors, main.c, on the main thread) may start, cancel, ask and wait; one owner thread ("migrate")
+ * exists while a migration runs, and it alone changes the state. Every call returns at once unless it says wait. */
+#pragma once
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "base/err.h"
+#include "machine/machine.h"
+#include "migration/params.h"
+
+/* Spelled as query-migrate spells them. */
+enum migration_state {
+    MIGRATION_NONE, MIGRATION_SETUP, MIGRATION_ACTIVE, MIGRATION_DEVICE, /* paused: last round, devices, hand-over */
+    MIGRATION_COMPLETED, MIGRATION_FAILED, MIGRATION_CANCELLING, MIGRATION_CANCELLED,
+    MIGRATION_UNRESOLVED, /* RELEASED was written, the peer is silent: nobody runs here; migrate_resolve ends it */
+};
+const char *migration_state_name(enum migration_state state);
+
+/* Where the guest is, for exit codes and for a person. */
+enum migration_where { GUEST_HERE, GUEST_THERE, GUEST_UNKNOWN, GUEST_IN_FILE };
+
+struct migration_info {
+    enum migration_state state;
+    enum migration_where where;
+    bool     incoming;
+    char     uri[256];
+    int64_t  setup_ms, total_ms;        /* so far, or in all */
+    double   downtime_ms;               /* measured: last guest instruction here to RUNNING from there */
+    double   expected_downtime_ms;      /* the controller's forecast, now */
+    double   predicted_downtime_ms;     /* what it said when it stopped */
+    double   downtime_limit_ms;
+    uint64_t rounds;
+    uint64_t ram_total, ram_remaining;  /* bytes */
+    uint64_t pages_data, pages_zero;
+    uint64_t wire_bytes, raw_bytes;
+    double   mbps;                      /* wire, megabits a second */
+    double   loaded_bytes_per_s;        /* wire bytes acknowledged as loaded, smoothed */
+    uint64_t dirty_pages_per_s;
+    uint64_t pages_per_s;
+    uint64_t downtime_bytes;            /* wire bytes sent while paused */
+    uint64_t pipeline_bytes;            /* memory the street holds */
+    /* the pause in parts, ms */
+    double   pause_ms, last_round_ms, device_ms, prepared_ms, go_ms;
+    struct err error;                   /* why it failed, or is unresolved */
+};
+
+struct migration;
+
+int  migration_new(struct machine *machine, struct migration **out, struct err *err);
+void migration_free(struct migration *m); /* cancels, waits for its threads */
+struct migration_params *migration_params_of(struct migration *m);
+
+/* Outgoing. -EBUSY when one runs; -EINVAL for a bad URI, from states that cannot migrate. Connecting happens on the
+ * migrate thread: refused connections show as FAILED. */
+int  migration_start(struct migration *m, const char *uri, struct err *err);
+int  migration_cancel(struct migration *m); /* 0 also when nothing runs; any moment before RELEASED; < 100 ms */
+
+/* Incoming: listen now (so that a bad address is told now), load on the migrate thread. run: start the guest when
+ * it has arrived (else it stays paused, -S). */
+int  migration_incoming(struct migration *m, const char *uri, bool run, struct err *err);
+const char *migration_listening(struct migration *m); /* the bound URI, or "" */
+
+enum migration_answer { RESOLVE_ASK, RESOLVE_HERE, RESOLVE_THERE };
+int  migration_resolve(struct migration *m, enum migration_answer answer, struct err *err);
+
+void migration_query(struct migration *m, struct migration_info *out);
+/* Wait until it is over (not active, not cancelling) or timeout_ms passed; true: over. Not on the main thread. */
+bool migration_wait(struct migration *m, int timeout_ms);
+
+/* State changes and finished rounds; called on the migrate thread with no lock held. */
+enum migration_event { MIGRATION_EVENT_STATE, MIGRATION_EVENT_ROUND };
+void migration_on_event(struct migration *m,
+                        void (*event)(void *opaque, enum migration_event event, enum migration_state state,
+                                      uint64_t round),
+                        void *opaque);
