@@ -190,6 +190,23 @@ static void lie_indirect_nested(struct world *w)
     indirect(w, GUEST_DATA, 16, 0);
 }
 
+static void lie_too_long_together(struct world *w)
+{
+    for (unsigned i = 0; i < VRING_SEGMENTS_MAX; i++)
+        put_desc(w->ram, GUEST_DATA, i, GUEST_DATA, 1, i + 1 < VRING_SEGMENTS_MAX ? D_NEXT : 0, i + 1);
+    set_desc(&w->guest, 0, GUEST_DATA, 1, D_NEXT, 1);
+    set_desc(&w->guest, 1, GUEST_DATA, 16 * VRING_SEGMENTS_MAX, D_INDIRECT, 0);
+    publish(&w->guest, 0);
+}
+
+static void lie_four_gigabytes(struct world *w)
+{
+    /* 255 times 17 MiB would be 4.2 GiB; the RAM here is 1 MiB, so the addresses alone are refused too */
+    set_desc(&w->guest, 0, GUEST_RAM_BASE, UINT32_MAX, D_NEXT, 1);
+    set_desc(&w->guest, 1, GUEST_RAM_BASE, UINT32_MAX, 0, 0);
+    publish(&w->guest, 0);
+}
+
 static void lie_indirect_loop(struct world *w)
 {
     put_desc(w->ram, GUEST_DATA, 0, GUEST_DATA, 1, D_NEXT, 0);
@@ -233,6 +250,8 @@ static void every_lie_breaks_the_ring_and_nothing_else(void **state)
         lie_indirect_nested,
         lie_indirect_loop,
         lie_indirect_not_agreed,
+        lie_too_long_together,
+        lie_four_gigabytes,
         lie_ring_moved_away,
         lie_avail_moved_away,
     };
