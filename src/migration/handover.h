@@ -31,42 +31,42 @@ enum handover_state {
 
 enum handover_event {
     /* source */
-    EVENT_STOPPED,           /* machine_pause returned */
-    EVENT_OVERRUN,           /* the pause grows too long: let the guest run on, go another round */
-    EVENT_SENT,              /* the EOF was given to the street */
-    EVENT_PREPARED,          /* PREPARED, digests equal */
-    EVENT_PREPARED_MISMATCH, /* PREPARED, digests differ */
-    EVENT_WRITTEN,           /* RELEASED is written down */
-    EVENT_WRITE_FAILED,
-    EVENT_RUNNING,
-    EVENT_REFUSED,
+    HANDOVER_STOPPED,           /* machine_pause returned */
+    HANDOVER_OVERRUN,           /* the pause grows too long: let the guest run on, go another round */
+    HANDOVER_SENT,              /* the EOF was given to the street */
+    HANDOVER_PREPARED,          /* PREPARED, digests equal */
+    HANDOVER_PREPARED_MISMATCH, /* PREPARED, digests differ */
+    HANDOVER_WRITTEN,           /* RELEASED is written down */
+    HANDOVER_WRITE_FAILED,
+    HANDOVER_RUNNING,
+    HANDOVER_REFUSED,
     /* destination */
-    EVENT_LOADED,      /* all there, all checks passed */
-    EVENT_LOAD_FAILED,
-    EVENT_GO,
-    EVENT_RETRACT,
-    EVENT_STARTED,
-    EVENT_START_FAILED,
-    EVENT_ASK, /* the source wants the last answer again */
+    HANDOVER_LOADED, /* all there, all checks passed */
+    HANDOVER_LOAD_FAILED,
+    HANDOVER_GO,
+    HANDOVER_RETRACT,
+    HANDOVER_STARTED,
+    HANDOVER_START_FAILED,
+    HANDOVER_ASK, /* the source wants the last answer again */
     /* both */
-    EVENT_PEER_ERROR, /* its sentence, or a message that is none */
-    EVENT_LINK_LOST,
-    EVENT_SILENCE,    /* nothing heard for peer-timeout */
-    EVENT_CANCEL,
-    EVENT_RESOLVE_HERE,
-    EVENT_RESOLVE_THERE,
+    HANDOVER_PEER_ERROR, /* its sentence, or a message that is none */
+    HANDOVER_LINK_LOST,
+    HANDOVER_SILENCE, /* nothing heard for peer-timeout */
+    HANDOVER_CANCEL,
+    HANDOVER_RESOLVE_HERE,
+    HANDOVER_RESOLVE_THERE,
     HANDOVER_EVENTS,
 };
 
 enum handover_action {
     DO_SEND_RETRACT = 1 << 0,
-    DO_RESUME = 1 << 1,         /* source: unseal, and let the guest run if it ran before */
-    DO_WRITE_RELEASED = 1 << 2, /* then feed back EVENT_WRITTEN or EVENT_WRITE_FAILED */
-    DO_SEND_GO = 1 << 3,
-    DO_FORGET_RELEASED = 1 << 4, /* remove what was written down */
-    DO_UNLOAD = 1 << 5,          /* destination: back to an empty machine */
+    DO_FORGET_RELEASED = 1 << 1, /* remove what was written down */
+    DO_RESUME = 1 << 2,          /* source: unseal, and let the guest run if it ran before */
+    DO_WRITE_RELEASED = 1 << 3,  /* then feed back WRITTEN or WRITE_FAILED */
+    DO_SEND_GO = 1 << 4,
+    DO_UNLOAD = 1 << 5, /* destination: back to an empty machine */
     DO_SEND_PREPARED = 1 << 6,
-    DO_START = 1 << 7, /* then EVENT_STARTED or EVENT_START_FAILED */
+    DO_START = 1 << 7, /* then STARTED or START_FAILED */
     DO_SEND_RUNNING = 1 << 8,
     DO_WRITE_REFUSED = 1 << 9,
     DO_SEND_REFUSED = 1 << 10,
@@ -76,11 +76,11 @@ enum handover_action {
 
 struct handover_step {
     enum handover_state state;
-    unsigned            actions; /* of enum handover_action */
+    unsigned actions; /* of enum handover_action */
 };
 
 struct handover_step handover_step(enum handover_state state, enum handover_event event);
 
-bool        handover_ended(enum handover_state state);
+bool handover_ended(enum handover_state state);
 const char *handover_state_name(enum handover_state state);
 const char *handover_event_name(enum handover_event event);

@@ -56,6 +56,6 @@ int hello_decode(const struct message *message, enum hello_role role, struct hel
     if (!machine)
         return err_set(err, -EPROTO, "the machine's description in the peer's hello is cut short");
     struct reader description = reader_of(machine, bytes);
-    int           rc = state_load(&machine_config_state, &out->machine, version, &description, err);
+    int rc = state_load(&machine_config_state, &out->machine, version, &description, err);
     return rc < 0 ? err_prefix(err, "the peer's hello") : 0;
 }

@@ -16,10 +16,10 @@ enum hello_capability { HELLO_CAN_LZ4 = 1 << 0, HELLO_CAN_RETRACT = 1 << 1 };
 
 struct hello {
     uint16_t protocol;
-    uint8_t  role;         /* enum hello_role */
-    uint64_t capabilities; /* enum hello_capability; unknown bits are ignored */
-    uint32_t unit_bytes;   /* of RAM */
-    uint32_t channels;     /* data channels the sender would open; 1 now */
+    uint8_t role;                  /* enum hello_role */
+    uint64_t capabilities;         /* enum hello_capability; unknown bits are ignored */
+    uint32_t unit_bytes;           /* of RAM */
+    uint32_t channels;             /* data channels the sender would open; 1 now */
     struct machine_config machine; /* the guest-visible part */
 };
 

@@ -44,7 +44,7 @@ int message_read(struct channel *channel, bool magic_seen, struct message *out, 
     uint8_t head[MESSAGE_HEAD_BYTES];
     be32_put(head, MESSAGE_MAGIC);
     size_t have = magic_seen ? 4 : 0;
-    int    rc = channel_read_all(channel, head + have, sizeof(head) - have, timeout_ms, err);
+    int rc = channel_read_all(channel, head + have, sizeof(head) - have, timeout_ms, err);
     if (rc < 0)
         return rc;
     if (be32_get(head) != MESSAGE_MAGIC)

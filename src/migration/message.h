@@ -30,15 +30,15 @@ enum message_type {
 };
 
 struct message_key { /* whose message it is */
-    uint8_t  id[MESSAGE_ID_BYTES];
+    uint8_t id[MESSAGE_ID_BYTES];
     uint32_t attempt;
 };
 
 struct message {
-    uint16_t           type;
+    uint16_t type;
     struct message_key key;
-    uint32_t           bytes;
-    uint8_t            payload[MESSAGE_PAYLOAD_MAX];
+    uint32_t bytes;
+    uint8_t payload[MESSAGE_PAYLOAD_MAX];
 };
 
 bool message_key_equal(const struct message_key *a, const struct message_key *b);
@@ -51,7 +51,7 @@ void message_put_sentence(struct buf *out, enum message_type type, const struct 
 
 /* Read one. `magic_seen`: the caller has read the four bytes of the magic. -EPIPE at the end of the stream between
  * two messages, -EPROTO when it is not a message. */
-int  message_read(struct channel *channel, bool magic_seen, struct message *out, int timeout_ms, struct err *err);
+int message_read(struct channel *channel, bool magic_seen, struct message *out, int timeout_ms, struct err *err);
 /* The sentence a message carries, made printable. */
 void message_sentence(const struct message *message, char *out, size_t out_size);
 
@@ -63,4 +63,4 @@ struct message_loaded {
 };
 enum { MESSAGE_LOADED_BYTES = 32 };
 void message_loaded_encode(const struct message_loaded *loaded, uint8_t out[MESSAGE_LOADED_BYTES]);
-int  message_loaded_decode(const struct message *message, struct message_loaded *out);
+int message_loaded_decode(const struct message *message, struct message_loaded *out);

@@ -61,6 +61,17 @@ static _Atomic bool *capability_cell(struct migration_params *params, const stru
     return (_Atomic bool *)((char *)params + row->offset);
 }
 
+static void pass_on(struct migration_params *params)
+{
+    struct pipeline_tunables *live = &params->live;
+    uint64_t codec = atomic_load_explicit(&params->compression, memory_order_relaxed);
+    uint64_t acceleration = atomic_load_explicit(&params->compression_acceleration, memory_order_relaxed);
+    uint64_t cap = atomic_load_explicit(&params->max_bandwidth_bytes_per_s, memory_order_relaxed);
+    atomic_store_explicit(&live->codec, (uint32_t)codec, memory_order_relaxed);
+    atomic_store_explicit(&live->acceleration, (int32_t)acceleration, memory_order_relaxed);
+    atomic_store_explicit(&live->max_bytes_per_s, cap, memory_order_relaxed);
+}
+
 void params_init(struct migration_params *params)
 {
     for (unsigned i = 0; i < param_rows; i++)
@@ -70,6 +81,8 @@ void params_init(struct migration_params *params)
 
     int cpus = thread_host_cpus();
     atomic_init(&params->threads, (uint64_t)(cpus > PIPELINE_WORKERS_MAX ? PIPELINE_WORKERS_MAX : cpus));
+    atomic_init(&params->live.uncapped, false);
+    pass_on(params);
 }
 
 const struct param_row *param_find(const char *name)
@@ -133,6 +146,7 @@ static int param_store(struct migration_params *params, const struct param_row *
     if (row->offset == AT(threads) && value == 0)
         value = (uint64_t)thread_host_cpus();
     atomic_store_explicit(param_cell(params, row), value, memory_order_relaxed);
+    pass_on(params);
     return 0;
 }
 

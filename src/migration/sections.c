@@ -99,7 +99,7 @@ void sections_put_full(struct section_writer *writer, const struct state_desc *d
                        const void *object)
 {
     struct buf *out = &writer->out;
-    uint32_t    id = writer->next_id++;
+    uint32_t id = writer->next_id++;
     put_head(out, ELEMENT_FULL, id, desc->name, instance, desc->version);
 
     size_t length_at = out->size;
@@ -138,7 +138,7 @@ enum { FOR_EVER = -1 };
 static int read_bytes(struct channel *channel, void *out, size_t bytes, const char *what, struct err *err)
 {
     struct err cause = { 0 };
-    int        rc = channel_read_all(channel, out, bytes, FOR_EVER, &cause);
+    int rc = channel_read_all(channel, out, bytes, FOR_EVER, &cause);
     if (rc < 0)
         return err_set(err, rc, "%s: %s", what, cause.text);
     return 0;
@@ -147,7 +147,7 @@ static int read_bytes(struct channel *channel, void *out, size_t bytes, const ch
 static int read_be32(struct channel *channel, uint32_t *out, const char *what, struct err *err)
 {
     uint8_t raw[4];
-    int     rc = read_bytes(channel, raw, sizeof(raw), what, err);
+    int rc = read_bytes(channel, raw, sizeof(raw), what, err);
     *out = rc < 0 ? 0 : be32_get(raw);
     return rc;
 }
@@ -155,7 +155,7 @@ static int read_be32(struct channel *channel, uint32_t *out, const char *what, s
 static int read_str8(struct channel *channel, char *out, size_t out_size, const char *what, struct err *err)
 {
     uint8_t length;
-    int     rc = read_bytes(channel, &length, 1, what, err);
+    int rc = read_bytes(channel, &length, 1, what, err);
     if (rc < 0)
         return rc;
     if (length == 0 || length > out_size - 1)
@@ -173,7 +173,7 @@ static int read_str8(struct channel *channel, char *out, size_t out_size, const 
 int sections_read_begin(struct channel *channel, bool magic_seen, struct err *err)
 {
     uint32_t magic = STREAM_MAGIC, version, length;
-    int      rc = magic_seen ? 0 : read_be32(channel, &magic, "stream magic", err);
+    int rc = magic_seen ? 0 : read_be32(channel, &magic, "stream magic", err);
     if (rc == 0 && magic != STREAM_MAGIC)
         return err_set(err, -EPROTO, "the stream begins with 0x%08x, not with 0x%08x: it is no migration stream", magic,
                        STREAM_MAGIC);
@@ -183,7 +183,7 @@ int sections_read_begin(struct channel *channel, bool magic_seen, struct err *er
         return err_set(err, -EPROTO, "stream version %u is not supported, %d is", version, STREAM_VERSION);
 
     uint8_t type = 0;
-    char    name[SECTION_NAME_MAX + 1] = "";
+    char name[SECTION_NAME_MAX + 1] = "";
     if (rc == 0)
         rc = read_bytes(channel, &type, 1, "configuration", err);
     if (rc == 0 && type != ELEMENT_CONFIGURATION)
@@ -217,7 +217,7 @@ int sections_read_head(struct channel *channel, uint8_t type, struct section_hea
 int sections_read_footer(struct channel *channel, const struct section_head *head, struct err *err)
 {
     uint8_t raw[5];
-    char    what[SECTION_NAME_MAX + 32];
+    char what[SECTION_NAME_MAX + 32];
     snprintf(what, sizeof(what), "section %u%s%s: footer", head->id, head->name[0] ? " " : "", head->name);
     int rc = read_bytes(channel, raw, sizeof(raw), what, err);
     if (rc == 0 && raw[0] != ELEMENT_FOOTER)
@@ -242,8 +242,8 @@ int sections_read_blocks(struct channel *channel, const struct section_head *hea
                        ram->blocks);
     for (uint32_t i = 0; i < count; i++) {
         const struct ram_block *ours = &ram->block[i];
-        char                    name[RAM_NAME_MAX];
-        uint8_t                 raw[16];
+        char name[RAM_NAME_MAX];
+        uint8_t raw[16];
         rc = read_str8(channel, name, sizeof(name), "block table", err);
         if (rc == 0)
             rc = read_bytes(channel, raw, sizeof(raw), "block table", err);
@@ -266,7 +266,7 @@ int sections_read_end(struct channel *channel, const struct section_head *head, 
 {
     (void)head;
     uint8_t raw[8];
-    int     rc = read_bytes(channel, raw, sizeof(raw), "end of a source", err);
+    int rc = read_bytes(channel, raw, sizeof(raw), "end of a source", err);
     *rounds = rc < 0 ? 0 : be64_get(raw);
     return rc;
 }
@@ -337,7 +337,7 @@ int sections_collect(struct section_collector *c, struct channel *channel, const
         return err_set(err, -EPROTO, "section %s, instance %u: it came twice", head->name, head->instance);
 
     uint32_t bytes;
-    int      rc = read_be32(channel, &bytes, head->name, err);
+    int rc = read_be32(channel, &bytes, head->name, err);
     if (rc < 0)
         return rc;
     if (bytes > SECTION_FULL_MAX)
@@ -364,7 +364,7 @@ int sections_collect(struct section_collector *c, struct channel *channel, const
 static int load_one(struct section_collector *c, unsigned index, struct err *err)
 {
     const struct machine_section *section = &c->section[index];
-    struct reader                 in = reader_of(c->arrived[index].data.data, c->arrived[index].data.size);
+    struct reader in = reader_of(c->arrived[index].data.data, c->arrived[index].data.size);
     if (section->lock)
         lock(section->lock);
     int rc = state_load(section->desc, section->object, c->arrived[index].version, &in, err);

@@ -31,8 +31,8 @@ enum {
     ELEMENT_FOOTER = 0x7e,
 
     SECTION_NAME_MAX = 64,
-    SECTION_FULL_MAX = 1 << 20,                    /* bytes of one FULL section */
-    SECTION_SOURCE_VERSION = 1,                    /* of START */
+    SECTION_FULL_MAX = 1 << 20,                       /* bytes of one FULL section */
+    SECTION_SOURCE_VERSION = 1,                       /* of START */
     SECTION_FULL_ID_FIRST = PIPELINE_SOURCES_MAX + 1, /* ids below belong to sources */
     SECTIONS_MAX = MACHINE_SECTIONS_MAX + 4,
 };
@@ -40,8 +40,8 @@ enum {
 
 /* What travels beside the machine's own sections. */
 struct section_handover {
-    uint8_t run;         /* the guest ran when it was paused for this */
-    int64_t paused_ns;   /* realtime of that pause, for whoever loads a file */
+    uint8_t run;       /* the guest ran when it was paused for this */
+    int64_t paused_ns; /* realtime of that pause, for whoever loads a file */
 };
 extern const struct state_desc section_handover_state; /* "godwit/hand-over" */
 
@@ -59,8 +59,8 @@ extern const struct state_desc section_digest_state; /* "godwit/digest", the las
 
 struct section_writer {
     struct buf out;
-    uint64_t   full_sum;
-    uint32_t   next_id;
+    uint64_t full_sum;
+    uint32_t next_id;
 };
 
 void sections_begin(struct section_writer *writer); /* magic, version, configuration */
@@ -75,9 +75,9 @@ void sections_writer_free(struct section_writer *writer);
 /* --- reading -------------------------------------------------------------------------------------------- */
 
 struct section_head {
-    uint8_t  type;
+    uint8_t type;
     uint32_t id;
-    char     name[SECTION_NAME_MAX + 1]; /* START, FULL */
+    char name[SECTION_NAME_MAX + 1]; /* START, FULL */
     uint32_t instance, version;
 };
 
@@ -96,18 +96,18 @@ struct section_collector {
     struct machine_section section[SECTIONS_MAX];
     struct {
         struct buf data;
-        uint32_t   version;
-        bool       seen, optional;
+        uint32_t version;
+        bool seen, optional;
     } arrived[SECTIONS_MAX];
-    unsigned                sections;
-    uint64_t                full_sum;
+    unsigned sections;
+    uint64_t full_sum;
     /* filled by sections_apply */
     struct section_handover handover;
-    struct section_digest   digest;
-    struct machine_config  *machine; /* optional "godwit/machine"; owned */
+    struct section_digest digest;
+    struct machine_config *machine; /* optional "godwit/machine"; owned */
 };
 
-int  sections_collect_new(struct machine *machine, struct section_collector **out, struct err *err);
+int sections_collect_new(struct machine *machine, struct section_collector **out, struct err *err);
 void sections_collect_reset(struct section_collector *c); /* for another load of the same machine */
 void sections_collect_free(struct section_collector *c);  /* NULL allowed */
 /* Read length and data of a FULL section whose head was read. -EPROTO: unknown, too new, twice, too long. A machine's

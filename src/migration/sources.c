@@ -12,8 +12,8 @@ struct source_ram {
     struct source source;
     /* fixed after new */
     struct ram *ram;
-    uint64_t    bytes;
-    bool        fresh[RAM_BLOCKS_MAX]; /* was known to be zero before the first load */
+    uint64_t bytes;
+    bool fresh[RAM_BLOCKS_MAX]; /* was known to be zero before the first load */
     /* one bit a page, set by the load thread that stored it: fresh memory that is fresh no longer */
     _Atomic uint64_t *stored;
 };
@@ -31,7 +31,7 @@ static const struct ram_block *block_of_word(const struct source_ram *self, uint
 static uint64_t op_exists(struct source *source, uint64_t word)
 {
     const struct source_ram *self = ram_of(source);
-    const struct ram_block  *block = word < source->words ? block_of_word(self, word) : NULL;
+    const struct ram_block *block = word < source->words ? block_of_word(self, word) : NULL;
     if (!block)
         return 0;
     uint64_t end = block->first_page + (block->bytes >> PAGE_SHIFT), first = word * DIRTY_WORD_PAGES;
@@ -84,7 +84,7 @@ static uint64_t op_dirty(struct source *source)
 static int op_store(struct source *source, uint64_t unit, const void *data)
 {
     struct source_ram *self = ram_of(source);
-    uint8_t           *page = ram_page_host(self->ram, unit);
+    uint8_t *page = ram_page_host(self->ram, unit);
     if (!page)
         return -EPROTO;
     ram_copy_page_in(page, data);
@@ -96,7 +96,7 @@ static int op_store(struct source *source, uint64_t unit, const void *data)
 static int op_zero(struct source *source, uint64_t unit)
 {
     static const _Alignas(64) uint8_t zero[PAGE_BYTES];
-    struct source_ram      *self = ram_of(source);
+    struct source_ram *self = ram_of(source);
     const struct ram_block *block = ram_block_by_page(self->ram, unit);
     if (!block)
         return -EPROTO;
@@ -132,7 +132,7 @@ static const struct source_ops ram_ops = {
 int source_ram_new(struct ram *ram, uint32_t id, struct source **out, struct err *err)
 {
     struct source_ram *self = calloc(1, sizeof(*self));
-    uint64_t           words = dirty_words(ram->dirty);
+    uint64_t words = dirty_words(ram->dirty);
     if (self)
         self->stored = calloc(words ? words : 1, sizeof(*self->stored));
     if (!self || !self->stored) {
