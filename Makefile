@@ -1,0 +1,86 @@
+# godwit. `make help` lists the targets.
+#
+# Everything is built below $(BUILD); sources are found by wildcard, so a new file needs no line here.
+
+BUILD ?= build
+MAKEFLAGS += --no-builtin-rules
+.SUFFIXES:
+.DELETE_ON_ERROR:
+
+# Targets that need no configuration come first; for all others configure runs by itself.
+.PHONY: all
+all: $(BUILD)/godwit
+
+ifeq ($(filter clean help demo deps lint format,$(MAKECMDGOALS)),)
+$(BUILD)/config.mk: configure VERSION
+	@scripts/deps
+	./configure --build=$(BUILD) $(CONFIGURE_FLAGS)
+include $(BUILD)/config.mk
+endif
+
+SRC  := $(sort $(shell find src -name '*.c'))
+OBJ  := $(SRC:%.c=$(BUILD)/obj/%.o)
+LIB  := $(BUILD)/libgodwit.a
+CFLAGS_ALL = -std=gnu11 -D_GNU_SOURCE -Isrc -I$(BUILD) $(OPT) $(WARN) $(LIB_CFLAGS) -pthread
+
+$(BUILD)/godwit: $(BUILD)/obj/src/main.o $(LIB)
+	$(CC) $(OPT) $(LDFLAGS) -pthread -o $@ $^ $(LIBS)
+
+# Whole again each time: an object whose source is gone must not stay inside.
+$(LIB): $(filter-out %/src/main.o,$(OBJ))
+	@rm -f $@
+	ar rcs $@ $^
+
+$(BUILD)/obj/%.o: %.c $(BUILD)/config.mk
+	@mkdir -p $(@D)
+	$(CC) $(CFLAGS_ALL) -MMD -MP -c -o $@ $<
+
+# --- tests: one small program per file, run by tests/run ------------------------------------------------
+
+UNIT     := $(patsubst %.c,$(BUILD)/%,$(sort $(shell find tests/unit -name 'test_*.c' 2>/dev/null)))
+BENCH    := $(patsubst %.c,$(BUILD)/%,$(sort $(wildcard bench/*.c)))
+
+$(UNIT): $(BUILD)/%: $(BUILD)/obj/%.o $(LIB)
+	@mkdir -p $(@D)
+	$(CC) $(OPT) $(LDFLAGS) -pthread -o $@ $< $(LIB) $(LIBS) $(CMOCKA) $(EXTRA_$(@F))
+$(BUILD)/obj/tests/%.o: CFLAGS_ALL += -I.
+
+$(BENCH): $(BUILD)/%: $(BUILD)/obj/%.o $(LIB)
+	@mkdir -p $(@D)
+	$(CC) $(OPT) $(LDFLAGS) -pthread -o $@ $< $(LIB) $(LIBS)
+
+-include tests/guest/guest.mk
+
+.PHONY: unit bench-tools guests test test-unit test-tsan stress demo lint format deps install clean help
+unit: $(UNIT)
+bench-tools: $(BENCH)
+guests: $(GUESTS)
+
+test: all unit guests                    ## everything that takes up to 10 minutes
+	tests/run --build $(BUILD)
+test-unit: unit                          ## the unit tests alone
+	tests/run --build $(BUILD) unit
+test-tsan: guests                        ## all of it but the Linux boots, under ThreadSanitizer
+	$(MAKE) BUILD=$(BUILD)-tsan CONFIGURE_FLAGS=--enable-sanitizer=thread all unit guests
+	tests/run --build $(BUILD)-tsan --no-linux
+stress: all unit guests                  ## the long versions
+	tests/run --build $(BUILD) --long
+
+demo:                                    ## boot Debian's kernel, keep it writing memory, move it live
+	scripts/demo
+lint:                                    ## format, static analysis, layers
+	tests/lint/lint
+format:                                  ## clang-format over all sources
+	clang-format -i $$(git ls-files '*.c' '*.h')
+deps:                                    ## install what debian/control lists (root), or say how
+	scripts/deps
+
+install: all                             ## into $(DESTDIR)$(PREFIX)
+	install -D -m 755 $(BUILD)/godwit $(DESTDIR)$(PREFIX)/bin/godwit
+	install -D -m 644 -t $(DESTDIR)$(PREFIX)/share/man/man1 docs/man/*.1
+clean:                                   ## removes the build folders
+	rm -rf $(BUILD) $(BUILD)-tsan $(BUILD)-asan $(BUILD)-ubsan $(BUILD)-fuzz
+help:                                    ## this list
+	@awk -F '##' '/^[a-z-]+:.*##/ { split($$1, t, ":"); printf "  make %-12s %s\n", t[1], $$2 }' Makefile
+
+-include $(OBJ:.o=.d) $(UNIT:$(BUILD)/%=$(BUILD)/obj/%.d)

@@ -1,0 +1,66 @@
+#include "base/err.h"
+
+#include <assert.h>
+#include <stdio.h>
+#include <string.h>
+
+static int err_store(struct err *err, int code, const char *format, va_list args)
+{
+    assert(code < 0);
+    if (err && err->code == 0) {
+        err->code = code;
+        vsnprintf(err->text, sizeof(err->text), format, args);
+    }
+    return code;
+}
+
+int err_set(struct err *err, int code, const char *format, ...)
+{
+    va_list args;
+    va_start(args, format);
+    err_store(err, code, format, args);
+    va_end(args);
+    return code;
+}
+
+int err_set_errno(struct err *err, int code, const char *format, ...)
+{
+    bool first = err && err->code == 0;
+    va_list args;
+    va_start(args, format);
+    err_store(err, code, format, args);
+    va_end(args);
+    if (first) {
+        char reason[128];
+        size_t used = strlen(err->text);
+        snprintf(err->text + used, sizeof(err->text) - used, ": %s", strerror_r(-code, reason, sizeof(reason)));
+    }
+    return code;
+}
+
+int err_prefix(struct err *err, const char *format, ...)
+{
+    if (!err)
+        return 0;
+    char where[ERR_TEXT_MAX], rest[ERR_TEXT_MAX];
+    va_list args;
+    va_start(args, format);
+    vsnprintf(where, sizeof(where), format, args);
+    va_end(args);
+    memcpy(rest, err->text, sizeof(rest));
+    /* A sentence that grows too long loses its end, not its beginning. */
+    int used = snprintf(err->text, sizeof(err->text), "%s: ", where);
+    if (used > 0 && (size_t)used < sizeof(err->text)) {
+        size_t room = sizeof(err->text) - (size_t)used - 1, have = strnlen(rest, sizeof(rest) - 1);
+        size_t take = have < room ? have : room;
+        memcpy(err->text + used, rest, take);
+        err->text[(size_t)used + take] = '\0';
+    }
+    return err->code;
+}
+
+void err_clear(struct err *err)
+{
+    if (err)
+        *err = (struct err){ 0 };
+}
