@@ -8,10 +8,10 @@ enum client_exit {
     CLIENT_MOVED = 0,
     CLIENT_NOT_STARTED = 1, /* error before start */
     CLIENT_USAGE = 2,
-    CLIENT_FAILED = 3,      /* failed, the guest still runs on the source */
-    CLIENT_GAVE_UP = 4,     /* by policy, runs on the source */
-    CLIENT_REFUSED = 5,     /* the destination will not have it, runs on the source */
-    CLIENT_UNKNOWN = 6,     /* outcome unknown: nothing was resumed */
+    CLIENT_FAILED = 3,  /* failed, the guest still runs on the source */
+    CLIENT_GAVE_UP = 4, /* by policy, runs on the source */
+    CLIENT_REFUSED = 5, /* the destination will not have it, runs on the source */
+    CLIENT_UNKNOWN = 6, /* outcome unknown: nothing was resumed */
     CLIENT_CANCELLED = 130,
 };
 

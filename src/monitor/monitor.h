@@ -18,22 +18,23 @@
 struct monitor;
 
 struct monitor_context {
-    uv_loop_t        *loop;
-    struct machine   *machine;
+    uv_loop_t *loop;
+    struct machine *machine;
     struct migration *migration;
     /* `quit`, and Ctrl-a x: the answer has been written; end the loop soon (uv_stop), do not free anything here */
     void (*quit)(void *opaque);
     void *opaque;
-    bool  run_on_arrival; /* false with -S: `migrate-incoming` leaves the guest paused; `cont` and `stop` change it */
-    const char *version;  /* godwit's own version, "0.1" */
+    bool run_on_arrival; /* false with -S: `migrate-incoming` leaves the guest paused; `cont` and `stop` change it */
+    const char *version; /* godwit's own version, "0.1" */
 };
 
 enum monitor_mode { MONITOR_HMP, MONITOR_QMP };
 
-int  monitor_new(const struct monitor_context *context, struct monitor **out, struct err *err);
+int monitor_new(const struct monitor_context *context, struct monitor **out, struct err *err);
 /* The chardev is attached here and stays the caller's: free it after the monitor. */
-int  monitor_add(struct monitor *monitor, struct chardev *chardev, enum monitor_mode mode, struct err *err);
-void monitor_free(struct monitor *monitor); /* writes what it can; memory goes on the next turn of the loop; NULL allowed */
+int monitor_add(struct monitor *monitor, struct chardev *chardev, enum monitor_mode mode, struct err *err);
+void monitor_free(
+    struct monitor *monitor); /* writes what it can; memory goes on the next turn of the loop; NULL allowed */
 
 /* For machine_on_event() and migration_on_event(), with the monitor as opaque. Any thread. */
 void monitor_machine_event(void *monitor, enum machine_event event, bool by_guest);
