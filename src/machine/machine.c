@@ -219,7 +219,7 @@ static void machine_halt(struct machine *m)
         if (device->ops->drain)
             device->ops->drain(device);
     }
-    m->clock_state.guest_ns = guest_clock_ns(&m->clock);
+    machine_note_guest(m);
     m->running = false;
 }
 
@@ -280,6 +280,9 @@ int machine_resume(struct machine *m, bool force, struct err *err)
     unlock(&m->lock);
     if (go)
         machine_emit(m, EVENT_RESUME, false);
+    /* what the guest asked for while it was on its way */
+    if (go && m->notify && atomic_load_explicit(&m->requests, memory_order_relaxed))
+        m->notify(m->notify_opaque);
     return result;
 }
 
@@ -308,24 +311,63 @@ void machine_on_request(struct machine *m, void (*notify)(void *opaque), void *o
     m->notify = notify;
 }
 
+/* A guest on its way takes its wishes along (machine_note_guest): they are not for us to answer. */
+static bool machine_on_its_way(struct machine *m)
+{
+    enum run_state state = machine_state(m);
+    return state == RUN_INMIGRATE || state == RUN_FINISH_MIGRATE || state == RUN_POSTMIGRATE;
+}
+
+/* Clears the note, but not that of a reset: machine_reset() does, when it is under way. */
+static bool machine_take_one(struct machine *m, enum machine_request request, bool *by_guest)
+{
+    uint32_t bit = 1u << request;
+    lock(&m->lock);
+    *by_guest = atomic_load_explicit(&m->guest_requests, memory_order_relaxed) & bit;
+    bool there = atomic_load_explicit(&m->requests, memory_order_acquire) & bit;
+    bool take = there && !(machine_on_its_way(m) && (*by_guest || request == REQUEST_RESET));
+    if (take && request != REQUEST_RESET) {
+        atomic_fetch_and_explicit(&m->requests, ~bit, memory_order_relaxed);
+        atomic_fetch_and_explicit(&m->guest_requests, ~bit, memory_order_relaxed);
+    }
+    unlock(&m->lock);
+    return take;
+}
+
 enum machine_request machine_take_request(struct machine *m, unsigned *code)
 {
     static const enum machine_request order[] = { REQUEST_QUIT, REQUEST_FAIL, REQUEST_SHUTDOWN, REQUEST_RESET,
                                                   REQUEST_POWERDOWN };
+    bool by_guest;
+    *code = 0;
     for (unsigned i = 0; i < sizeof(order) / sizeof(order[0]); i++) {
         enum machine_request request = order[i];
-        uint32_t bit = 1u << request;
-        if (!(atomic_fetch_and_explicit(&m->requests, ~bit, memory_order_acquire) & bit))
+        if (!machine_take_one(m, request, &by_guest))
             continue;
-        *code = request == REQUEST_FAIL ? atomic_load_explicit(&m->fail_code, memory_order_relaxed) : 0;
-        if (request == REQUEST_RESET) /* machine_reset() tells, and wants to know whose wish it was */
-            return request;
-        bool by_guest = atomic_fetch_and_explicit(&m->guest_requests, ~bit, memory_order_relaxed) & bit;
-        machine_emit(m, request == REQUEST_POWERDOWN ? EVENT_POWERDOWN : EVENT_SHUTDOWN, by_guest);
+        if (request == REQUEST_FAIL)
+            *code = atomic_load_explicit(&m->fail_code, memory_order_relaxed);
+        if (request != REQUEST_RESET)
+            machine_emit(m, request == REQUEST_POWERDOWN ? EVENT_POWERDOWN : EVENT_SHUTDOWN, by_guest);
         return request;
     }
-    *code = 0;
     return REQUEST_NONE;
+}
+
+void machine_note_guest(struct machine *m)
+{
+    m->clock_state = (struct machine_clock_state){
+        .guest_ns = guest_clock_ns(&m->clock),
+        .requests = atomic_load_explicit(&m->guest_requests, memory_order_relaxed),
+        .fail_code = atomic_load_explicit(&m->fail_code, memory_order_relaxed),
+    };
+}
+
+void machine_ask_again(struct machine *m)
+{
+    atomic_store_explicit(&m->fail_code, m->clock_state.fail_code, memory_order_relaxed);
+    atomic_store_explicit(&m->guest_requests, m->clock_state.requests, memory_order_relaxed);
+    atomic_fetch_and_explicit(&m->requests, ~(uint32_t)MACHINE_GUEST_REQUESTS, memory_order_relaxed);
+    atomic_fetch_or_explicit(&m->requests, m->clock_state.requests, memory_order_release);
 }
 
 void machine_on_event(struct machine *m, void (*event)(void *opaque, enum machine_event event, bool by_guest),
@@ -355,9 +397,9 @@ void machine_reset_parts(struct machine *m)
 /* Images of a guest that came from elsewhere are on this side only when the user named them here, too. */
 static int machine_may_reset(struct machine *m, struct err *err)
 {
-    enum run_state state = machine_state(m);
-    if (state == RUN_INMIGRATE || state == RUN_FINISH_MIGRATE || state == RUN_POSTMIGRATE)
-        return err_set(err, -EPERM, "a guest that is on its way cannot be reset (%s)", run_state_name(state));
+    if (machine_on_its_way(m))
+        return err_set(err, -EBUSY, "a guest that is on its way cannot be reset (%s)",
+                       run_state_name(machine_state(m)));
     if (m->config.incoming && !m->config.kernel[0])
         return err_set(err, -ENOENT,
                        "the guest came from elsewhere, and its kernel is not here: start this side with -kernel to be "
@@ -367,11 +409,15 @@ static int machine_may_reset(struct machine *m, struct err *err)
 
 int machine_reset(struct machine *m, struct err *err)
 {
+    const uint32_t bit = 1u << REQUEST_RESET;
+    bool by_guest = false;
     lock(&m->lock);
-    bool by_guest = atomic_fetch_and_explicit(&m->guest_requests, ~(1u << REQUEST_RESET), memory_order_relaxed) &
-                    (1u << REQUEST_RESET);
     bool ran = m->running;
     int result = machine_may_reset(m, err);
+    if (result != -EBUSY) {
+        by_guest = atomic_fetch_and_explicit(&m->guest_requests, ~bit, memory_order_relaxed) & bit;
+        atomic_fetch_and_explicit(&m->requests, ~bit, memory_order_relaxed);
+    }
     if (result == 0 && ran)
         machine_halt(m);
     if (result == 0)
@@ -385,10 +431,9 @@ int machine_reset(struct machine *m, struct err *err)
     } else if (ran && !m->running) {
         machine_set_state(m, RUN_INTERNAL_ERROR); /* its memory is half overwritten */
     }
+    bool broken = ran && !m->running;
     unlock(&m->lock);
-    if (result == 0)
-        machine_emit(m, EVENT_RESET, by_guest);
-    else if (ran && machine_state(m) == RUN_INTERNAL_ERROR)
-        machine_emit(m, EVENT_STOP, by_guest);
+    if (result == 0 || broken)
+        machine_emit(m, broken ? EVENT_STOP : EVENT_RESET, by_guest);
     return result;
 }

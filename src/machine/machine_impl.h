@@ -8,10 +8,15 @@
 #include "machine/board.h"
 #include "machine/machine.h"
 
-/* "godwit/clock": guest time does not pass between machines. */
+/* "godwit/clock": guest time does not pass between machines. And what the guest has asked for just before it was
+ * paused: the main thread answers that wherever the guest goes on. */
 struct machine_clock_state {
     int64_t guest_ns;
+    uint32_t requests; /* bit per enum machine_request */
+    uint32_t fail_code;
 };
+
+enum { MACHINE_GUEST_REQUESTS = 1u << REQUEST_SHUTDOWN | 1u << REQUEST_RESET | 1u << REQUEST_FAIL };
 
 struct machine {
     /* fixed after new */
@@ -44,4 +49,6 @@ struct machine {
 };
 
 void machine_emit(struct machine *m, enum machine_event event, bool by_guest);
+void machine_note_guest(struct machine *m);  /* clock_state from clock and requests */
+void machine_ask_again(struct machine *m);   /* and back: requests that clock_state holds */
 void machine_reset_parts(struct machine *m); /* devices and harts; paused */

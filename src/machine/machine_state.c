@@ -78,6 +78,8 @@ int machine_config_match(const struct machine_config *ours, const struct machine
 
 static const struct field machine_clock_fields[] = {
     FIELD_I64_OF(struct machine_clock_state, guest_ns),
+    FIELD_U32_OF(struct machine_clock_state, requests),
+    FIELD_U32_OF(struct machine_clock_state, fail_code),
     FIELD_TABLE_END,
 };
 
@@ -86,6 +88,8 @@ static int machine_clock_validate(const void *object, struct err *err)
     const struct machine_clock_state *clock = object;
     if (clock->guest_ns < 0)
         return err_set(err, -EPROTO, "guest_ns %lld is before the guest's start", (long long)clock->guest_ns);
+    if (clock->requests & ~MACHINE_GUEST_REQUESTS)
+        return err_set(err, -EPROTO, "requests 0x%x is nothing that a guest can ask for", clock->requests);
     return 0;
 }
 
@@ -102,7 +106,7 @@ unsigned machine_sections(struct machine *m, struct machine_section *out)
 {
     unsigned count = 0;
     assert(!m->running);
-    m->clock_state.guest_ns = guest_clock_ns(&m->clock);
+    machine_note_guest(m);
     out[count++] = (struct machine_section){ &machine_clock_desc, 0, &m->clock_state, NULL };
     for (unsigned i = 0; i < m->config.harts; i++)
         out[count++] = (struct machine_section){ &hart_state, i, vcpu_hart(m->vcpu[i]), NULL };
@@ -120,6 +124,7 @@ void machine_loaded(struct machine *m)
 {
     assert(!m->running);
     guest_clock_set_ns(&m->clock, m->clock_state.guest_ns);
+    machine_ask_again(m);
     timers_clock_changed(m->timers);
     for (unsigned i = 0; i < m->board.devices; i++) {
         struct device *device = m->board.device[i];
@@ -132,7 +137,8 @@ void machine_unload(struct machine *m)
 {
     assert(!m->running);
     guest_clock_set_ns(&m->clock, 0);
-    m->clock_state.guest_ns = 0;
+    m->clock_state = (struct machine_clock_state){ 0 };
+    machine_ask_again(m);
     timers_clock_changed(m->timers);
     machine_reset_parts(m);
 }

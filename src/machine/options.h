@@ -8,10 +8,6 @@
 #include "base/err.h"
 #include "machine/machine.h"
 
-#ifndef GODWIT_VERSION
-#define GODWIT_VERSION "0.1"
-#endif
-
 enum {
     OPTION_ID_MAX = 64,
     OPTION_SPEC_MAX = 1024,
