@@ -290,7 +290,7 @@ int option_mon(struct parser *p, const char *argument)
         if (id) {
             if (strlen(id) >= OPTION_ID_MAX)
                 return option_bad(p, "the id '%s' is too long", id);
-            snprintf(spec, sizeof(spec), "chardev:%s", id);
+            snprintf(spec, sizeof(spec), "chardev:%.*s", OPTION_ID_MAX - 1, id);
         } else if (strcmp(part.key, "mode") == 0) {
             qmp = strcmp(part.value, "control") == 0;
             if (!qmp && strcmp(part.value, "readline") != 0)
