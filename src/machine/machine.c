@@ -257,8 +257,8 @@ static int machine_may_run(enum run_state state, struct err *err)
     switch (state) {
     case RUN_PRELAUNCH:
     case RUN_RUNNING:
-    case RUN_PAUSED:
-    case RUN_FINISH_MIGRATE: return 0;
+    case RUN_PAUSED: return 0;
+    case RUN_FINISH_MIGRATE: return err_set(err, -EPERM, "the guest is being handed over");
     case RUN_INMIGRATE: return err_set(err, -EPERM, "the guest has not arrived yet");
     case RUN_POSTMIGRATE: return err_set(err, -EPERM, "the guest has left: it may be running elsewhere");
     case RUN_SHUTDOWN: return err_set(err, -EPERM, "the guest has powered off: reset it first");

@@ -85,8 +85,9 @@ enum run_state machine_state(struct machine *m);
  * state becomes `state`. Pausing a paused machine only changes the state's name. */
 void machine_pause(struct machine *m, enum run_state state);
 
-/* Let it run: from PRELAUNCH, PAUSED, FINISH_MIGRATE. -EPERM with a sentence from a state that must not run
- * (INMIGRATE, POSTMIGRATE, SHUTDOWN). `force` is the migration's own hand (POSTMIGRATE after REFUSED, INMIGRATE at GO). */
+/* Let it run: from PRELAUNCH, PAUSED. -EPERM with a sentence from a state that must not run (INMIGRATE,
+ * FINISH_MIGRATE, POSTMIGRATE, SHUTDOWN). `force` is the migration's own hand (FINISH_MIGRATE when it failed,
+ * POSTMIGRATE after REFUSED, INMIGRATE at GO): a person's `cont` must not overtake a hand-over. */
 int machine_resume(struct machine *m, bool force, struct err *err);
 
 /* A hand-over's resume must be counted from when the first instruction can run: ns of clock_now_ns(). */
@@ -100,7 +101,9 @@ enum machine_request { REQUEST_NONE, REQUEST_SHUTDOWN, REQUEST_RESET, REQUEST_PO
 /* Any thread. The notify function (set by main.c) is called and must only wake the main loop. */
 void machine_request(struct machine *m, enum machine_request request, unsigned code);
 void machine_on_request(struct machine *m, void (*notify)(void *opaque), void *opaque);
-enum machine_request machine_take_request(struct machine *m, unsigned *code); /* main thread */
+/* Main thread; tells the event too. A guest that is on its way keeps its wishes: they are answered where it runs.
+ * A reset stays noted until machine_reset() has it under way. */
+enum machine_request machine_take_request(struct machine *m, unsigned *code);
 int machine_reset(struct machine *m, struct err *err); /* pause, reload images, reset all, resume if it ran */
 
 /* STOP, RESUME, RESET, SHUTDOWN, POWERDOWN for monitors; called on the thread that did it, no lock held. */
@@ -118,7 +121,7 @@ struct machine_section {
 };
 enum { MACHINE_SECTIONS_MAX = HART_MAX + MACHINE_DEVICES_MAX + 4 };
 
-/* Every section, in load order: "godwit/clock" (guest ns), harts, devices. */
+/* Every section, in load order: "godwit/clock" (guest ns, and what the guest asked for last), harts, devices. */
 unsigned machine_sections(struct machine *m, struct machine_section *out);
 /* All sections were loaded: apply the clock, pull wires, set timers, make vCPUs re-read their harts. */
 void machine_loaded(struct machine *m);

@@ -150,7 +150,8 @@ static void pausing_a_paused_guest_only_changes_the_name(void **state)
 
 static void a_guest_that_is_elsewhere_runs_only_by_force(void **state)
 {
-    static const enum run_state held[] = { RUN_INMIGRATE, RUN_POSTMIGRATE, RUN_SHUTDOWN, RUN_INTERNAL_ERROR };
+    static const enum run_state held[] = { RUN_INMIGRATE, RUN_FINISH_MIGRATE, RUN_POSTMIGRATE, RUN_SHUTDOWN,
+                                           RUN_INTERNAL_ERROR };
     (void)state;
     boot(counts, sizeof(counts));
     for (unsigned i = 0; i < sizeof(held) / sizeof(held[0]); i++) {
