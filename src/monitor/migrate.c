@@ -189,11 +189,26 @@ static struct json_object *ram_member(const struct migration_info *info)
     return ram;
 }
 
+/* Why it failed, in a word that a script can act on. */
+static const char *reason_name(int code)
+{
+    switch (code) {
+    case -ETIME:
+    case -EDQUOT: return "gave-up"; /* the policy's own decision */
+    case -EINVAL:
+    case -ENOTSUP:
+    case -EREMOTEIO: return "refused"; /* the destination looked, and said no */
+    default: return "failed";
+    }
+}
+
 /* What QEMU has no words for. */
 static struct json_object *own_member(const struct migration_info *info)
 {
     struct json_object *own = json_object_new_object(), *pause = json_object_new_object();
     json_put_str(own, "where", where_name(info->where));
+    if (info->error.code)
+        json_put_str(own, "reason", reason_name(info->error.code));
     json_put_str(own, "uri", info->uri);
     json_put_bool(own, "incoming", info->incoming);
     json_put_u64(own, "raw-bytes", info->raw_bytes);
