@@ -106,17 +106,24 @@ static void listen_on(void *opaque)
             path->heard |= rc == -EPROTO ? HEARD_ERROR : HEARD_CLOSED;
             open = false;
         }
+        bool       lost = path->heard & (HEARD_ERROR | HEARD_CLOSED);
+        struct err why = path->why;
         cond_broadcast(&path->changed);
         unlock(&path->lock);
+        if (lost)
+            path->lost(path->opaque, &why);
     }
     free(message);
 }
 
-int return_path_start(struct return_path *path, struct channel *channel, const struct message_key *key, struct err *err)
+int return_path_start(struct return_path *path, struct channel *channel, const struct message_key *key,
+                      void (*lost)(void *opaque, const struct err *why), void *opaque, struct err *err)
 {
     memset(path, 0, sizeof(*path));
     path->channel = channel;
     path->key = *key;
+    path->lost = lost;
+    path->opaque = opaque;
     path->heard_ns = clock_now_ns();
     lock_init(&path->lock, LOCK_LEAF);
     cond_init(&path->changed);
@@ -184,6 +191,8 @@ enum heard return_path_wait(struct return_path *path, unsigned wanted, uint64_t 
             break;
         }
     }
+    if (heard == HEARD_INTERRUPT)
+        path->heard &= ~(unsigned)HEARD_INTERRUPT;
     if (heard & (HEARD_ERROR | HEARD_REFUSED | HEARD_CLOSED))
         err_set(err, path->why.code, "%s", path->why.text);
     unlock(&path->lock);

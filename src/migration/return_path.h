@@ -44,13 +44,13 @@ struct return_path {
 };
 
 int return_path_start(struct return_path *path, struct channel *channel, const struct message_key *key,
-                      struct err *err);
+                      void (*lost)(void *opaque, const struct err *why), void *opaque, struct err *err);
 void return_path_stop(struct return_path *path);      /* after channel_shutdown(): ends the thread */
 void return_path_interrupt(struct return_path *path); /* any thread */
 /* A new attempt begins (after RETRACT): what the old one said is void. */
 void return_path_new_attempt(struct return_path *path, uint32_t attempt);
 
-/* Wait for one of `wanted`. ERROR, CLOSED and INTERRUPT end every wait, SILENCE after silence_ms (-1: never). The text
+/* Wait for one of `wanted`. ERROR, CLOSED and INTERRUPT (which is thereby taken) end every wait, SILENCE after silence_ms (-1: never). The text
  * of ERROR, REFUSED and CLOSED is copied to err. */
 enum heard return_path_wait(struct return_path *path, unsigned wanted, uint64_t round, int64_t silence_ms,
                             struct err *err);
