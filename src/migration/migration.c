@@ -11,9 +11,15 @@
 #include "migration/sources.h"
 
 static const char *const state_names[] = {
-    [MIGRATION_NONE] = "none",           [MIGRATION_SETUP] = "setup",         [MIGRATION_ACTIVE] = "active",
-    [MIGRATION_DEVICE] = "device",       [MIGRATION_COMPLETED] = "completed", [MIGRATION_FAILED] = "failed",
-    [MIGRATION_CANCELLING] = "cancelling", [MIGRATION_CANCELLED] = "cancelled", [MIGRATION_UNRESOLVED] = "unresolved",
+    [MIGRATION_NONE] = "none",
+    [MIGRATION_SETUP] = "setup",
+    [MIGRATION_ACTIVE] = "active",
+    [MIGRATION_DEVICE] = "device",
+    [MIGRATION_COMPLETED] = "completed",
+    [MIGRATION_FAILED] = "failed",
+    [MIGRATION_CANCELLING] = "cancelling",
+    [MIGRATION_CANCELLED] = "cancelled",
+    [MIGRATION_UNRESOLVED] = "unresolved",
 };
 
 #define TO(state) (1u << (state))
@@ -277,14 +283,15 @@ static int launch(struct migration *m, const char *uri, bool incoming, struct er
 int migration_start(struct migration *m, const char *uri, struct err *err)
 {
     static const char *const known[] = { "tcp:", "unix:", "exec:", "fd:", "file:" };
-    int                      rc = check_idle(m, uri, err);
+    int rc = check_idle(m, uri, err);
     if (rc < 0)
         return rc;
     bool fits = false;
     for (size_t i = 0; i < sizeof(known) / sizeof(known[0]); i++)
         fits = fits || (strncmp(uri, known[i], strlen(known[i])) == 0 && uri[strlen(known[i])]);
     if (!fits)
-        return err_set(err, -EINVAL, "'%.128s' is none of tcp:HOST:PORT, unix:PATH, exec:COMMAND, fd:N, file:PATH", uri);
+        return err_set(err, -EINVAL, "'%.128s' is none of tcp:HOST:PORT, unix:PATH, exec:COMMAND, fd:N, file:PATH",
+                       uri);
     enum run_state state = machine_state(m->machine);
     if (state != RUN_RUNNING && state != RUN_PAUSED && state != RUN_PRELAUNCH)
         return err_set(err, -EINVAL, "a guest in state %s cannot migrate", run_state_name(state));
@@ -342,8 +349,10 @@ int migration_resolve(struct migration *m, enum migration_answer answer, struct 
     if (!unresolved && !believed_away)
         err_set(&text, -EINVAL, "there is nothing to resolve: the migration is %s", migration_state_name(m->state));
     else if (answer == RESOLVE_ASK)
-        err_set(&text, -ENOTCONN, "the peer at %s cannot be asked: look there, then say whether the guest is here or "
-                                  "there", m->uri);
+        err_set(&text, -ENOTCONN,
+                "the peer at %s cannot be asked: look there, then say whether the guest is here or "
+                "there",
+                m->uri);
     else if (unresolved) {
         m->wish = answer == RESOLVE_HERE ? WISH_HERE : WISH_THERE;
         if (m->ear)
@@ -352,7 +361,12 @@ int migration_resolve(struct migration *m, enum migration_answer answer, struct 
     } else if (answer == RESOLVE_HERE) {
         m->where = GUEST_HERE; /* the operator's word: migration_may_resume() lets `cont` through */
     }
+    bool alone = unresolved && !m->thread_runs && text.code == 0; /* nobody else to change the state */
+    if (alone)
+        m->where = answer == RESOLVE_HERE ? GUEST_HERE : GUEST_THERE;
     unlock(&m->lock);
+    if (alone)
+        migration_set_state(m, answer == RESOLVE_HERE ? MIGRATION_FAILED : MIGRATION_COMPLETED);
     return text.code ? err_set(err, text.code, "%s", text.text) : 0;
 }
 
@@ -361,7 +375,7 @@ int migration_may_resume(struct migration *m, bool *force, struct err *err)
     enum run_state run = machine_state(m->machine);
     lock(&m->lock);
     enum migration_where where = m->where;
-    bool                 incoming = m->incoming;
+    bool incoming = m->incoming;
     enum migration_state state = m->state;
     unlock(&m->lock);
     *force = false;

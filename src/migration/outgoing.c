@@ -15,28 +15,28 @@
 enum { LAST_WORD_MS = 50, SOURCES = 1 };
 
 struct outgoing {
-    struct migration  *m;
-    struct machine    *machine;
-    struct ram        *ram;
-    struct source     *sources[SOURCES];
-    struct channel    *channel;
-    struct pipeline   *pipeline;
+    struct migration *m;
+    struct machine *machine;
+    struct ram *ram;
+    struct source *sources[SOURCES];
+    struct channel *channel;
+    struct pipeline *pipeline;
     struct return_path ear;
     struct message_key key;
-    bool               one_way, to_file;
+    bool one_way, to_file;
 
     enum handover_state at;
-    enum run_state      state_before;
-    bool                ran;    /* when it was paused for this */
-    bool                paused, tracking, sealed, retract_sent;
-    char                released_path[RELEASED_PATH_MAX];
+    enum run_state state_before;
+    bool ran; /* when it was paused for this */
+    bool paused, tracking, sealed, retract_sent;
+    char released_path[RELEASED_PATH_MAX];
 
     struct converge converge;
-    int64_t         predicted_ns;
+    int64_t predicted_ns;
     struct {
         int64_t requested, paused, round, sent, prepared, running;
     } time_ns;
-    uint64_t   wire_at_pause;
+    uint64_t wire_at_pause;
     struct err err; /* the first failure */
 };
 
@@ -68,9 +68,9 @@ static void peer_lost(void *opaque, const struct err *why)
 
 static int say_hello(struct outgoing *o)
 {
-    struct hello   *hello = calloc(1, sizeof(*hello));
+    struct hello *hello = calloc(1, sizeof(*hello));
     struct message *answer = calloc(1, sizeof(*answer));
-    struct buf      payload = { 0 }, out = { 0 };
+    struct buf payload = { 0 }, out = { 0 };
     assert(hello && answer);
     int timeout_ms = (int)silence_ms(o);
 
@@ -135,7 +135,7 @@ static int connect_peer(struct outgoing *o)
 
 static int begin(struct outgoing *o)
 {
-    struct migration       *m = o->m;
+    struct migration *m = o->m;
     struct pipeline_options options = {
         .workers = (unsigned)param(&m->params.threads),
         .sources = o->sources,
@@ -185,8 +185,8 @@ static uint64_t dirty_units(struct outgoing *o)
 static int one_round(struct outgoing *o, uint64_t round, struct converge_sample *sample)
 {
     struct pipeline_stats before, after;
-    struct round_result   result;
-    int64_t               start_ns = clock_now_ns();
+    struct round_result result;
+    int64_t start_ns = clock_now_ns();
     pipeline_stats(o->pipeline, &before);
     int rc = pipeline_round(o->pipeline, false, &result, &o->err);
     if (rc == 0)
@@ -227,9 +227,9 @@ static struct converge_verdict decide(struct outgoing *o, const struct converge_
         unlock(&o->ear.lock);
     }
     converge_add(&o->converge, sample);
-    struct converge_policy  policy = policy_now(o);
+    struct converge_policy policy = policy_now(o);
     struct converge_verdict verdict = converge_decide(&o->converge, &policy, &o->m->costs);
-    struct migration       *m = o->m;
+    struct migration *m = o->m;
     lock(&m->lock);
     m->figures.expected_downtime_ms = (double)verdict.predicted_ns / NS_PER_MS;
     m->figures.dirty_pages_per_s =
@@ -241,7 +241,7 @@ static struct converge_verdict decide(struct outgoing *o, const struct converge_
 static int pause_between_rounds(struct outgoing *o, int64_t wait_ns)
 {
     struct migration *m = o->m;
-    int64_t           until_ns = clock_now_ns() + wait_ns;
+    int64_t until_ns = clock_now_ns() + wait_ns;
     lock(&m->lock);
     while (!m->cancel && wait_ns > 0 && cond_wait_until(&m->changed, &m->lock, until_ns))
         continue;
@@ -253,7 +253,7 @@ static int move(struct outgoing *o)
 {
     for (uint64_t round = 1;; round++) {
         struct converge_sample sample;
-        int                    rc = one_round(o, round, &sample);
+        int rc = one_round(o, round, &sample);
         if (rc == 0)
             rc = cancelled(o);
         if (rc < 0)
@@ -263,8 +263,8 @@ static int move(struct outgoing *o)
         switch (verdict.action) {
         case CONVERGE_SWITCH_OVER: o->predicted_ns = verdict.predicted_ns; return 0;
         case CONVERGE_GIVE_UP:
-            return err_set(&o->err, -ETIME, "given up after %" PRIu64 " rounds: %s; the pause would take %.0f ms", round,
-                           verdict.reason, (double)verdict.predicted_ns / NS_PER_MS);
+            return err_set(&o->err, -ETIME, "given up after %" PRIu64 " rounds: %s; the pause would take %.0f ms",
+                           round, verdict.reason, (double)verdict.predicted_ns / NS_PER_MS);
         case CONVERGE_AGAIN: rc = pause_between_rounds(o, verdict.wait_ns); break;
         }
         if (rc < 0)
@@ -303,7 +303,7 @@ static void feed(struct outgoing *o, enum handover_event event);
 static void write_released(struct outgoing *o)
 {
     struct err why = { 0 };
-    int        rc = released_write(&o->key, "RELEASED", o->channel->name, o->released_path, &why);
+    int rc = released_write(&o->key, "RELEASED", o->channel->name, o->released_path, &why);
     if (rc < 0) {
         err_set(&o->err, rc, "RELEASED could not be written down: %s", why.text);
         feed(o, HANDOVER_WRITE_FAILED);
@@ -349,7 +349,7 @@ static int pause_guest(struct outgoing *o)
 static int last_round(struct outgoing *o)
 {
     struct pipeline_stats before;
-    struct round_result   result;
+    struct round_result result;
     pipeline_stats(o->pipeline, &before);
     o->wire_at_pause = before.wire_bytes;
     atomic_store_explicit(&o->m->params.live.uncapped, true, memory_order_relaxed);
@@ -382,7 +382,7 @@ static void put_devices(struct outgoing *o, struct section_writer *writer, uint6
     sections_put_full(writer, &section_handover_state, 0, &handover);
 
     struct machine_section section[MACHINE_SECTIONS_MAX];
-    unsigned               sections = machine_sections(o->machine, section);
+    unsigned sections = machine_sections(o->machine, section);
     for (unsigned i = 0; i < sections; i++) {
         if (section[i].lock)
             lock(section[i].lock);
@@ -474,7 +474,7 @@ static enum handover_event event_of(struct outgoing *o, enum heard heard)
 static bool unresolved(struct outgoing *o)
 {
     struct migration *m = o->m;
-    struct err        err = o->err;
+    struct err err = o->err;
     err_prefix(&err, "the guest is released and the peer does not say whether it runs (migrate_resolve ends this)");
     migration_set_error(m, &err);
     migration_set_state(m, MIGRATION_UNRESOLVED);
@@ -487,7 +487,7 @@ static bool unresolved(struct outgoing *o)
         while (!line && m->wish == WISH_NONE && !m->quitting)
             cond_wait(&m->changed, &m->lock);
         enum resolve_wish wish = m->wish;
-        bool              quitting = m->quitting;
+        bool quitting = m->quitting;
         unlock(&m->lock);
         if (heard == HEARD_RUNNING || heard == HEARD_REFUSED)
             feed(o, event_of(o, heard));
@@ -509,7 +509,7 @@ static int hand_over(struct outgoing *o)
                 return -ECONNABORTED;
             break;
         }
-        enum heard          heard = return_path_wait(&o->ear, wanted, 0, silence_ms(o), &o->err);
+        enum heard heard = return_path_wait(&o->ear, wanted, 0, silence_ms(o), &o->err);
         enum handover_event event = event_of(o, heard);
         if (event == HANDOVER_CANCEL && o->at == SOURCE_ASKED)
             err_set(&o->err, -ECANCELED, "migration cancelled");
@@ -538,7 +538,7 @@ static int end_one_way(struct outgoing *o)
         o->at = SOURCE_RELEASED;
     }
     uint8_t eof = ELEMENT_EOF;
-    int     rc = pipeline_send(o->pipeline, &eof, 1, &o->err);
+    int rc = pipeline_send(o->pipeline, &eof, 1, &o->err);
     if (rc == 0)
         rc = pipeline_flush(o->pipeline, &o->err);
     if (rc == 0)
@@ -575,9 +575,9 @@ static void learn(struct outgoing *o, int64_t downtime_ns)
 
 static void report_pause(struct outgoing *o)
 {
-    struct migration     *m = o->m;
+    struct migration *m = o->m;
     struct pipeline_stats stats;
-    int64_t               running_ns = o->time_ns.running;
+    int64_t running_ns = o->time_ns.running;
     if (o->ear.started) {
         lock(&o->ear.lock);
         if (o->ear.running_ns)
@@ -655,6 +655,9 @@ static void report_end(struct outgoing *o)
     struct migration *m = o->m;
     if (o->at == SOURCE_AWAY) {
         migration_set_where(m, o->to_file ? GUEST_IN_FILE : GUEST_THERE);
+        lock(&m->lock);
+        err_clear(&m->error); /* a doubt that was resolved */
+        unlock(&m->lock);
         migration_set_state(m, MIGRATION_COMPLETED);
         return;
     }

@@ -106,7 +106,7 @@ static void listen_on(void *opaque)
             path->heard |= rc == -EPROTO ? HEARD_ERROR : HEARD_CLOSED;
             open = false;
         }
-        bool       lost = path->heard & (HEARD_ERROR | HEARD_CLOSED);
+        bool lost = path->heard & (HEARD_ERROR | HEARD_CLOSED);
         struct err why = path->why;
         cond_broadcast(&path->changed);
         unlock(&path->lock);

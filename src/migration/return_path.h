@@ -23,6 +23,9 @@ struct return_path {
     struct channel *channel;
     struct thread thread;
     bool started;
+    /* The peer said ERROR or is gone: on the ear's thread, no lock held. A street that nobody empties must end. */
+    void (*lost)(void *opaque, const struct err *why);
+    void *opaque;
     struct lock lock;
     struct cond changed;
     /* under lock */

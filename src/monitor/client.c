@@ -229,7 +229,9 @@ static int failed_code(struct json_object *own)
 static int outcome(struct json_object *info)
 {
     const char *status = json_get_str(info, "status");
-    if (!status || !strcmp(status, "cancelled"))
+    if (!status)
+        return CLIENT_UNKNOWN; /* we started one, and it knows of none */
+    if (!strcmp(status, "cancelled"))
         return CLIENT_CANCELLED;
     if (!strcmp(status, "completed"))
         return CLIENT_MOVED;

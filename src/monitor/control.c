@@ -33,6 +33,7 @@ int cmd_cont(struct call *call)
     struct machine *machine = call->monitor->context.machine;
     enum run_state state = machine_state(machine);
     struct migration_info info;
+    bool force = false;
     migration_query(call->monitor->context.migration, &info);
     if (state == RUN_INMIGRATE) {
         if (info.incoming && info.state != MIGRATION_NONE)
@@ -43,13 +44,8 @@ int cmd_cont(struct call *call)
     }
     if (handing_over(call))
         return err_set(&call->err, -EBUSY, "Migration is not finalized yet");
-    if (info.state == MIGRATION_UNRESOLVED)
-        return err_set(&call->err, -EPERM,
-                       "The guest may run at %s: migrate_resolve must say where it is before it may run here",
-                       info.uri);
-    /* What went into a file is a copy; only a guest that went to another process must not run here again. */
-    bool copied = state == RUN_POSTMIGRATE && info.where == GUEST_IN_FILE;
-    return state == RUN_RUNNING ? 0 : machine_resume(machine, copied, &call->err);
+    int rc = migration_may_resume(call->monitor->context.migration, &force, &call->err);
+    return rc < 0 || state == RUN_RUNNING ? rc : machine_resume(machine, force, &call->err);
 }
 
 int cmd_quit(struct call *call)

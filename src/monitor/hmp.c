@@ -63,7 +63,7 @@ static struct json_object *size_value(const char *word)
     char mebi[64];
     uint64_t bytes;
     if (strspn(word, "0123456789.") == strlen(word) && strlen(word) < 32) {
-        snprintf(mebi, sizeof mebi, "%sM", word);
+        snprintf(mebi, sizeof mebi, "%.40sM", word);
         word = mebi;
     }
     return parse_size(word, &bytes) == 0 && bytes <= INT64_MAX ? json_object_new_int64((int64_t)bytes) : NULL;

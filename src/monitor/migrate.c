@@ -193,10 +193,7 @@ static struct json_object *ram_member(const struct migration_info *info)
 static const char *reason_name(int code)
 {
     switch (code) {
-    case -ETIME:
-    case -EDQUOT: return "gave-up"; /* the policy's own decision */
-    case -EINVAL:
-    case -ENOTSUP:
+    case -ETIME: return "gave-up";     /* the policy's own decision */
     case -EREMOTEIO: return "refused"; /* the destination looked, and said no */
     default: return "failed";
     }
@@ -384,19 +381,12 @@ void print_parameters(struct call *call)
     }
 }
 
-/* A person's "100" for a bandwidth means MiB, as it does on every such monitor. */
 int cmd_set_parameter(struct call *call)
 {
-    const char *name = json_get_str(call->args, "parameter"), *text = json_get_str(call->args, "value");
-    const struct param_row *row = param_find(name);
-    char mebi[64];
-    if (!row)
+    const char *name = json_get_str(call->args, "parameter");
+    if (!param_find(name))
         return err_set(&call->err, -EINVAL, "invalid parameter value: %s", name);
-    if (row->kind == PARAM_SIZE_PER_S && text[0] && strspn(text, "0123456789.") == strlen(text) && strlen(text) < 32) {
-        snprintf(mebi, sizeof mebi, "%sM", text);
-        text = mebi;
-    }
-    return param_set_text(params_of(call), name, text, &call->err);
+    return param_set_text(params_of(call), name, json_get_str(call->args, "value"), &call->err);
 }
 
 int cmd_set_speed(struct call *call)
