@@ -58,7 +58,7 @@ static inline double f64(uint64_t bits)
     return value;
 }
 
-static inline uint64_t bits64(double value)
+static inline uint64_t raw64(double value)
 {
     uint64_t bits;
 
@@ -74,7 +74,7 @@ static inline float f32(uint32_t bits)
     return value;
 }
 
-static inline uint32_t bits32(float value)
+static inline uint32_t raw32(float value)
 {
     uint32_t bits;
 
@@ -119,7 +119,7 @@ static inline bool plain32(float r)
         if (quick(v, rm)) {                                                                                           \
             __typeof__(f##bits(a)) x = f##bits(a), y = f##bits(b), r = expression;                                    \
             if (plain(r))                                                                                             \
-                return bits##bits(r);                                                                                 \
+                return raw##bits(r);                                                                                 \
         }                                                                                                             \
         unsigned flags = 0;                                                                                           \
         uint##bits##_t result = slow(a, b, rm, &flags);                                                               \
@@ -179,7 +179,7 @@ static __attribute__((target("fma"))) float host_fma32(float a, float b, float c
         if (quick(v, rm) && HOST_HAS_FMA) {                                                                           \
             __typeof__(f##bits(a)) r = host_fma##bits(f##bits(a), f##bits(b), f##bits(c));                            \
             if (plain##bits(r))                                                                                       \
-                return bits##bits(r);                                                                                 \
+                return raw##bits(r);                                                                                 \
         }                                                                                                             \
         unsigned flags = 0;                                                                                           \
         uint##bits##_t result = fpu_fma##bits(a, b, c, rm, &flags);                                                   \
@@ -339,7 +339,7 @@ static uint32_t f64_to_f32(struct vcpu *v, uint64_t a, unsigned rm)
     if (quick(v, rm)) {
         float r = (float)f64(a);
         if (plain32(r))
-            return bits32(r);
+            return raw32(r);
     }
     return slow_f64_to_f32(v, a, rm);
 }
@@ -365,8 +365,8 @@ FP_ROUNDED(fcvt_s_w, FR(rd) = box(i32_to_f32(v, XR(rs1), rm)))
 FP_ROUNDED(fcvt_s_wu, FR(rd) = box(u32_to_f32(v, XR(rs1), rm)))
 FP_ROUNDED(fcvt_s_l, FR(rd) = box(i64_to_f32(v, XR(rs1), rm)))
 FP_ROUNDED(fcvt_s_lu, FR(rd) = box(u64_to_f32(v, XR(rs1), rm)))
-FP_ROUNDED(fcvt_d_w, FR(rd) = bits64((double)(int32_t)XR(rs1)); (void)rm)
-FP_ROUNDED(fcvt_d_wu, FR(rd) = bits64((double)(uint32_t)XR(rs1)); (void)rm)
+FP_ROUNDED(fcvt_d_w, FR(rd) = raw64((double)(int32_t)XR(rs1)); (void)rm)
+FP_ROUNDED(fcvt_d_wu, FR(rd) = raw64((double)(uint32_t)XR(rs1)); (void)rm)
 FP_ROUNDED(fcvt_d_l, FR(rd) = i64_to_f64(v, XR(rs1), rm))
 FP_ROUNDED(fcvt_d_lu, FR(rd) = u64_to_f64(v, XR(rs1), rm))
 FP_ROUNDED(fcvt_s_d, FR(rd) = box(f64_to_f32(v, FR(rs1), rm)))

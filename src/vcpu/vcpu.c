@@ -104,6 +104,7 @@ static void run_thread(void *opaque)
     struct vcpu *v = opaque;
 
     atomic_store_explicit(&v->tid, (int)gettid(), memory_order_relaxed);
+    dirty_writer_unpark(v->dirty, &v->writer); /* parked since new; the first safe point polls */
     engine_run(v);
     dirty_writer_park(v->dirty, &v->writer); /* for good */
 }
