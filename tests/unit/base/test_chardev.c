@@ -95,14 +95,14 @@ static void assert_refused(const char *spec, int code, const char *why)
 
 static const char *path_of(const char *name)
 {
-    static char path[128];
+    static _Thread_local char path[128];
     snprintf(path, sizeof path, "%s/%s", folder, name);
     return path;
 }
 
 static const char *spec_of(const char *format, const char *name)
 {
-    static char spec[256];
+    static _Thread_local char spec[256];
     snprintf(spec, sizeof spec, format, path_of(name));
     return spec;
 }
