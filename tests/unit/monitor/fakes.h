@@ -283,6 +283,8 @@ static int tear_down(void **state)
     close(peer);
     monitor_free(monitor);
     chardev_free(chardev);
+    chardev_free(chardev_two);
+    chardev_two = NULL;
     for (int i = 0; i < 3; i++)
         uv_run(&loop, UV_RUN_NOWAIT);
     rmdir(folder);
