@@ -39,7 +39,7 @@ struct migration {
 static struct machine machine;
 static struct migration migration;
 static struct monitor *monitor;
-static struct chardev *chardev;
+static struct chardev *chardev, *chardev_two; /* the second is a test's own, or NULL */
 static uv_loop_t loop;
 static char folder[] = "/tmp/godwit-test-XXXXXX", path[64];
 static int quits;

@@ -266,7 +266,6 @@ static void whoever_leaves_does_not_end_the_migration(void **state)
 static void two_monitors_do_not_wait_for_each_other(void **state)
 {
     (void)state;
-    struct chardev *other;
     char spec[128];
     snprintf(spec, sizeof spec, "unix:%s2,server=on,wait=off", path);
     assert_int_equal(chardev_open("mon1", spec, &loop, &chardev_two, NULL), 0);
