@@ -14,7 +14,7 @@ static __attribute__((noinline)) bool fp_wake(struct vcpu *v)
 {
     if (!(v->hart.mstatus & MSTATUS_FS))
         return false;
-    v->hart.mstatus |= MSTATUS_FS | MSTATUS_SD; /* dirty */
+    v->hart.mstatus |= MSTATUS_FS; /* dirty; SD is computed when mstatus is read, never stored */
     return true;
 }
 
