@@ -127,11 +127,6 @@ static int open_pty(struct chardev_fds *fds, char *describe, size_t describe_siz
         close(master);
         return err_set_errno(err, code, "chardev pty");
     }
-    struct termios tios;
-    if (tcgetattr(slave, &tios) == 0) {
-        cfmakeraw(&tios);
-        tcsetattr(slave, TCSANOW, &tios);
-    }
     close(slave); /* opened and closed once: from now on "nobody there" shows as a hang-up */
     fcntl(master, F_SETFL, O_NONBLOCK | O_RDWR);
     fds->in = fds->out = master;

@@ -8,6 +8,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
+#include <termios.h>
 #include <unistd.h>
 
 #include "base/chardev_priv.h"
@@ -236,6 +237,16 @@ static void on_listener(uv_poll_t *poll, int status, int events)
         peer_came(s);
 }
 
+/* Linux forgets a pseudo terminal's settings when the last one closes it, so every newcomer gets them again. */
+static void pty_raw(int master)
+{
+    struct termios raw;
+    if (tcgetattr(master, &raw) < 0)
+        return;
+    cfmakeraw(&raw);
+    tcsetattr(master, TCSANOW, &raw);
+}
+
 static void on_pty_timer(uv_timer_t *timer)
 {
     struct stream *s = timer->data;
@@ -243,8 +254,10 @@ static void on_pty_timer(uv_timer_t *timer)
     bool here = s->out_fd >= 0;
     unlock(&s->lock);
     struct pollfd pfd = { .fd = s->in.fd, .events = POLLIN };
-    if (!here && poll(&pfd, 1, 0) >= 0 && !(pfd.revents & POLLHUP))
-        peer_came(s);
+    if (here || poll(&pfd, 1, 0) < 0 || (pfd.revents & POLLHUP))
+        return;
+    pty_raw(s->in.fd);
+    peer_came(s);
 }
 
 /* --- input ---------------------------------------------------------------------------------------------- */
