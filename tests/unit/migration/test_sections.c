@@ -159,14 +159,10 @@ static void every_flipped_bit_and_every_cut_is_noticed(void **state)
         if (rc == 0)
             rc = sections_apply(c, &err);
         writer.out.data[bit / 8] ^= (uint8_t)(1 << bit % 8);
-        /* A section's id and its footer's are equal or it is noticed; the digest of RAM is compared by the caller. */
-        bool of_digest =
-            c->digest.sources && (c->digest.source[0].digest[0] != 3 || c->digest.source[0].digest[1] != 4);
-        for (unsigned i = 0; i < PIPELINE_SOURCES_MAX; i++)
-            of_digest =
-                of_digest || (rc == 0 && (c->digest.source[i].id != (i == 0) || c->digest.sources != 1 ||
-                                          (i > 0 && (c->digest.source[i].digest[0] || c->digest.source[i].digest[1]))));
-        assert_true(rc == -EPROTO || rc == -EPIPE || of_digest);
+        /* The digest of RAM itself is compared by the caller, who knows what was loaded. */
+        const struct section_source_digest *row = &c->digest.source[0];
+        bool of_ram = c->digest.sources != 1 || row->id != 1 || row->digest[0] != 3 || row->digest[1] != 4;
+        assert_true(rc == -EPROTO || rc == -EPIPE || of_ram);
         if (rc < 0)
             assert_true(err.text[0]);
         sections_collect_free(c);
