@@ -20,9 +20,10 @@
 
 enum dirty_client { DIRTY_MIGRATION, DIRTY_DISPLAY, DIRTY_CODE, DIRTY_CLIENTS };
 
-enum { DIRTY_WRITERS_MAX = 64, DIRTY_WORD_PAGES = 64 };
+enum { DIRTY_WRITERS_MAX = 64, DIRTY_WORD_PAGES = 64, DIRTY_RANGES_MAX = 8 };
 
-/* One per vCPU thread: how it takes part in revocation. Lives in the vCPU; registered before its thread starts. */
+/* One per vCPU thread: how it takes part in revocation. Lives in the vCPU; registered before its thread starts, with
+ * `parked` already true (the caller's to set) when that thread is not about to poll soon: revokers wait for it. */
 struct dirty_writer {
     void (*kick)(void *opaque); /* make it reach a safe point soon; called by the revoker, no lock held */
     void *opaque;
@@ -37,6 +38,10 @@ void          dirty_free(struct dirty *dirty);
 uint64_t      dirty_pages(const struct dirty *dirty);
 uint64_t      dirty_words(const struct dirty *dirty); /* DIRTY_WORD_PAGES pages each, the last may be short */
 
+/* Say which pages exist (ram_seal_layout does, one range per block, starting on a word); dirty_start(all) marks only
+ * those, so that no harvester ever meets a hole between blocks. None said: all exist. */
+void dirty_add_range(struct dirty *dirty, uint64_t page, uint64_t count);
+
 /* --- writers ------------------------------------------------------------------------------------------ */
 
 /* Is any client tracking, so that write entries must be created "tracked"? vCPU: after polling its epoch. */
@@ -46,6 +51,8 @@ bool dirty_client_on(const struct dirty *dirty, enum dirty_client client);
 /* Mark for every client that tracks; word first, then summary; asserts that RAM is not sealed. Any thread. */
 void dirty_mark(struct dirty *dirty, uint64_t page);
 void dirty_mark_range(struct dirty *dirty, uint64_t page, uint64_t count);
+
+/* A harvester's wish, not a store: marks whether the client tracks or not, and while RAM is sealed too. */
 void dirty_mark_client(struct dirty *dirty, enum dirty_client client, uint64_t page, uint64_t count);
 
 void dirty_writer_register(struct dirty *dirty, struct dirty_writer *writer);

@@ -34,7 +34,8 @@ struct mmu_mapping {
                                                 only when D is already set (or bare/M) */
     bool     global;
     uint64_t leaf_va, leaf_bytes; /* the leaf that covers it: 4 KiB ... 256 TiB; for precise fences */
-    uint64_t pmp_bytes;   /* 4096 when one PMP decision holds for the whole page, less when it does not */
+    uint64_t pmp_bytes;   /* 4096 when one PMP decision holds for the whole page; less when it does not: then every
+                             access asks mmu_pmp_allows() with its true size, and nothing is cached */
 };
 
 /* Walk. Canonical-address check, leaf rules, misaligned superpages, U/SUM/MXR, A/D, reserved bits, Svnapot, Svpbmt. */
@@ -44,5 +45,6 @@ enum mmu_result mmu_translate(const struct mmu_context *context, struct bus *bus
 /* PMP alone, for a physical access of `bytes` that does not cross a page. */
 bool mmu_pmp_allows(const struct mmu_pmp *pmp, uint8_t priv, uint64_t gpa, uint64_t bytes, enum mmu_access access);
 
-/* Could any entry of `pmp` make a difference to S and U (an entry is on), or to M (one is locked)? */
+/* Can PMP refuse anything? M: only when a locked entry is on. S and U: always, as they may do nothing that no entry
+ * allows. */
 bool mmu_pmp_active(const struct mmu_pmp *pmp, uint8_t priv);

@@ -23,7 +23,10 @@ struct ram_block {
     uint8_t *host;
     uint64_t first_page;         /* global number of its first page */
     bool     rom;                /* guest stores raise access faults; loaders may write */
-    bool     fresh;              /* anonymous memory that nobody has touched: known to be zero */
+    bool     fresh;              /* no ram_ptr(), ram_write() or ram_load() so far: all zero, but for what the
+                                    caller itself stored through ram_page_host(). Relaxed atomic */
+    uint64_t map_bytes;          /* of the host mapping: bytes, rounded up to the file system's pages */
+    int      fd;                 /* of shared memory, for another process to map; else -1 */
 };
 
 struct ram {
@@ -40,7 +43,8 @@ struct ram_options {
 struct ram *ram_new(void);
 int  ram_add(struct ram *ram, const char *name, uint64_t gpa, uint64_t bytes, bool rom,
              const struct ram_options *options, struct err *err);
-int  ram_seal_layout(struct ram *ram, struct err *err); /* all blocks are there: makes the dirty maps */
+int  ram_seal_layout(struct ram *ram, struct err *err); /* all blocks are there: makes the dirty maps (which then
+                                                           never hold a page between blocks) */
 void ram_free(struct ram *ram);
 
 uint64_t          ram_pages(const struct ram *ram);       /* highest page number + 1, holes between blocks included */

@@ -61,53 +61,63 @@ static uint64_t units_of(const struct converge_sample *s)
     return s->units_data + s->units_zero;
 }
 
-/* A round with nothing in it takes no less than a harvest, a mark and a round trip: the shortest one seen is the best
- * estimate of that, and is no cost of a unit. */
-static double empty_round_ns(const struct converge *c)
-{
-    if (c->rounds < 2)
-        return 0;
-    double least = INFINITY;
-    for (unsigned i = 0; i < window_of(c); i++)
-        least = fmin(least, (double)(nth_newest(c, i)->elapsed_ns - nth_newest(c, i)->rate_wait_ns));
-    return fmax(least, 0) * 0.8;
-}
-
 struct fit {
     double units, wire_bytes, busy_ns, elapsed_ns, wait_ns, cpu_ns;
-    double spread; /* relative deviation of a unit's cost between rounds */
+    double unit_ns, empty_ns; /* a round's time is empty_ns + units * unit_ns, outside the cap's waits */
+    double spread;            /* relative deviation of rounds from that line */
 };
+
+static double busy_ns(const struct converge_sample *s)
+{
+    return fmax((double)(s->elapsed_ns - s->rate_wait_ns), 1);
+}
+
+/* A round has a cost of its own (harvest, mark, round trip) and a cost per unit. Both come from a line through the
+ * newest rounds, weighted so that every round's error counts relative to its length: rounds shrink by orders of
+ * magnitude, and what is asked is about the small end. */
+static void fit_line(const struct converge *c, struct fit *fit)
+{
+    double w = 0, wu = 0, wuu = 0, we = 0, wue = 0;
+    for (unsigned i = 0; i < window_of(c); i++) {
+        double u = (double)units_of(nth_newest(c, i)), e = busy_ns(nth_newest(c, i)), weight = 1 / (e * e);
+        w += weight, wu += weight * u, wuu += weight * u * u, we += weight * e, wue += weight * u * e;
+    }
+    double determinant = w * wuu - wu * wu;
+    fit->unit_ns = fit->busy_ns / fit->units;
+    fit->empty_ns = 0;
+    if (window_of(c) < 2 || determinant <= 1e-9 * w * wuu)
+        return; /* one size only: no line to draw, blame the units for all of it */
+    double slope = (w * wue - wu * we) / determinant, base = (we - slope * wu) / w;
+    if (slope <= 0)
+        return;
+    fit->unit_ns = base >= 0 ? slope : wue / wuu;
+    fit->empty_ns = fmax(base, 0);
+}
 
 static struct fit fit_window(const struct converge *c)
 {
     struct fit fit = { 0 };
-    double empty = empty_round_ns(c), squares = 0, mean;
     for (unsigned i = 0; i < window_of(c); i++) {
         const struct converge_sample *s = nth_newest(c, i);
-        double busy = (double)(s->elapsed_ns - s->rate_wait_ns) - empty;
         fit.units += (double)units_of(s);
         fit.wire_bytes += (double)s->wire_bytes;
-        fit.busy_ns += fmax(busy, 0);
+        fit.busy_ns += busy_ns(s);
         fit.elapsed_ns += (double)s->elapsed_ns;
         fit.wait_ns += (double)s->rate_wait_ns;
         fit.cpu_ns += (double)s->cpu_ns;
     }
-    if (fit.units < 1) {
-        fit.spread = SPREAD_FIRST;
+    fit.spread = SPREAD_FIRST;
+    if (fit.units < 1)
         return fit;
-    }
-    mean = fit.busy_ns / fit.units;
-    for (unsigned i = 0; i < window_of(c); i++) { /* big rounds know more: weigh by units */
+    fit_line(c, &fit);
+    double squares = 0;
+    for (unsigned i = 0; i < window_of(c); i++) {
         const struct converge_sample *s = nth_newest(c, i);
-        double units = (double)units_of(s);
-        if (units < 1)
-            continue;
-        double cost = fmax((double)(s->elapsed_ns - s->rate_wait_ns) - empty, 0) / units;
-        squares += units * (cost - mean) * (cost - mean);
+        double off = (fit.empty_ns + (double)units_of(s) * fit.unit_ns) / busy_ns(s) - 1;
+        squares += off * off;
     }
-    fit.spread = mean > 0 ? sqrt(squares / fit.units) / mean : 0;
-    fit.spread = fmax(fit.spread, window_of(c) < 3 ? SPREAD_FIRST : SPREAD_MIN);
-    fit.spread = fmin(fit.spread, 1.0);
+    double least = window_of(c) < 3 ? SPREAD_FIRST : SPREAD_MIN;
+    fit.spread = fmin(fmax(sqrt(squares / window_of(c)), least), 1.0);
     return fit;
 }
 
@@ -122,7 +132,7 @@ static double unit_ns(const struct converge *c, const struct converge_policy *po
 
     bool capped = policy->max_bytes_per_s && fit->wait_ns > CAP_BINDS * fit->elapsed_ns;
     if (!capped)
-        return fit->busy_ns / fit->units;
+        return fit->unit_ns;
     double rate = c->burst_bytes_per_s;
     if (rate <= 0) /* no train was long enough: what went out while the cap did not bind */
         rate = fit->busy_ns > 0 ? fit->wire_bytes * 1e9 / fit->busy_ns : 0;
@@ -144,14 +154,14 @@ static struct converge_verdict again(struct converge_verdict verdict, const char
 }
 
 /* The limit fits. Is another round worth it all the same? Only while what is left halves from round to round, and
- * while memory is the larger part of the pause. */
+ * while memory is a good part of the pause. */
 static bool worth_another(const struct converge *c, const struct converge_policy *policy, double ram_ns,
                           double fixed_ns)
 {
     const struct converge_sample *last = nth_newest(c, 0);
     if (c->rounds > EXTRA_ROUNDS || policy->guest_paused)
         return false;
-    return ram_ns > fmax(fixed_ns, (double)policy->downtime_limit_ns / 10) && last->dirty_units * 2 < units_of(last);
+    return ram_ns > fixed_ns / 2 && last->dirty_units * 2 < units_of(last);
 }
 
 struct converge_verdict converge_decide(struct converge *c, const struct converge_policy *policy,
@@ -164,9 +174,8 @@ struct converge_verdict converge_decide(struct converge *c, const struct converg
     const struct converge_sample *last = nth_newest(c, 0);
     struct fit fit = fit_window(c);
     double ram_ns = (double)last->dirty_units * unit_ns(c, policy, &fit);
-    double round_ns = fmin(empty_round_ns(c), 10 * MS);
     double fixed_ns =
-        (double)(costs->pause_ns + costs->device_ns + costs->handover_ns) + fmax((double)costs->round_ns, round_ns);
+        (double)(costs->pause_ns + costs->device_ns + costs->handover_ns) + fmax((double)costs->round_ns, fit.empty_ns);
     double predicted = c->bias * (ram_ns + fixed_ns);
     double upper = c->bias * (ram_ns * (1 + fit.spread) + fixed_ns * (1 + FIXED_SPREAD));
     verdict.predicted_ns = (int64_t)fmin(predicted, 9e18);

@@ -238,14 +238,16 @@ static int check_idle(struct migration *m, const char *uri, struct err *err)
     if (strlen(uri) >= sizeof(m->uri))
         return err_set(err, -EINVAL, "the address is longer than %zu bytes", sizeof(m->uri) - 1);
     lock(&m->lock);
-    bool busy = m->thread_runs || m->state == MIGRATION_UNRESOLVED;
     bool unresolved = m->state == MIGRATION_UNRESOLVED;
+    bool busy = !state_is_over(m->state);
+    if (!busy && m->channel) /* only its last word is still on its way; shutting down delivers it */
+        channel_shutdown(m->channel);
     unlock(&m->lock);
     if (unresolved)
         return err_set(err, -EBUSY, "a migration is unresolved: migrate_resolve first");
     if (busy)
         return err_set(err, -EBUSY, "a migration is running");
-    thread_join(&m->thread); /* it has ended, or was never started */
+    thread_join(&m->thread); /* it has ended, is about to, or was never started */
     m->thread = (struct thread){ 0 };
     return 0;
 }

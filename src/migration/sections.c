@@ -280,6 +280,13 @@ static unsigned add_section(struct section_collector *c, const struct state_desc
 
 int sections_collect_new(struct machine *machine, struct section_collector **out, struct err *err)
 {
+    struct machine_section section[MACHINE_SECTIONS_MAX];
+    return sections_collect_table(section, machine_sections(machine, section), out, err);
+}
+
+int sections_collect_table(const struct machine_section *section, unsigned sections, struct section_collector **out,
+                           struct err *err)
+{
     struct section_collector *c = calloc(1, sizeof(*c));
     if (c)
         c->machine = calloc(1, sizeof(*c->machine));
@@ -287,8 +294,9 @@ int sections_collect_new(struct machine *machine, struct section_collector **out
         free(c);
         return err_set(err, -ENOMEM, "no memory for incoming sections");
     }
-    c->sections = machine_sections(machine, c->section);
-    assert(c->sections <= MACHINE_SECTIONS_MAX);
+    assert(sections <= MACHINE_SECTIONS_MAX);
+    memcpy(c->section, section, sections * sizeof(section[0]));
+    c->sections = sections;
     add_section(c, &section_handover_state, &c->handover);
     add_section(c, &section_digest_state, &c->digest);
     /* Between godwits the hello has told it already. */

@@ -108,6 +108,8 @@ struct section_collector {
 };
 
 int sections_collect_new(struct machine *machine, struct section_collector **out, struct err *err);
+int sections_collect_table(const struct machine_section *section, unsigned sections, struct section_collector **out,
+                           struct err *err);
 void sections_collect_reset(struct section_collector *c); /* for another load of the same machine */
 void sections_collect_free(struct section_collector *c);  /* NULL allowed */
 /* Read length and data of a FULL section whose head was read. -EPROTO: unknown, too new, twice, too long. A machine's
