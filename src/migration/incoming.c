@@ -92,6 +92,8 @@ static int accept_peer(struct incoming *i)
 {
     struct migration *m = i->m;
     int rc = channel_accept(m->listener, m->abort_fd, &i->channel, &i->err);
+    channel_listener_close(m->listener); /* one peer; and the address is free for the next attempt */
+    m->listener = NULL;
     if (rc < 0)
         return rc;
     i->one_way = i->channel->stream_local || !i->channel->can_write;

@@ -20,7 +20,7 @@ struct migration {
 
     /* the main thread's: whoever starts, frees and joins */
     struct thread thread;
-    struct channel_listener *listener; /* given to the thread by migration_incoming */
+    struct channel_listener *listener; /* the thread's once it exists */
     bool run_on_arrival;
 
     struct lock lock; /* rank MIGRATION */

@@ -37,7 +37,9 @@ struct outgoing {
         int64_t requested, paused, round, sent, prepared, running;
     } time_ns;
     uint64_t wire_at_pause;
-    struct err err; /* the first failure */
+    uint64_t full_sum; /* of the FULL sections sent so far */
+    uint32_t next_id;  /* section id of the next one */
+    struct err err;    /* the first failure */
 };
 
 static uint64_t param(const _Atomic uint64_t *value)
@@ -159,6 +161,8 @@ static int begin(struct outgoing *o)
     for (int i = 0; i < SOURCES; i++)
         sections_put_start(&writer, o->sources[i], o->ram);
     rc = pipeline_send(o->pipeline, writer.out.data, writer.out.size, &o->err);
+    o->full_sum = writer.full_sum;
+    o->next_id = writer.next_id;
     sections_writer_free(&writer);
     return rc;
 }
@@ -398,7 +402,7 @@ static void put_devices(struct outgoing *o, struct section_writer *writer, uint6
 static int send_devices(struct outgoing *o)
 {
     struct pipeline_stats stats;
-    struct section_writer writer = { .next_id = SECTION_FULL_ID_FIRST };
+    struct section_writer writer = { .full_sum = o->full_sum, .next_id = o->next_id };
     pipeline_stats(o->pipeline, &stats);
     put_devices(o, &writer, stats.rounds);
     int rc = 0;

@@ -39,7 +39,7 @@ struct migration {
 static struct machine machine;
 static struct migration migration;
 static struct monitor *monitor;
-static struct chardev *chardev;
+static struct chardev *chardev, *chardev_two; /* the second is a test's own, or NULL */
 static uv_loop_t loop;
 static char folder[] = "/tmp/godwit-test-XXXXXX", path[64];
 static int quits;
@@ -283,6 +283,8 @@ static int tear_down(void **state)
     close(peer);
     monitor_free(monitor);
     chardev_free(chardev);
+    chardev_free(chardev_two);
+    chardev_two = NULL;
     for (int i = 0; i < 3; i++)
         uv_run(&loop, UV_RUN_NOWAIT);
     rmdir(folder);
