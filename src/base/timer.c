@@ -127,6 +127,11 @@ void timers_free(struct timers *timers)
     free(timers);
 }
 
+int64_t timers_now_ns(const struct timers *timers)
+{
+    return guest_clock_ns(timers->clock);
+}
+
 void timers_clock_changed(struct timers *timers)
 {
     lock(&timers->lock);

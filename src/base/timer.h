@@ -16,6 +16,7 @@ struct timer;
 
 struct timers *timers_new(struct guest_clock *clock, struct err *err);
 void           timers_free(struct timers *timers);        /* every timer must be gone */
+int64_t        timers_now_ns(const struct timers *timers); /* guest time, to count deadlines from */
 void           timers_clock_changed(struct timers *timers); /* the machine started or stopped the clock */
 
 struct timer *timer_new(struct timers *timers, void (*fire)(void *opaque), void *opaque);

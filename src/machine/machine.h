@@ -15,7 +15,7 @@
 
 /* QEMU's run states, spelled as query-status spells them. */
 enum run_state {
-    RUN_PRELAUNCH,      /* -S, nothing has run yet */
+    RUN_PRELAUNCH, /* -S, nothing has run yet */
     RUN_RUNNING,
     RUN_PAUSED,         /* stop */
     RUN_INMIGRATE,      /* waiting for an incoming guest */
@@ -30,29 +30,29 @@ enum { MACHINE_DEVICES_MAX = 24, MACHINE_SLOTS = 8, MACHINE_TEXT_MAX = 4096 };
 
 /* One virtio device as the user asked for it. */
 struct machine_slot {
-    char model[32];     /* "virtio-rng-device", "virtio-serial-device"+"virtconsole" folded to "virtio-console"; "" none */
+    char model[32]; /* "virtio-rng-device", "virtio-serial-device"+"virtconsole" folded to "virtio-console"; "" none */
     char id[64];
-    char chardev[64];   /* for virtio-console */
-    uint8_t legacy;     /* virtio-mmio version 1 */
+    char chardev[64]; /* for virtio-console */
+    uint8_t legacy;   /* virtio-mmio version 1 */
 };
 
 /* A machine, completely: command line, device tree and stream are all made from this. Plain data. */
 struct machine_config {
     /* guest-visible: must be equal on both sides of a migration (machine_config_state describes it) */
-    uint32_t harts;                         /* 1 .. HART_MAX */
+    uint32_t harts; /* 1 .. HART_MAX */
     uint64_t ram_bytes;
     struct machine_slot slot[MACHINE_SLOTS]; /* slot[7] is the first -device, as on QEMU's virt */
-    uint8_t  serial;                        /* UART present (always 1 on virt) */
+    uint8_t serial;                          /* UART present (always 1 on virt) */
     /* of this side only */
     char name[64];
     uint8_t uuid[16];
     bool uuid_set, debug_threads;
-    char bios[MACHINE_TEXT_MAX];   /* path, "default" or "none" */
+    char bios[MACHINE_TEXT_MAX];                                                       /* path, "default" or "none" */
     char kernel[MACHINE_TEXT_MAX], initrd[MACHINE_TEXT_MAX], append[MACHINE_TEXT_MAX]; /* "" none */
     bool ram_share;
     char mem_path[MACHINE_TEXT_MAX];
     bool no_reboot, no_shutdown;
-    bool incoming;                 /* load no images now */
+    bool incoming; /* load no images now */
 };
 extern const struct state_desc machine_config_state; /* "godwit/machine": the guest-visible part, for hello and files */
 
@@ -65,17 +65,17 @@ struct machine_hosts {
     void *opaque;
 };
 
-int  machine_new(const struct machine_config *config, const struct machine_hosts *hosts, struct machine **out,
-                 struct err *err);      /* all parts; vCPU threads started and paused; state PRELAUNCH or INMIGRATE */
-int  machine_boot(struct machine *m, struct err *err); /* images, device tree, reset; not on an incoming machine */
+int machine_new(const struct machine_config *config, const struct machine_hosts *hosts, struct machine **out,
+                struct err *err); /* all parts; vCPU threads started and paused; state PRELAUNCH or INMIGRATE */
+int machine_boot(struct machine *m, struct err *err); /* images, device tree, reset; not on an incoming machine */
 void machine_free(struct machine *m);
 
 const struct machine_config *machine_config_of(const struct machine *m);
-struct ram  *machine_ram(struct machine *m);
+struct ram *machine_ram(struct machine *m);
 struct guest_clock *machine_clock(struct machine *m);
-unsigned     machine_harts(const struct machine *m);
+unsigned machine_harts(const struct machine *m);
 struct vcpu *machine_vcpu(struct machine *m, unsigned index);
-unsigned     machine_devices(struct machine *m, struct device **out, unsigned max);
+unsigned machine_devices(struct machine *m, struct device **out, unsigned max);
 
 /* --- running and pausing ------------------------------------------------------------------------------- */
 
@@ -85,12 +85,13 @@ enum run_state machine_state(struct machine *m);
  * state becomes `state`. Pausing a paused machine only changes the state's name. */
 void machine_pause(struct machine *m, enum run_state state);
 
-/* Let it run: from PRELAUNCH, PAUSED, FINISH_MIGRATE. -EPERM with a sentence from a state that must not run
- * (INMIGRATE, POSTMIGRATE, SHUTDOWN). `force` is the migration's own hand (POSTMIGRATE after REFUSED, INMIGRATE at GO). */
+/* Let it run: from PRELAUNCH, PAUSED. -EPERM with a sentence from a state that must not run (INMIGRATE,
+ * FINISH_MIGRATE, POSTMIGRATE, SHUTDOWN). `force` is the migration's own hand (FINISH_MIGRATE when it failed,
+ * POSTMIGRATE after REFUSED, INMIGRATE at GO): a person's `cont` must not overtake a hand-over. */
 int machine_resume(struct machine *m, bool force, struct err *err);
 
 /* A hand-over's resume must be counted from when the first instruction can run: ns of clock_now_ns(). */
-int64_t machine_last_pause_ns(struct machine *m);  /* when the last vCPU stopped */
+int64_t machine_last_pause_ns(struct machine *m); /* when the last vCPU stopped */
 int64_t machine_last_resume_ns(struct machine *m);
 
 /* --- power ---------------------------------------------------------------------------------------------- */
@@ -100,8 +101,10 @@ enum machine_request { REQUEST_NONE, REQUEST_SHUTDOWN, REQUEST_RESET, REQUEST_PO
 /* Any thread. The notify function (set by main.c) is called and must only wake the main loop. */
 void machine_request(struct machine *m, enum machine_request request, unsigned code);
 void machine_on_request(struct machine *m, void (*notify)(void *opaque), void *opaque);
-enum machine_request machine_take_request(struct machine *m, unsigned *code); /* main thread */
-int  machine_reset(struct machine *m, struct err *err); /* pause, reload images, reset all, resume if it ran */
+/* Main thread; tells the event too. A guest that is on its way keeps its wishes: they are answered where it runs.
+ * A reset stays noted until machine_reset() has it under way. */
+enum machine_request machine_take_request(struct machine *m, unsigned *code);
+int machine_reset(struct machine *m, struct err *err); /* pause, reload images, reset all, resume if it ran */
 
 /* STOP, RESUME, RESET, SHUTDOWN, POWERDOWN for monitors; called on the thread that did it, no lock held. */
 enum machine_event { EVENT_STOP, EVENT_RESUME, EVENT_RESET, EVENT_SHUTDOWN, EVENT_POWERDOWN };
@@ -112,13 +115,13 @@ void machine_on_event(struct machine *m, void (*event)(void *opaque, enum machin
 
 struct machine_section {
     const struct state_desc *desc;
-    uint32_t                 instance;
-    void                    *object; /* what desc describes */
-    struct lock             *lock;   /* hold while saving or loading; NULL: none */
+    uint32_t instance;
+    void *object;      /* what desc describes */
+    struct lock *lock; /* hold while saving or loading; NULL: none */
 };
 enum { MACHINE_SECTIONS_MAX = HART_MAX + MACHINE_DEVICES_MAX + 4 };
 
-/* Every section, in load order: "godwit/clock" (guest ns), harts, devices. */
+/* Every section, in load order: "godwit/clock" (guest ns, and what the guest asked for last), harts, devices. */
 unsigned machine_sections(struct machine *m, struct machine_section *out);
 /* All sections were loaded: apply the clock, pull wires, set timers, make vCPUs re-read their harts. */
 void machine_loaded(struct machine *m);

@@ -65,6 +65,10 @@ const char *migration_listening(struct migration *m); /* the bound URI, or "" */
 enum migration_answer { RESOLVE_ASK, RESOLVE_HERE, RESOLVE_THERE };
 int  migration_resolve(struct migration *m, enum migration_answer answer, struct err *err);
 
+/* May `cont` run the guest? -EPERM or -EBUSY with a sentence while it is, or may be, somewhere else. *force: pass it to
+ * machine_resume(); set after migrating to a file, and when an operator resolved that the guest is here. */
+int  migration_may_resume(struct migration *m, bool *force, struct err *err);
+
 void migration_query(struct migration *m, struct migration_info *out);
 /* Wait until it is over (not active, not cancelling) or timeout_ms passed; true: over. Not on the main thread. */
 bool migration_wait(struct migration *m, int timeout_ms);

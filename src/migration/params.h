@@ -20,6 +20,7 @@ struct migration_params {
     _Atomic bool     capability_events;              /* capabilities, spelled as QEMU does */
     _Atomic bool     capability_return_path;
     _Atomic bool     capability_auto_converge;
+    struct pipeline_tunables live; /* what a running street reads; every set is passed on at once */
 };
 
 enum param_kind { PARAM_SIZE, PARAM_MS, PARAM_COUNT, PARAM_CHOICE, PARAM_SIZE_PER_S };

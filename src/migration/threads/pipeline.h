@@ -65,6 +65,10 @@ int  pipeline_new(const struct pipeline_options *options, struct pipeline **out,
  * -errno and the sentence of the first error of any stage. */
 int  pipeline_round(struct pipeline *p, bool last, struct round_result *out, struct err *err);
 
+/* The destination has loaded the marks of so many rounds: what they carried need never be put back. No round may be
+ * running. */
+void pipeline_acknowledged(struct pipeline *p, uint64_t rounds);
+
 /* Put bytes (envelope, device sections, hand-over messages) on the wire, in order with the chunks. Copied. */
 int  pipeline_send(struct pipeline *p, const void *data, size_t bytes, struct err *err);
 /* Everything queued so far has been given to the channel. */
@@ -74,8 +78,9 @@ void pipeline_stats(const struct pipeline *p, struct pipeline_stats *out);    /*
 void pipeline_fail(struct pipeline *p, int code, const char *why);            /* any thread: cancel; first one wins */
 /* The digest of what the sources looked like as sent (see digest.h); no round may be running. */
 void pipeline_digest(const struct pipeline *p, unsigned source, uint64_t out[2]);
-/* After a failure: units that were taken and not acknowledged as loaded go back to the source's dirty map when
- * `put_back`; ends all threads. The channel stays the caller's. NULL allowed. */
+/* After a failure: units that were taken since the last pipeline_acknowledged() go back to the source's dirty map when
+ * `put_back`; ends all threads. What is queued is written first unless the pipeline has failed: to end one whose peer
+ * may be silent, fail it before. The channel stays the caller's. NULL allowed. */
 void pipeline_free(struct pipeline *p, bool put_back);
 
 /* --- the other side ----------------------------------------------------------------------------------- */
@@ -89,7 +94,7 @@ struct loader_options {
 };
 
 struct loader_stats {
-    uint64_t units_data, units_zero, wire_bytes, chunks_loaded, rounds;
+    uint64_t units_data, units_zero, wire_bytes, chunks_loaded, rounds; /* wire_bytes: of loaded frames */
     uint64_t load_ns, pool_wait_ns, pool_bytes;
 };
 
@@ -98,12 +103,14 @@ int  loader_new(const struct loader_options *options, struct loader **out, struc
 
 /* The receive thread (the incoming migration's own) met a START/PART/END header of a source; read the frame that
  * follows (not the footer) from the channel and hand it to a load worker. *mark is set when it was an end-of-round
- * mark: then everything before it has been loaded and the counts were right when this returns. */
+ * mark: then everything before it has been loaded and the counts were right when this returns. Frames come in PART
+ * sections only (frame.h); the bodies of START and END belong to the caller. An error of a load worker shows at the
+ * next frame, at the latest at the mark; the channel still works then, to tell the source why. */
 int  loader_frame(struct loader *l, uint32_t section_id, bool *mark, struct err *err);
 /* Wait until every frame handed in is stored. */
 int  loader_barrier(struct loader *l, struct err *err);
 /* Units loaded so far: what is acknowledged on the return path. Any thread. */
 void loader_stats(const struct loader *l, struct loader_stats *out);
-void loader_fail(struct loader *l, int code, const char *why); /* any thread */
+void loader_fail(struct loader *l, int code, const char *why); /* any thread: cancel; shuts the channel down */
 void loader_digest(const struct loader *l, unsigned source, uint64_t out[2]); /* after a barrier */
 void loader_free(struct loader *l); /* NULL allowed */

@@ -1,0 +1,203 @@
+/* A channel over descriptors: what sockets, pipes, files and commands have in common. */
+#include <errno.h>
+#include <fcntl.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/eventfd.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "base/channel_private.h"
+
+static struct channel_fd *fd_of(struct channel *channel)
+{
+    return (struct channel_fd *)channel;
+}
+
+static ssize_t fd_writev(struct channel *channel, const struct iovec *iov, int count)
+{
+    struct channel_fd *c = fd_of(channel);
+    ssize_t bytes;
+
+    do {
+        if (atomic_load_explicit(&c->down, memory_order_acquire)) {
+            return -ECANCELED;
+        }
+        if (c->is_socket) {
+            struct msghdr message = { .msg_iov = (struct iovec *)(uintptr_t)iov, .msg_iovlen = (size_t)count };
+            bytes = sendmsg(c->write_fd, &message, MSG_NOSIGNAL);
+        } else {
+            bytes = writev(c->write_fd, iov, count);
+        }
+    } while (bytes < 0 && errno == EINTR);
+    return bytes < 0 ? -errno : bytes;
+}
+
+static ssize_t fd_read(struct channel *channel, void *out, size_t bytes)
+{
+    struct channel_fd *c = fd_of(channel);
+    ssize_t got;
+
+    do {
+        if (atomic_load_explicit(&c->down, memory_order_acquire)) {
+            return -ECANCELED;
+        }
+        got = read(c->read_fd, out, bytes);
+    } while (got < 0 && errno == EINTR);
+    return got < 0 ? -errno : got;
+}
+
+static int fd_wait(struct channel *channel, short events, int timeout_ms)
+{
+    struct channel_fd *c = fd_of(channel);
+    struct pollfd fds[3] = {
+        { .fd = c->wake_fd, .events = POLLIN },
+        { .fd = events & POLLIN ? c->read_fd : -1, .events = POLLIN },
+        { .fd = events & POLLOUT ? c->write_fd : -1, .events = POLLOUT },
+    };
+    int ready = poll(fds, 3, timeout_ms);
+
+    if (ready < 0) {
+        return errno == EINTR ? 0 : -errno; /* the caller asks again */
+    }
+    return fds[0].revents ? -ECANCELED : ready > 0;
+}
+
+static void fd_shutdown(struct channel *channel)
+{
+    struct channel_fd *c = fd_of(channel);
+    uint64_t one = 1;
+
+    atomic_store_explicit(&c->down, true, memory_order_release);
+    if (c->is_socket) {
+        shutdown(c->write_fd, SHUT_RDWR);
+    }
+    ssize_t ignored = write(c->wake_fd, &one, sizeof(one)); /* full is as good: it is readable */
+    (void)ignored;
+}
+
+static int finish_command(struct channel_fd *c, struct err *err)
+{
+    int ret = channel_wait_fd(c->pidfd, POLLIN, c->wake_fd);
+    int status;
+
+    if (ret < 0) {
+        return err_set_errno(err, ret, "%s: gave up waiting for the command", c->channel.name);
+    }
+    if (waitpid(c->pid, &status, 0) != c->pid) {
+        return err_set_errno(err, -errno, "%s: cannot wait for the command", c->channel.name);
+    }
+    c->reaped = true;
+    if (WIFSIGNALED(status)) {
+        return err_set(err, -EPIPE, "%s: the command was killed by signal %d", c->channel.name, WTERMSIG(status));
+    }
+    if (WEXITSTATUS(status)) {
+        return err_set(err, -EPIPE, "%s: the command ended with status %d", c->channel.name, WEXITSTATUS(status));
+    }
+    return 0;
+}
+
+static int fd_finish(struct channel *channel, struct err *err)
+{
+    struct channel_fd *c = fd_of(channel);
+
+    if (c->is_socket && shutdown(c->write_fd, SHUT_WR) != 0 && errno != ENOTCONN) {
+        return err_set_errno(err, -errno, "cannot end %s", channel->name);
+    }
+    if (channel->stream_local && channel->can_write && fsync(c->write_fd) != 0 && errno != EINVAL) {
+        return err_set_errno(err, -errno, "cannot bring %s to the disk", channel->name);
+    }
+    return c->pid > 0 && !c->reaped ? finish_command(c, err) : 0;
+}
+
+static void fd_close(struct channel *channel)
+{
+    struct channel_fd *c = fd_of(channel);
+
+    if (c->read_fd >= 0) {
+        close(c->read_fd);
+    }
+    if (c->write_fd >= 0 && c->write_fd != c->read_fd) {
+        close(c->write_fd);
+    }
+    if (c->pid > 0 && !c->reaped) {
+        kill(-c->pid, SIGKILL); /* its process group: the shell and what it started */
+        while (waitpid(c->pid, NULL, 0) < 0 && errno == EINTR) {
+        }
+    }
+    if (c->pidfd >= 0) {
+        close(c->pidfd);
+    }
+    if (c->wake_fd >= 0) {
+        close(c->wake_fd);
+    }
+    free(c);
+}
+
+static const struct channel_ops fd_ops = {
+    .writev = fd_writev,
+    .read = fd_read,
+    .wait = fd_wait,
+    .shutdown = fd_shutdown,
+    .finish = fd_finish,
+    .close = fd_close,
+};
+
+static int set_flags(int fd)
+{
+    int flags = fd < 0 ? 0 : fcntl(fd, F_GETFL);
+
+    if (fd < 0) {
+        return 0;
+    }
+    if (flags < 0 || fcntl(fd, F_SETFL, flags | O_NONBLOCK) < 0 || fcntl(fd, F_SETFD, FD_CLOEXEC) < 0) {
+        return -errno;
+    }
+    return 0;
+}
+
+int channel_fd_new(int read_fd, int write_fd, bool is_socket, const char *name, struct channel_fd **out,
+                   struct err *err)
+{
+    struct channel_fd *c = calloc(1, sizeof(*c));
+    int ret = c ? 0 : -ENOMEM;
+
+    if (c) {
+        *c = (struct channel_fd){ .read_fd = read_fd, .write_fd = write_fd, .is_socket = is_socket, .pidfd = -1 };
+        c->channel.ops = &fd_ops;
+        c->channel.can_read = read_fd >= 0;
+        c->channel.can_write = write_fd >= 0;
+        snprintf(c->channel.name, sizeof(c->channel.name), "%s", name);
+        c->wake_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+        ret = c->wake_fd < 0 ? -errno : set_flags(read_fd);
+        ret = ret < 0 ? ret : set_flags(write_fd);
+    }
+    if (ret < 0) {
+        err_set_errno(err, ret, "cannot open %s", name);
+        if (c) {
+            fd_close(&c->channel);
+        } else {
+            close(read_fd >= 0 ? read_fd : write_fd);
+        }
+        return ret;
+    }
+    *out = c;
+    return 0;
+}
+
+int channel_wait_fd(int fd, short events, int abort_fd)
+{
+    struct pollfd fds[2] = { { .fd = fd, .events = events }, { .fd = abort_fd, .events = POLLIN } };
+
+    for (;;) {
+        int ready = poll(fds, 2, -1);
+        if (ready < 0 && errno != EINTR) {
+            return -errno;
+        }
+        if (ready > 0) {
+            return fds[1].revents ? -ECANCELED : 0;
+        }
+    }
+}

@@ -1,0 +1,111 @@
+#include "machine/elf.h"
+
+#include <elf.h>
+#include <errno.h>
+#include <string.h>
+
+enum { ELF_SEGMENTS_MAX = 16 };
+
+static int elf_bad(const struct image *image, const char *why, struct err *err)
+{
+    return err_set(err, -EINVAL, "the %s %s is an ELF file, but %s", image->what, image->path, why);
+}
+
+bool elf_is(const void *head, uint64_t bytes)
+{
+    return bytes >= SELFMAG && memcmp(head, ELFMAG, SELFMAG) == 0;
+}
+
+static int elf_check(const struct image *image, const Elf64_Ehdr *header, struct err *err)
+{
+    if (header->e_ident[EI_CLASS] != ELFCLASS64)
+        return elf_bad(image, "not a 64-bit one", err);
+    if (header->e_ident[EI_DATA] != ELFDATA2LSB || header->e_machine != EM_RISCV)
+        return elf_bad(image, "not for RISC-V", err);
+    if (header->e_type != ET_EXEC && header->e_type != ET_DYN)
+        return elf_bad(image, "not an executable", err);
+    if (header->e_phentsize != sizeof(Elf64_Phdr) || header->e_phnum == 0 || header->e_phnum > ELF_SEGMENTS_MAX)
+        return elf_bad(image, "its program headers are not as they should be", err);
+    if (header->e_phoff > image->bytes || image->bytes - header->e_phoff < header->e_phnum * sizeof(Elf64_Phdr))
+        return elf_bad(image, "its program headers lie outside the file", err);
+    return 0;
+}
+
+static int elf_check_segment(const struct image *image, const Elf64_Phdr *segment, struct err *err)
+{
+    if (segment->p_filesz > segment->p_memsz)
+        return elf_bad(image, "a segment is larger in the file than in memory", err);
+    if (segment->p_offset > image->bytes || image->bytes - segment->p_offset < segment->p_filesz)
+        return elf_bad(image, "a segment lies outside the file", err);
+    if (segment->p_paddr + segment->p_memsz < segment->p_paddr)
+        return elf_bad(image, "a segment wraps around the address space", err);
+    return 0;
+}
+
+static int elf_zero(struct ram *ram, uint64_t gpa, uint64_t bytes)
+{
+    static const uint8_t zeros[PAGE_BYTES];
+    while (bytes > 0) {
+        uint64_t now = bytes < sizeof(zeros) ? bytes : sizeof(zeros);
+        if (!ram_load(ram, gpa, zeros, now))
+            return -EINVAL;
+        gpa += now;
+        bytes -= now;
+    }
+    return 0;
+}
+
+static int elf_load_segment(const struct image *image, struct ram *ram, const Elf64_Phdr *segment, struct err *err)
+{
+    int result = image_load(image, ram, segment->p_offset, segment->p_paddr, segment->p_filesz, err);
+    if (result < 0)
+        return result;
+    if (elf_zero(ram, segment->p_paddr + segment->p_filesz, segment->p_memsz - segment->p_filesz) < 0)
+        return elf_bad(image, "a segment does not lie in memory", err);
+    return 0;
+}
+
+/* The entry is a virtual address; kernels are linked high and loaded low. */
+static uint64_t elf_physical(const Elf64_Phdr *segment, unsigned count, uint64_t va)
+{
+    for (unsigned i = 0; i < count; i++) {
+        if (va >= segment[i].p_vaddr && va - segment[i].p_vaddr < segment[i].p_memsz)
+            return va - segment[i].p_vaddr + segment[i].p_paddr;
+    }
+    return va;
+}
+
+int elf_load(const struct image *image, struct boot_plan *plan, struct elf_loaded *out, struct err *err)
+{
+    Elf64_Ehdr header;
+    Elf64_Phdr file[ELF_SEGMENTS_MAX], segment[ELF_SEGMENTS_MAX];
+    unsigned count = 0;
+    if (image->bytes < sizeof(header))
+        return elf_bad(image, "cut short", err);
+    int result = image_read(image, 0, &header, sizeof(header), err);
+    if (result == 0)
+        result = elf_check(image, &header, err);
+    if (result == 0)
+        result = image_read(image, header.e_phoff, file, header.e_phnum * sizeof(file[0]), err);
+    *out = (struct elf_loaded){ .low = UINT64_MAX };
+    for (unsigned i = 0; result == 0 && i < header.e_phnum; i++) {
+        const Elf64_Phdr *one = &file[i];
+        if (one->p_type != PT_LOAD || one->p_memsz == 0)
+            continue;
+        result = elf_check_segment(image, one, err);
+        if (result == 0)
+            result = boot_claim(plan, image->what, one->p_paddr, one->p_memsz, err);
+        if (result < 0)
+            break;
+        segment[count++] = *one;
+        out->low = one->p_paddr < out->low ? one->p_paddr : out->low;
+        out->high = one->p_paddr + one->p_memsz > out->high ? one->p_paddr + one->p_memsz : out->high;
+    }
+    if (result == 0 && count == 0)
+        result = elf_bad(image, "has nothing to load", err);
+    for (unsigned i = 0; result == 0 && i < count; i++)
+        result = elf_load_segment(image, plan->ram, &segment[i], err);
+    if (result == 0)
+        out->entry = elf_physical(segment, count, header.e_entry);
+    return result;
+}

@@ -1,0 +1,59 @@
+/* The command line: QEMU's option names, one row each, into a machine's description and what this run wants.
+ *
+ * Nothing is opened, created or printed here; what godwit lacks is refused by name. */
+#pragma once
+#include <stdbool.h>
+#include <stdio.h>
+
+#include "base/err.h"
+#include "machine/machine.h"
+
+enum {
+    OPTION_ID_MAX = 64,
+    OPTION_SPEC_MAX = 1024,
+    OPTION_CHARDEVS_MAX = 16,
+    OPTION_MONITORS_MAX = 8,
+    OPTION_TUNABLES_MAX = 32,
+};
+
+struct option_chardev {
+    char id[OPTION_ID_MAX];
+    char spec[OPTION_SPEC_MAX]; /* as chardev_open() takes it, or "chardev:ID" */
+    bool mux;                   /* a serial line and a monitor share it */
+};
+
+struct option_monitor {
+    char spec[OPTION_SPEC_MAX]; /* as above */
+    bool qmp;
+};
+
+/* A migration parameter as typed; the migration's own table knows its range. */
+struct option_tunable {
+    char option[OPTION_ID_MAX]; /* what the user wrote, for messages */
+    char name[OPTION_ID_MAX];
+    char value[OPTION_ID_MAX];
+};
+
+struct options {
+    struct machine_config machine;
+
+    char serial[OPTION_SPEC_MAX]; /* "mon:stdio" also brings a monitor */
+    struct option_chardev chardev[OPTION_CHARDEVS_MAX];
+    unsigned chardevs;
+    struct option_monitor monitor[OPTION_MONITORS_MAX];
+    unsigned monitors;
+
+    char incoming[OPTION_SPEC_MAX]; /* URI, "defer", or "" */
+    char migrate[OPTION_SPEC_MAX];  /* URI to go to, or "" */
+    bool migrate_on_signal;         /* wait for SIGUSR1 with that */
+    struct option_tunable tunable[OPTION_TUNABLES_MAX];
+    unsigned tunables;
+
+    char pidfile[MACHINE_TEXT_MAX];
+    bool start_paused, daemonize, nodefaults;
+    bool help, version; /* print that and leave */
+};
+
+/* -EINVAL with one sentence that names the option. argv[0] is the program's name. */
+int options_parse(int argc, char **argv, struct options *out, struct err *err);
+void options_help(FILE *out);

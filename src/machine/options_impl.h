@@ -1,0 +1,38 @@
+/* What the two halves of the command line's parser share. */
+#pragma once
+#include "machine/options.h"
+
+struct parser {
+    struct options *out;
+    const char *option; /* the one being read, without its dash */
+    struct err *err;
+    bool nographic, display_none;
+    bool serial_given, monitor_given;
+    bool modern;       /* -global virtio-mmio.force-legacy=false */
+    int serial_device; /* slot of a virtio-serial-device that waits for its virtconsole, or -1 */
+    bool slot_used[MACHINE_SLOTS];
+};
+
+/* One part of a comma list: "key=value", or a bare word (has_value false). ",," stands for a comma. */
+struct part {
+    char key[OPTION_ID_MAX];
+    char value[MACHINE_TEXT_MAX];
+    bool has_value;
+};
+
+/* 1 a part, 0 the end, -EINVAL too long. */
+int part_next(struct parser *p, const char **at, struct part *out);
+
+/* -EINVAL with "-OPTION: ..." */
+int option_bad(struct parser *p, const char *format, ...) __attribute__((format(printf, 2, 3)));
+int option_text(struct parser *p, char *out, size_t out_size, const char *text); /* copies, refuses what is too long */
+int option_number(struct parser *p, const char *text, uint64_t min, uint64_t max, uint64_t *out);
+int option_bool(struct parser *p, const struct part *part, bool *out); /* on/off, true/false, yes/no, bare */
+
+int option_device(struct parser *p, const char *argument);
+int option_object(struct parser *p, const char *argument);
+int option_global(struct parser *p, const char *argument);
+int option_chardev(struct parser *p, const char *argument);
+int option_mon(struct parser *p, const char *argument);
+int option_monitor_add(struct parser *p, const char *spec, bool qmp);
+int option_devices_done(struct parser *p); /* after the last option */

@@ -1,0 +1,219 @@
+#include "migration/converge.h"
+
+#include <math.h>
+#include <string.h>
+
+#define MS INT64_C(1000000)
+
+enum {
+    WINDOW = 4,              /* rounds that speak for what is left: the newest, they had the hottest pages */
+    TRAIN_BYTES_MIN = 65536, /* a shorter train measures the clock, not the link */
+    STALL_ROUNDS = 5,
+    SPIN_NS = 20 * 1000000, /* rounds shorter than this and without progress are slowed down to it */
+    EXTRA_ROUNDS = 5,       /* rounds that may still be spent after the limit fits */
+};
+static const double CAP_BINDS = 0.1;    /* of a round's time spent waiting for the cap */
+static const double SPREAD_MIN = 0.15;  /* no measurement is better than this */
+static const double SPREAD_FIRST = 0.3; /* before there are rounds to compare */
+static const double FIXED_SPREAD = 0.25;
+static const double BIAS_GAIN = 0.5, BIAS_MIN = 0.5, BIAS_MAX = 4.0;
+
+void converge_init(struct converge *c)
+{
+    memset(c, 0, sizeof(*c));
+    c->bias = 1.0;
+    c->best_ns = INT64_MAX;
+}
+
+void converge_costs_init(struct converge_costs *costs)
+{
+    *costs =
+        (struct converge_costs){ .pause_ns = 3 * MS, .round_ns = 1 * MS, .device_ns = 2 * MS, .handover_ns = 4 * MS };
+}
+
+void converge_add(struct converge *c, const struct converge_sample *sample)
+{
+    c->sample[c->rounds % CONVERGE_HISTORY] = *sample;
+    c->rounds++;
+}
+
+void converge_burst(struct converge *c, uint64_t bytes, int64_t elapsed_ns)
+{
+    if (bytes < TRAIN_BYTES_MIN || elapsed_ns <= 0)
+        return;
+    double rate = (double)bytes * 1e9 / (double)elapsed_ns;
+    if (rate > c->burst_bytes_per_s)
+        c->burst_bytes_per_s = rate;
+}
+
+static unsigned window_of(const struct converge *c)
+{
+    return c->rounds < WINDOW ? (unsigned)c->rounds : WINDOW;
+}
+
+static const struct converge_sample *nth_newest(const struct converge *c, unsigned n)
+{
+    return &c->sample[(c->rounds - 1 - n) % CONVERGE_HISTORY];
+}
+
+static uint64_t units_of(const struct converge_sample *s)
+{
+    return s->units_data + s->units_zero;
+}
+
+struct fit {
+    double units, wire_bytes, busy_ns, elapsed_ns, wait_ns, cpu_ns;
+    double unit_ns, empty_ns; /* a round's time is empty_ns + units * unit_ns, outside the cap's waits */
+    double spread;            /* relative deviation of rounds from that line */
+};
+
+static double busy_ns(const struct converge_sample *s)
+{
+    return fmax((double)(s->elapsed_ns - s->rate_wait_ns), 1);
+}
+
+/* A round has a cost of its own (harvest, mark, round trip) and a cost per unit. Both come from a line through the
+ * newest rounds, weighted so that every round's error counts relative to its length: rounds shrink by orders of
+ * magnitude, and what is asked is about the small end. */
+static void fit_line(const struct converge *c, struct fit *fit)
+{
+    double w = 0, wu = 0, wuu = 0, we = 0, wue = 0;
+    for (unsigned i = 0; i < window_of(c); i++) {
+        double u = (double)units_of(nth_newest(c, i)), e = busy_ns(nth_newest(c, i)), weight = 1 / (e * e);
+        w += weight, wu += weight * u, wuu += weight * u * u, we += weight * e, wue += weight * u * e;
+    }
+    double determinant = w * wuu - wu * wu;
+    fit->unit_ns = fit->busy_ns / fit->units;
+    fit->empty_ns = 0;
+    if (window_of(c) < 2 || determinant <= 1e-9 * w * wuu)
+        return; /* one size only: no line to draw, blame the units for all of it */
+    double slope = (w * wue - wu * we) / determinant, base = (we - slope * wu) / w;
+    if (slope <= 0)
+        return;
+    fit->unit_ns = base >= 0 ? slope : wue / wuu;
+    fit->empty_ns = fmax(base, 0);
+}
+
+static struct fit fit_window(const struct converge *c)
+{
+    struct fit fit = { 0 };
+    for (unsigned i = 0; i < window_of(c); i++) {
+        const struct converge_sample *s = nth_newest(c, i);
+        fit.units += (double)units_of(s);
+        fit.wire_bytes += (double)s->wire_bytes;
+        fit.busy_ns += busy_ns(s);
+        fit.elapsed_ns += (double)s->elapsed_ns;
+        fit.wait_ns += (double)s->rate_wait_ns;
+        fit.cpu_ns += (double)s->cpu_ns;
+    }
+    fit.spread = SPREAD_FIRST;
+    if (fit.units < 1)
+        return fit;
+    fit_line(c, &fit);
+    double squares = 0;
+    for (unsigned i = 0; i < window_of(c); i++) {
+        const struct converge_sample *s = nth_newest(c, i);
+        double off = (fit.empty_ns + (double)units_of(s) * fit.unit_ns) / busy_ns(s) - 1;
+        squares += off * off;
+    }
+    double least = window_of(c) < 3 ? SPREAD_FIRST : SPREAD_MIN;
+    fit.spread = fmin(fmax(sqrt(squares / window_of(c)), least), 1.0);
+    return fit;
+}
+
+static double unit_ns(const struct converge *c, const struct converge_policy *policy, const struct fit *fit)
+{
+    if (fit->units < 1)
+        return 0;
+    double wire_bytes = fit->wire_bytes / fit->units;
+    double cpu_ns = fit->cpu_ns / fit->units / (policy->workers ? policy->workers : 1);
+    if (policy->switchover_bytes_per_s)
+        return fmax(wire_bytes * 1e9 / (double)policy->switchover_bytes_per_s, cpu_ns);
+
+    bool capped = policy->max_bytes_per_s && fit->wait_ns > CAP_BINDS * fit->elapsed_ns;
+    if (!capped)
+        return fit->unit_ns;
+    double rate = c->burst_bytes_per_s;
+    if (rate <= 0) /* no train was long enough: what went out while the cap did not bind */
+        rate = fit->busy_ns > 0 ? fit->wire_bytes * 1e9 / fit->busy_ns : 0;
+    rate = fmax(rate, (double)policy->max_bytes_per_s); /* the link has carried the cap */
+    return fmax(wire_bytes * 1e9 / rate, cpu_ns);
+}
+
+double converge_unit_ns(const struct converge *c, const struct converge_policy *policy)
+{
+    struct fit fit = fit_window(c);
+    return unit_ns(c, policy, &fit);
+}
+
+static struct converge_verdict again(struct converge_verdict verdict, const char *reason)
+{
+    verdict.action = CONVERGE_AGAIN;
+    verdict.reason = reason;
+    return verdict;
+}
+
+/* The limit fits. Is another round worth it all the same? Only while what is left halves from round to round, and
+ * while memory is a good part of the pause. */
+static bool worth_another(const struct converge *c, const struct converge_policy *policy, double ram_ns,
+                          double fixed_ns)
+{
+    const struct converge_sample *last = nth_newest(c, 0);
+    if (c->rounds > EXTRA_ROUNDS || policy->guest_paused)
+        return false;
+    return ram_ns > fixed_ns / 2 && last->dirty_units * 2 < units_of(last);
+}
+
+struct converge_verdict converge_decide(struct converge *c, const struct converge_policy *policy,
+                                        const struct converge_costs *costs)
+{
+    struct converge_verdict verdict = { 0 };
+    if (c->rounds == 0)
+        return again(verdict, "nothing was sent yet");
+
+    const struct converge_sample *last = nth_newest(c, 0);
+    struct fit fit = fit_window(c);
+    double ram_ns = (double)last->dirty_units * unit_ns(c, policy, &fit);
+    double fixed_ns =
+        (double)(costs->pause_ns + costs->device_ns + costs->handover_ns) + fmax((double)costs->round_ns, fit.empty_ns);
+    double predicted = c->bias * (ram_ns + fixed_ns);
+    double upper = c->bias * (ram_ns * (1 + fit.spread) + fixed_ns * (1 + FIXED_SPREAD));
+    verdict.predicted_ns = (int64_t)fmin(predicted, 9e18);
+    verdict.upper_ns = (int64_t)fmin(upper, 9e18);
+
+    if (verdict.predicted_ns < c->best_ns - c->best_ns / 25) { /* by 4 %, or noise would count as progress */
+        c->best_ns = verdict.predicted_ns;
+        c->stalled_rounds = 0;
+    } else {
+        c->stalled_rounds++;
+    }
+    verdict.stalled = c->stalled_rounds >= STALL_ROUNDS;
+
+    bool fits = verdict.upper_ns <= policy->downtime_limit_ns || (policy->guest_paused && last->dirty_units == 0);
+    if (fits && !worth_another(c, policy, ram_ns, fixed_ns)) {
+        verdict.action = CONVERGE_SWITCH_OVER;
+        verdict.reason = "the pause fits its limit";
+        return verdict;
+    }
+    if (!fits && policy->max_rounds && c->rounds >= policy->max_rounds) {
+        verdict.action = CONVERGE_GIVE_UP;
+        verdict.reason = "max-rounds did not bring the pause under its limit";
+        return verdict;
+    }
+    if (!fits && c->stalled_rounds && last->elapsed_ns < SPIN_NS)
+        verdict.wait_ns = SPIN_NS - last->elapsed_ns;
+    if (fits)
+        return again(verdict, "the pause fits, and another round halves it");
+    if ((double)policy->downtime_limit_ns < fixed_ns)
+        return again(verdict, "the downtime limit is below what any pause costs");
+    return again(verdict, verdict.stalled ? "the guest dirties memory as fast as it is sent" : "too much is left");
+}
+
+void converge_learn(struct converge *c, int64_t predicted_ns, int64_t measured_ns)
+{
+    if (predicted_ns <= 0 || measured_ns <= 0)
+        return;
+    double ratio = c->bias * (double)measured_ns / (double)predicted_ns;
+    c->bias += BIAS_GAIN * (ratio - c->bias);
+    c->bias = fmin(fmax(c->bias, BIAS_MIN), BIAS_MAX);
+}

@@ -1,0 +1,70 @@
+/* When to stop: a pure decision over what the rounds so far have shown.
+ *
+ * It thinks in time: how long would the pause be if the guest were stopped now? That is the dirty units times what
+ * one unit costs end to end (scan, compress, link, load), at the bandwidth of the pause and not at a cap, plus the
+ * fixed parts. It stops when the upper bound of that fits the limit and another round would not make it much better.
+ * Nothing here sleeps, logs, or asks the time. */
+#pragma once
+#include <stdbool.h>
+#include <stdint.h>
+
+enum { CONVERGE_HISTORY = 16 };
+
+struct converge_sample { /* one finished and acknowledged round */
+    uint64_t units_data, units_zero;
+    uint64_t wire_bytes;
+    int64_t elapsed_ns;   /* from its start to the destination's word that all of it is loaded */
+    int64_t rate_wait_ns; /* of that, the writer waited for the bandwidth cap */
+    int64_t cpu_ns;       /* workers' copying and compressing, summed; 0: unknown */
+    uint64_t dirty_units; /* left when it was over */
+};
+
+/* The parts of a pause that do not grow with memory. Measured where a pause has happened, else start values. */
+struct converge_costs {
+    int64_t pause_ns;    /* ask the vCPUs to stop until they have, and devices drained */
+    int64_t round_ns;    /* a last round with nothing in it */
+    int64_t device_ns;   /* device state, saved, sent, loaded */
+    int64_t handover_ns; /* PREPARED, RELEASED, GO, RUNNING: two round trips and the start there */
+};
+
+struct converge_policy {
+    int64_t downtime_limit_ns;
+    uint64_t max_bytes_per_s;        /* the cap that bound the rounds; 0: none */
+    uint64_t switchover_bytes_per_s; /* the user's word for the pause's bandwidth; 0: measure */
+    uint64_t max_rounds;             /* 0: no bound */
+    unsigned workers;
+    bool guest_paused; /* nobody sees this pause: the limit does not bind */
+};
+
+struct converge {
+    struct converge_sample sample[CONVERGE_HISTORY]; /* ring, the newest at (rounds - 1) % CONVERGE_HISTORY */
+    uint64_t rounds;
+    double burst_bytes_per_s; /* best rate seen loaded over a short train; 0: none */
+    double bias;              /* what pauses took / what was predicted, smoothed; 1 at first */
+    int64_t best_ns;          /* smallest prediction so far */
+    uint64_t stalled_rounds;  /* since then */
+};
+
+enum converge_action { CONVERGE_AGAIN, CONVERGE_SWITCH_OVER, CONVERGE_GIVE_UP };
+
+struct converge_verdict {
+    enum converge_action action;
+    int64_t predicted_ns, upper_ns; /* of the pause, were it now */
+    int64_t wait_ns;                /* AGAIN: not before this much time, or rounds would spin on nothing */
+    bool stalled;                   /* rounds no longer help: for the report, and for policies to come */
+    const char *reason;             /* one static sentence */
+};
+
+void converge_init(struct converge *c);
+void converge_costs_init(struct converge_costs *costs);
+void converge_add(struct converge *c, const struct converge_sample *sample);
+void converge_burst(struct converge *c, uint64_t bytes, int64_t elapsed_ns); /* one train, as loaded */
+
+/* What one dirty unit costs during the pause, in ns; 0 before the first round. */
+double converge_unit_ns(const struct converge *c, const struct converge_policy *policy);
+
+struct converge_verdict converge_decide(struct converge *c, const struct converge_policy *policy,
+                                        const struct converge_costs *costs);
+
+/* What really happened, next to what was predicted: corrects later predictions. */
+void converge_learn(struct converge *c, int64_t predicted_ns, int64_t measured_ns);

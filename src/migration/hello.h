@@ -1,0 +1,29 @@
+/* The hello between two godwits, before the envelope: who we are, what we can, what the machine looks like.
+ *
+ * The source speaks first. The destination answers with its own hello or with one sentence that says why not, and
+ * the source shows that sentence. Pure encoding here; outgoing.c and incoming.c do the talking. */
+#pragma once
+#include <stdint.h>
+
+#include "base/bytes.h"
+#include "base/err.h"
+#include "machine/machine.h"
+#include "migration/message.h"
+
+enum { HELLO_PROTOCOL = 1, HELLO_PROTOCOL_MIN = 1 };
+enum hello_role { HELLO_SOURCE = 1, HELLO_DESTINATION = 2 };
+enum hello_capability { HELLO_CAN_LZ4 = 1 << 0, HELLO_CAN_RETRACT = 1 << 1 };
+
+struct hello {
+    uint16_t protocol;
+    uint8_t role;                  /* enum hello_role */
+    uint64_t capabilities;         /* enum hello_capability; unknown bits are ignored */
+    uint32_t unit_bytes;           /* of RAM */
+    uint32_t channels;             /* data channels the sender would open; 1 now */
+    struct machine_config machine; /* the guest-visible part */
+};
+
+void hello_fill(struct hello *hello, enum hello_role role, const struct machine_config *machine);
+void hello_encode(const struct hello *hello, struct buf *out);
+/* Strict: -EPROTO with a sentence; `role` is the one the sender must have. */
+int hello_decode(const struct message *message, enum hello_role role, struct hello *out, struct err *err);

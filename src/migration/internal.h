@@ -1,0 +1,71 @@
+/* The migration object's inside, shared by migration.c, outgoing.c and incoming.c and by nobody else. */
+#pragma once
+#include "base/lock.h"
+#include "base/thread.h"
+#include "migration/converge.h"
+#include "migration/handover.h"
+#include "migration/migration.h"
+#include "migration/return_path.h"
+
+enum resolve_wish { WISH_NONE, WISH_HERE, WISH_THERE };
+
+struct migration {
+    /* fixed after new */
+    struct machine *machine;
+    struct source *ram; /* the one source there is now */
+    int abort_fd;       /* eventfd: readable while a cancel is wanted; for connect and accept */
+    void (*event)(void *opaque, enum migration_event event, enum migration_state state, uint64_t round);
+    void *event_opaque;
+    struct migration_params params; /* atomics inside */
+
+    /* the main thread's: whoever starts, frees and joins */
+    struct thread thread;
+    struct channel_listener *listener; /* the thread's once it exists */
+    bool run_on_arrival;
+
+    struct lock lock; /* rank MIGRATION */
+    struct cond changed;
+    /* under lock; state, where, figures are written by the migrate thread alone */
+    enum migration_state state;
+    enum migration_where where;
+    bool thread_runs;
+    bool incoming;
+    bool one_way;       /* nobody answers: a file, or a pipe */
+    bool cancel;        /* wanted by somebody */
+    bool quitting;      /* migration_free(): even what is unresolved ends */
+    bool released;      /* no cancel any more */
+    bool cancel_softly; /* the peer may be prepared: tell it, do not just cut the line */
+    enum resolve_wish wish;
+    char uri[256], listening[160];
+    struct channel *channel; /* while the migrate thread holds it: for shutdown */
+    struct pipeline *pipeline;
+    struct loader *loader;
+    struct return_path *ear;
+    struct err error;
+    struct migration_info figures; /* what the thread reports as it goes; times in it are final values */
+    struct pipeline_stats sent;    /* last known */
+    struct loader_stats got;
+    int64_t start_ns, active_ns, end_ns;
+    uint64_t rounds;
+
+    /* owner: the migrate thread; kept from one migration to the next */
+    struct converge_costs costs;
+    double bias;
+};
+
+/* Transitions; by the migrate thread (or migration_start before it exists). Tells the listener, no lock held. */
+void migration_set_state(struct migration *m, enum migration_state state);
+/* Keeps the first error of this migration. */
+void migration_set_error(struct migration *m, const struct err *err);
+bool migration_cancelled(struct migration *m);
+void migration_round_done(struct migration *m, uint64_t rounds);
+void migration_set_where(struct migration *m, enum migration_where where);
+
+/* Make visible to cancel what it has to shut down, or take it away again. A channel set after a cancel is shut down
+ * at once. */
+void migration_hold_channel(struct migration *m, struct channel *channel);
+void migration_hold_pipeline(struct migration *m, struct pipeline *pipeline);
+void migration_hold_loader(struct migration *m, struct loader *loader);
+
+void outgoing_run(struct migration *m); /* the whole story, on the migrate thread */
+void incoming_run(struct migration *m);

@@ -1,0 +1,102 @@
+#include "migration/message.h"
+
+#include <assert.h>
+#include <errno.h>
+#include <stdio.h>
+#include <string.h>
+#include <xxhash.h>
+
+bool message_key_equal(const struct message_key *a, const struct message_key *b)
+{
+    return a->attempt == b->attempt && memcmp(a->id, b->id, MESSAGE_ID_BYTES) == 0;
+}
+
+/* The payload's hash, seeded with the head's. */
+static uint64_t message_sum(const uint8_t head[MESSAGE_HEAD_BYTES], const void *payload, size_t bytes)
+{
+    return XXH3_64bits_withSeed(payload, bytes, XXH3_64bits(head, MESSAGE_HEAD_BYTES));
+}
+
+void message_put(struct buf *out, enum message_type type, const struct message_key *key, const void *payload,
+                 uint32_t bytes)
+{
+    assert(bytes <= MESSAGE_PAYLOAD_MAX);
+    size_t start = out->size;
+    buf_put_be32(out, MESSAGE_MAGIC);
+    buf_put_be16(out, (uint16_t)type);
+    buf_put_be16(out, 0);
+    buf_put_be32(out, bytes);
+    buf_put_be32(out, key->attempt);
+    buf_put(out, key->id, MESSAGE_ID_BYTES);
+    if (bytes)
+        buf_put(out, payload, bytes);
+    const uint8_t *head = out->data + start;
+    buf_put_be64(out, message_sum(head, head + MESSAGE_HEAD_BYTES, bytes));
+}
+
+void message_put_sentence(struct buf *out, enum message_type type, const struct message_key *key, const char *sentence)
+{
+    message_put(out, type, key, sentence, (uint32_t)strnlen(sentence, MESSAGE_SENTENCE_MAX));
+}
+
+int message_read(struct channel *channel, bool magic_seen, struct message *out, int timeout_ms, struct err *err)
+{
+    uint8_t head[MESSAGE_HEAD_BYTES];
+    be32_put(head, MESSAGE_MAGIC);
+    size_t have = magic_seen ? 4 : 0;
+    int rc = channel_read_all(channel, head + have, sizeof(head) - have, timeout_ms, err);
+    if (rc < 0)
+        return rc;
+    if (be32_get(head) != MESSAGE_MAGIC)
+        return err_set(err, -EPROTO, "%s: a message begins with 0x%08x: no godwit answers there", channel->name,
+                       be32_get(head));
+    out->type = be16_get(head + 4);
+    out->bytes = be32_get(head + 8);
+    out->key.attempt = be32_get(head + 12);
+    memcpy(out->key.id, head + 16, MESSAGE_ID_BYTES);
+    if (out->bytes > MESSAGE_PAYLOAD_MAX)
+        return err_set(err, -EPROTO, "%s: message type %u: payload of %u bytes is beyond the limit of %d",
+                       channel->name, out->type, out->bytes, MESSAGE_PAYLOAD_MAX);
+
+    uint8_t sum[8];
+    rc = channel_read_all(channel, out->payload, out->bytes, timeout_ms, err);
+    if (rc == 0)
+        rc = channel_read_all(channel, sum, sizeof(sum), timeout_ms, err);
+    if (rc < 0)
+        return rc;
+    if (message_sum(head, out->payload, out->bytes) != be64_get(sum))
+        return err_set(err, -EPROTO, "%s: message type %u: wrong checksum", channel->name, out->type);
+    return 0;
+}
+
+void message_sentence(const struct message *message, char *out, size_t out_size)
+{
+    size_t bytes = message->bytes;
+    if (bytes > MESSAGE_SENTENCE_MAX)
+        bytes = MESSAGE_SENTENCE_MAX;
+    if (bytes > out_size - 1)
+        bytes = out_size - 1;
+    for (size_t i = 0; i < bytes; i++) { /* a peer's text must not move a terminal's cursor */
+        uint8_t c = message->payload[i];
+        out[i] = (char)(c < 0x20 || c == 0x7f ? '?' : c);
+    }
+    out[bytes] = '\0';
+}
+
+void message_loaded_encode(const struct message_loaded *loaded, uint8_t out[MESSAGE_LOADED_BYTES])
+{
+    be64_put(out, loaded->units);
+    be64_put(out + 8, loaded->wire_bytes);
+    be64_put(out + 16, loaded->rounds);
+    be64_put(out + 24, loaded->now_ns);
+}
+
+int message_loaded_decode(const struct message *message, struct message_loaded *out)
+{
+    struct reader in = reader_of(message->payload, message->bytes);
+    out->units = reader_be64(&in);
+    out->wire_bytes = reader_be64(&in);
+    out->rounds = reader_be64(&in);
+    out->now_ns = reader_be64(&in);
+    return in.failed || in.at != in.size ? -EPROTO : 0;
+}

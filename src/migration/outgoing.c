@@ -1,0 +1,483 @@
+/* The source's story, top to bottom: connect, hello, rounds, stop, hand over. On the migrate thread. */
+#include "migration/outgoing.h"
+
+#include <assert.h>
+#include <errno.h>
+#include <inttypes.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/random.h>
+
+#include "migration/hello.h"
+
+static uint64_t param(const _Atomic uint64_t *value)
+{
+    return atomic_load_explicit(value, memory_order_relaxed);
+}
+
+int outgoing_cancelled(struct outgoing *o)
+{
+    return migration_cancelled(o->m) ? err_set(&o->err, -ECANCELED, "migration cancelled") : 0;
+}
+
+int64_t outgoing_silence_ms(struct outgoing *o)
+{
+    return (int64_t)param(&o->m->params.peer_timeout_ms);
+}
+
+/* --- connect and hello ---------------------------------------------------------------------------------- */
+
+static void peer_lost(void *opaque, const struct err *why)
+{
+    struct migration *m = ((struct outgoing *)opaque)->m;
+    lock(&m->lock);
+    if (m->pipeline && !m->cancel_softly)
+        pipeline_fail(m->pipeline, why->code, why->text);
+    unlock(&m->lock);
+}
+
+static int say_hello(struct outgoing *o)
+{
+    struct hello *hello = calloc(1, sizeof(*hello));
+    struct message *answer = calloc(1, sizeof(*answer));
+    struct buf payload = { 0 }, out = { 0 };
+    assert(hello && answer);
+    int timeout_ms = (int)outgoing_silence_ms(o);
+
+    hello_fill(hello, HELLO_SOURCE, machine_config_of(o->machine));
+    hello_encode(hello, &payload);
+    message_put(&out, MESSAGE_HELLO, &o->key, payload.data, (uint32_t)payload.size);
+    int rc = channel_write_all(o->channel, out.data, out.size, timeout_ms, &o->err);
+    if (rc == 0)
+        rc = message_read(o->channel, false, answer, timeout_ms, &o->err);
+    if (rc < 0) {
+        err_prefix(&o->err, "no hello from the destination");
+    } else if (answer->type == MESSAGE_REFUSAL || answer->type == MESSAGE_ERROR) {
+        char sentence[MESSAGE_SENTENCE_MAX + 1];
+        message_sentence(answer, sentence, sizeof(sentence));
+        rc = err_set(&o->err, -EREMOTEIO, "the destination refuses: %s", sentence);
+    } else if (answer->type != MESSAGE_HELLO || !message_key_equal(&answer->key, &o->key)) {
+        rc = err_set(&o->err, -EPROTO, "the destination answers the hello with message type %u", answer->type);
+    } else {
+        rc = hello_decode(answer, HELLO_DESTINATION, hello, &o->err);
+    }
+    buf_free(&payload);
+    buf_free(&out);
+    free(hello);
+    free(answer);
+    return rc;
+}
+
+static int connect_peer(struct outgoing *o)
+{
+    struct migration *m = o->m;
+    if (getrandom(o->key.id, sizeof(o->key.id), 0) != (ssize_t)sizeof(o->key.id))
+        return err_set_errno(&o->err, -errno, "no random bytes for the migration's id");
+    o->key.attempt = 1;
+    int rc = channel_connect(m->uri, m->abort_fd, &o->channel, &o->err);
+    if (rc < 0)
+        return rc;
+    migration_hold_channel(m, o->channel);
+
+    /* A command may just store what it is given; only the user knows. */
+    bool silent_command = strncmp(m->uri, "exec:", 5) == 0 &&
+                          !atomic_load_explicit(&m->params.capability_return_path, memory_order_relaxed);
+    o->to_file = o->channel->stream_local;
+    o->one_way = o->to_file || !o->channel->can_read || silent_command;
+    lock(&m->lock);
+    m->one_way = o->one_way;
+    unlock(&m->lock);
+    if (o->one_way)
+        return outgoing_cancelled(o);
+
+    rc = say_hello(o);
+    if (rc == 0)
+        rc = return_path_start(&o->ear, o->channel, &o->key, peer_lost, o, &o->err);
+    if (rc < 0)
+        return rc;
+    lock(&m->lock);
+    m->ear = &o->ear;
+    unlock(&m->lock);
+    return outgoing_cancelled(o);
+}
+
+/* --- rounds --------------------------------------------------------------------------------------------- */
+
+static int begin(struct outgoing *o)
+{
+    struct migration *m = o->m;
+    struct pipeline_options options = {
+        .workers = (unsigned)param(&m->params.threads),
+        .sources = o->sources,
+        .source_count = OUTGOING_SOURCES,
+        .channel = o->channel,
+        .tunables = &m->params.live,
+    };
+    atomic_store_explicit(&m->params.live.uncapped, false, memory_order_relaxed);
+    int rc = pipeline_new(&options, &o->pipeline, &o->err);
+    if (rc < 0)
+        return rc;
+    migration_hold_pipeline(m, o->pipeline);
+    dirty_start(o->ram->dirty, DIRTY_MIGRATION, true);
+    o->tracking = true;
+    migration_set_state(m, MIGRATION_ACTIVE);
+
+    struct section_writer writer;
+    sections_begin(&writer);
+    if (o->one_way) /* nobody has read a hello: the first thing to check comes first */
+        sections_put_full(&writer, &machine_config_state, 0, machine_config_of(o->machine));
+    for (int i = 0; i < OUTGOING_SOURCES; i++)
+        sections_put_start(&writer, o->sources[i], o->ram);
+    rc = pipeline_send(o->pipeline, writer.out.data, writer.out.size, &o->err);
+    o->full_sum = writer.full_sum;
+    o->next_id = writer.next_id;
+    sections_writer_free(&writer);
+    return rc;
+}
+
+static int wait_loaded(struct outgoing *o, uint64_t round)
+{
+    if (o->one_way)
+        return pipeline_flush(o->pipeline, &o->err);
+    enum heard heard = return_path_wait(&o->ear, HEARD_ROUND, round, outgoing_silence_ms(o), &o->err);
+    if (heard == HEARD_ROUND)
+        return 0;
+    return heard == HEARD_INTERRUPT ? err_set(&o->err, -ECANCELED, "migration cancelled") : o->err.code;
+}
+
+static uint64_t dirty_units(struct outgoing *o)
+{
+    uint64_t units = 0;
+    for (int i = 0; i < OUTGOING_SOURCES; i++)
+        units += o->sources[i]->ops->dirty(o->sources[i]);
+    return units;
+}
+
+/* One round, until the destination has loaded it: only then is its time the truth. */
+static int one_round(struct outgoing *o, uint64_t round, struct converge_sample *sample)
+{
+    struct pipeline_stats before, after;
+    struct round_result result;
+    int64_t start_ns = clock_now_ns();
+    pipeline_stats(o->pipeline, &before);
+    int rc = pipeline_round(o->pipeline, false, &result, &o->err);
+    if (rc == 0)
+        rc = wait_loaded(o, round);
+    if (rc < 0)
+        return rc;
+    pipeline_stats(o->pipeline, &after);
+    *sample = (struct converge_sample){
+        .units_data = result.units_data,
+        .units_zero = result.units_zero,
+        .wire_bytes = after.wire_bytes - before.wire_bytes,
+        .elapsed_ns = clock_now_ns() - start_ns,
+        .rate_wait_ns = (int64_t)(after.rate_wait_ns - before.rate_wait_ns),
+        .cpu_ns = (int64_t)(after.copy_ns + after.compress_ns - before.copy_ns - before.compress_ns),
+        .dirty_units = dirty_units(o),
+    };
+    return 0;
+}
+
+static struct converge_policy policy_now(struct outgoing *o)
+{
+    const struct migration_params *params = &o->m->params;
+    return (struct converge_policy){
+        .downtime_limit_ns = (int64_t)param(&params->downtime_limit_ms) * NS_PER_MS,
+        .max_bytes_per_s = param(&params->max_bandwidth_bytes_per_s),
+        .switchover_bytes_per_s = param(&params->avail_switchover_bandwidth),
+        .max_rounds = param(&params->max_rounds),
+        .workers = (unsigned)param(&params->threads),
+        .guest_paused = machine_state(o->machine) != RUN_RUNNING,
+    };
+}
+
+static struct converge_verdict decide(struct outgoing *o, const struct converge_sample *sample)
+{
+    if (o->ear.started) {
+        lock(&o->ear.lock);
+        o->converge.burst_bytes_per_s = o->ear.burst_bytes_per_s;
+        unlock(&o->ear.lock);
+    }
+    converge_add(&o->converge, sample);
+    struct converge_policy policy = policy_now(o);
+    struct converge_verdict verdict = converge_decide(&o->converge, &policy, &o->m->costs);
+    struct migration *m = o->m;
+    lock(&m->lock);
+    m->figures.expected_downtime_ms = (double)verdict.predicted_ns / NS_PER_MS;
+    m->figures.dirty_pages_per_s =
+        sample->elapsed_ns > 0 ? (uint64_t)((double)sample->dirty_units * 1e9 / (double)sample->elapsed_ns) : 0;
+    unlock(&m->lock);
+    return verdict;
+}
+
+static int pause_between_rounds(struct outgoing *o, int64_t wait_ns)
+{
+    struct migration *m = o->m;
+    int64_t until_ns = clock_now_ns() + wait_ns;
+    lock(&m->lock);
+    while (!m->cancel && wait_ns > 0 && cond_wait_until(&m->changed, &m->lock, until_ns))
+        continue;
+    unlock(&m->lock);
+    return outgoing_cancelled(o);
+}
+
+static int move(struct outgoing *o)
+{
+    for (uint64_t round = 1;; round++) {
+        struct converge_sample sample;
+        int rc = one_round(o, round, &sample);
+        if (rc == 0)
+            rc = outgoing_cancelled(o);
+        if (rc < 0)
+            return rc;
+        struct converge_verdict verdict = decide(o, &sample);
+        migration_round_done(o->m, round);
+        switch (verdict.action) {
+        case CONVERGE_SWITCH_OVER: o->predicted_ns = verdict.predicted_ns; return 0;
+        case CONVERGE_GIVE_UP:
+            return err_set(&o->err, -ETIME, "given up after %" PRIu64 " rounds: %s; the pause would take %.0f ms",
+                           round, verdict.reason, (double)verdict.predicted_ns / NS_PER_MS);
+        case CONVERGE_AGAIN: rc = pause_between_rounds(o, verdict.wait_ns); break;
+        }
+        if (rc < 0)
+            return rc;
+    }
+}
+
+/* --- stop, last round, devices ---------------------------------------------------------------------------- */
+
+static int pause_guest(struct outgoing *o)
+{
+    o->time_ns.requested = clock_now_ns();
+    o->state_before = machine_state(o->machine);
+    if (o->state_before != RUN_RUNNING && o->state_before != RUN_PAUSED && o->state_before != RUN_PRELAUNCH)
+        return err_set(&o->err, -EINVAL, "the guest went to state %s meanwhile", run_state_name(o->state_before));
+    o->ran = o->state_before == RUN_RUNNING;
+    machine_pause(o->machine, RUN_FINISH_MIGRATE);
+    o->paused = true;
+    outgoing_feed(o, HANDOVER_STOPPED);
+    o->time_ns.paused = clock_now_ns();
+    migration_set_state(o->m, MIGRATION_DEVICE);
+    return outgoing_cancelled(o);
+}
+
+static int last_round(struct outgoing *o)
+{
+    struct pipeline_stats before;
+    struct round_result result;
+    pipeline_stats(o->pipeline, &before);
+    o->wire_at_pause = before.wire_bytes;
+    atomic_store_explicit(&o->m->params.live.uncapped, true, memory_order_relaxed);
+    int rc = pipeline_round(o->pipeline, true, &result, &o->err);
+    if (rc < 0)
+        return rc;
+    dirty_seal(o->ram->dirty);
+    o->sealed = true;
+    o->time_ns.round = clock_now_ns();
+    return 0;
+}
+
+void outgoing_digest(struct outgoing *o, struct section_digest *digest)
+{
+    *digest = (struct section_digest){ .sources = OUTGOING_SOURCES };
+    for (unsigned i = 0; i < OUTGOING_SOURCES; i++) {
+        digest->source[i].id = o->sources[i]->id;
+        pipeline_digest(o->pipeline, i, digest->source[i].digest);
+    }
+}
+
+static void put_devices(struct outgoing *o, struct section_writer *writer, uint64_t rounds)
+{
+    for (int i = 0; i < OUTGOING_SOURCES; i++)
+        sections_put_end(writer, o->sources[i], rounds);
+    struct section_handover handover = {
+        .run = o->ran,
+        .paused_ns = clock_realtime_ns() - (clock_now_ns() - o->time_ns.paused),
+    };
+    sections_put_full(writer, &section_handover_state, 0, &handover);
+
+    struct machine_section section[MACHINE_SECTIONS_MAX];
+    unsigned sections = machine_sections(o->machine, section);
+    for (unsigned i = 0; i < sections; i++) {
+        if (section[i].lock)
+            lock(section[i].lock);
+        sections_put_full(writer, section[i].desc, section[i].instance, section[i].object);
+        if (section[i].lock)
+            unlock(section[i].lock);
+    }
+    struct section_digest digest;
+    outgoing_digest(o, &digest);
+    sections_put_digest(writer, &digest);
+}
+
+static int send_devices(struct outgoing *o)
+{
+    struct pipeline_stats stats;
+    struct section_writer writer = { .full_sum = o->full_sum, .next_id = o->next_id };
+    pipeline_stats(o->pipeline, &stats);
+    put_devices(o, &writer, stats.rounds);
+    int rc = 0;
+    if (o->one_way) {
+        rc = pipeline_send(o->pipeline, writer.out.data, writer.out.size, &o->err);
+        if (rc == 0)
+            rc = pipeline_flush(o->pipeline, &o->err);
+    } else {
+        sections_put_eof(&writer);
+        /* From the EOF on a cut line would leave the peer prepared and in doubt: cancel has to tell it. */
+        lock(&o->m->lock);
+        bool cancel = o->m->cancel;
+        o->m->cancel_softly = !cancel;
+        unlock(&o->m->lock);
+        rc = cancel ? err_set(&o->err, -ECANCELED, "migration cancelled")
+                    : pipeline_send(o->pipeline, writer.out.data, writer.out.size, &o->err);
+        if (rc == 0)
+            outgoing_feed(o, HANDOVER_SENT);
+    }
+    sections_writer_free(&writer);
+    o->time_ns.sent = clock_now_ns();
+    return rc;
+}
+
+/* --- the end ------------------------------------------------------------------------------------------------ */
+
+static double ms_between(int64_t from_ns, int64_t to_ns)
+{
+    return to_ns > from_ns ? (double)(to_ns - from_ns) / NS_PER_MS : 0;
+}
+
+static void learn(struct outgoing *o, int64_t downtime_ns)
+{
+    struct migration *m = o->m;
+    if (!o->ran || o->one_way)
+        return;
+    converge_learn(&o->converge, o->predicted_ns, downtime_ns);
+    m->bias = o->converge.bias;
+    m->costs.pause_ns = (m->costs.pause_ns + o->time_ns.paused - o->time_ns.requested) / 2;
+    m->costs.device_ns = (m->costs.device_ns + o->time_ns.sent - o->time_ns.round) / 2;
+    m->costs.handover_ns = (m->costs.handover_ns + o->time_ns.running - o->time_ns.prepared) / 2;
+}
+
+static void report_pause(struct outgoing *o)
+{
+    struct migration *m = o->m;
+    struct pipeline_stats stats;
+    int64_t running_ns = o->time_ns.running;
+    if (o->ear.started) {
+        lock(&o->ear.lock);
+        if (o->ear.running_ns)
+            running_ns = o->ear.running_ns;
+        if (o->ear.prepared_ns)
+            o->time_ns.prepared = o->ear.prepared_ns;
+        unlock(&o->ear.lock);
+        o->time_ns.running = running_ns;
+    }
+    /* A guest that stood still before has lost nothing. */
+    int64_t stopped_ns = machine_last_pause_ns(o->machine);
+    if (stopped_ns < o->time_ns.requested)
+        stopped_ns = o->time_ns.paused;
+    pipeline_stats(o->pipeline, &stats);
+    lock(&m->lock);
+    struct migration_info *f = &m->figures;
+    f->downtime_ms = o->ran ? ms_between(stopped_ns, running_ns) : 0;
+    f->predicted_downtime_ms = (double)o->predicted_ns / NS_PER_MS;
+    f->downtime_bytes = stats.wire_bytes - o->wire_at_pause;
+    f->pause_ms = ms_between(o->time_ns.requested, o->time_ns.paused);
+    f->last_round_ms = ms_between(o->time_ns.paused, o->time_ns.round);
+    f->device_ms = ms_between(o->time_ns.round, o->time_ns.sent);
+    f->prepared_ms = ms_between(o->time_ns.sent, o->time_ns.prepared);
+    f->go_ms = ms_between(o->time_ns.prepared, running_ns);
+    unlock(&m->lock);
+    learn(o, running_ns - stopped_ns);
+}
+
+static void tear_down(struct outgoing *o)
+{
+    struct migration *m = o->m;
+    /* A peer that got the EOF should hear RETRACT before the line is cut; a peer that failed has a sentence for us. */
+    if (o->retract_sent)
+        return_path_wait_until(&o->ear, HEARD_RETRACTED | HEARD_CLOSED, clock_now_ns() + LAST_WORD_MS * NS_PER_MS);
+    else if (o->at == SOURCE_HERE && o->ear.started && o->err.code != -ECANCELED &&
+             return_path_wait_until(&o->ear, HEARD_ERROR | HEARD_CLOSED, clock_now_ns() + LAST_WORD_MS * NS_PER_MS) ==
+                 HEARD_ERROR) {
+        err_clear(&o->err);
+        return_path_wait(&o->ear, HEARD_ERROR, 0, 0, &o->err);
+    }
+    if (o->pipeline && o->at != SOURCE_AWAY)
+        pipeline_fail(o->pipeline, -ECONNABORTED, "the migration has ended");
+    migration_hold_pipeline(m, NULL);
+    pipeline_free(o->pipeline, false);
+    if (o->tracking)
+        dirty_stop(o->ram->dirty, DIRTY_MIGRATION);
+    if (o->sealed)
+        dirty_unseal(o->ram->dirty);
+    migration_hold_channel(m, NULL);
+    lock(&m->lock);
+    if (o->ear.started) {
+        m->figures.loaded_bytes_per_s = 0;
+        m->ear = NULL;
+    }
+    unlock(&m->lock);
+    if (o->channel)
+        channel_shutdown(o->channel);
+    return_path_stop(&o->ear);
+    channel_close(o->channel);
+}
+
+static void report_end(struct outgoing *o)
+{
+    struct migration *m = o->m;
+    if (o->at == SOURCE_AWAY) {
+        migration_set_where(m, o->to_file ? GUEST_IN_FILE : GUEST_THERE);
+        lock(&m->lock);
+        err_clear(&m->error); /* a doubt that was resolved */
+        unlock(&m->lock);
+        migration_set_state(m, MIGRATION_COMPLETED);
+        return;
+    }
+    migration_set_error(m, &o->err);
+    if (o->at != SOURCE_HERE) { /* released, and nobody answered */
+        if (!o->one_way)
+            return;
+        migration_set_where(m, GUEST_UNKNOWN);
+        migration_set_state(m, MIGRATION_UNRESOLVED);
+        return;
+    }
+    migration_set_where(m, GUEST_HERE);
+    bool cancel = o->err.code == -ECANCELED || (migration_cancelled(m) && !m->released);
+    migration_set_state(m, cancel ? MIGRATION_CANCELLED : MIGRATION_FAILED);
+}
+
+void outgoing_run(struct migration *m)
+{
+    struct outgoing *o = calloc(1, sizeof(*o));
+    assert(o);
+    o->m = m;
+    o->machine = m->machine;
+    o->ram = machine_ram(m->machine);
+    o->sources[0] = m->ram;
+    o->at = SOURCE_MOVING;
+    converge_init(&o->converge);
+    o->converge.bias = m->bias;
+
+    int rc = connect_peer(o);
+    if (rc == 0)
+        rc = begin(o);
+    if (rc == 0)
+        rc = move(o);
+    if (rc == 0)
+        rc = pause_guest(o);
+    if (rc == 0)
+        rc = last_round(o);
+    if (rc == 0)
+        rc = send_devices(o);
+    if (rc == 0)
+        rc = o->one_way ? outgoing_end_one_way(o) : outgoing_hand_over(o);
+
+    if (rc < 0 && !handover_ended(o->at))
+        outgoing_fail(o);
+    if (o->at == SOURCE_AWAY)
+        report_pause(o);
+    tear_down(o);
+    report_end(o);
+    free(o);
+}

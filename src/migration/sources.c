@@ -1,0 +1,165 @@
+#include "migration/sources.h"
+
+#include <assert.h>
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+_Static_assert((int)SOURCE_UNIT_BYTES_MAX >= (int)PAGE_BYTES, "a page is one unit");
+_Static_assert((int)CHUNK_UNITS == (int)DIRTY_WORD_PAGES, "a chunk is one dirty word");
+
+struct source_ram {
+    struct source source;
+    /* fixed after new */
+    struct ram *ram;
+    uint64_t bytes;
+    bool fresh[RAM_BLOCKS_MAX]; /* was known to be zero before the first load */
+    /* one bit a page, set by the load thread that stored it: fresh memory that is fresh no longer */
+    _Atomic uint64_t *stored;
+};
+
+static struct source_ram *ram_of(struct source *source)
+{
+    return (struct source_ram *)source;
+}
+
+static const struct ram_block *block_of_word(const struct source_ram *self, uint64_t word)
+{
+    return ram_block_by_page(self->ram, word * DIRTY_WORD_PAGES);
+}
+
+static uint64_t op_exists(struct source *source, uint64_t word)
+{
+    const struct source_ram *self = ram_of(source);
+    const struct ram_block *block = word < source->words ? block_of_word(self, word) : NULL;
+    if (!block)
+        return 0;
+    uint64_t end = block->first_page + (block->bytes >> PAGE_SHIFT), first = word * DIRTY_WORD_PAGES;
+    assert(first >= block->first_page && first < end);
+    return end - first >= DIRTY_WORD_PAGES ? UINT64_MAX : (UINT64_C(1) << (end - first)) - 1;
+}
+
+static uint64_t op_next(struct source *source, uint64_t word)
+{
+    return dirty_next_word(ram_of(source)->ram->dirty, DIRTY_MIGRATION, word);
+}
+
+static uint64_t op_take(struct source *source, uint64_t word)
+{
+    return dirty_take_word(ram_of(source)->ram->dirty, DIRTY_MIGRATION, word) & op_exists(source, word);
+}
+
+static uint64_t op_revoke_begin(struct source *source)
+{
+    return dirty_revoke_begin(ram_of(source)->ram->dirty);
+}
+
+static void op_revoke_wait(struct source *source, uint64_t token)
+{
+    dirty_revoke_wait(ram_of(source)->ram->dirty, token);
+}
+
+static int op_copy(struct source *source, uint64_t unit, void *out)
+{
+    const uint8_t *page = ram_page_host(ram_of(source)->ram, unit);
+    assert(page); /* take() gives only pages that exist */
+    ram_copy_page_out(out, page);
+    return 0;
+}
+
+static void op_put_back(struct source *source, uint64_t word, uint64_t units)
+{
+    units &= op_exists(source, word);
+    if (units)
+        dirty_put_back(ram_of(source)->ram->dirty, DIRTY_MIGRATION, word, units);
+}
+
+static uint64_t op_dirty(struct source *source)
+{
+    return dirty_count(ram_of(source)->ram->dirty, DIRTY_MIGRATION);
+}
+
+/* No vCPU of this machine runs while it loads, and all of them start with empty TLBs and no translated code: so
+ * there is nobody to mark for. */
+static int op_store(struct source *source, uint64_t unit, const void *data)
+{
+    struct source_ram *self = ram_of(source);
+    uint8_t *page = ram_page_host(self->ram, unit);
+    if (!page)
+        return -EPROTO;
+    ram_copy_page_in(page, data);
+    atomic_fetch_or_explicit(&self->stored[unit / CHUNK_UNITS], UINT64_C(1) << (unit % CHUNK_UNITS),
+                             memory_order_relaxed);
+    return 0;
+}
+
+static int op_zero(struct source *source, uint64_t unit)
+{
+    static const _Alignas(64) uint8_t zero[PAGE_BYTES];
+    struct source_ram *self = ram_of(source);
+    const struct ram_block *block = ram_block_by_page(self->ram, unit);
+    if (!block)
+        return -EPROTO;
+    uint64_t stored = atomic_load_explicit(&self->stored[unit / CHUNK_UNITS], memory_order_relaxed);
+    if (self->fresh[block - self->ram->block] && !(stored >> (unit % CHUNK_UNITS) & 1))
+        return 0; /* the host gives zeroes to whoever touches it first */
+    uint8_t *page = ram_page_host(self->ram, unit);
+    if (!ram_page_is_zero(page))
+        ram_copy_page_in(page, zero);
+    return 0;
+}
+
+static const void *op_peek(struct source *source, uint64_t unit, void *scratch)
+{
+    (void)scratch;
+    return ram_page_host(ram_of(source)->ram, unit);
+}
+
+static const struct source_ops ram_ops = {
+    .next = op_next,
+    .take = op_take,
+    .revoke_begin = op_revoke_begin,
+    .revoke_wait = op_revoke_wait,
+    .copy = op_copy,
+    .put_back = op_put_back,
+    .dirty = op_dirty,
+    .store = op_store,
+    .zero = op_zero,
+    .peek = op_peek,
+    .exists = op_exists,
+};
+
+int source_ram_new(struct ram *ram, uint32_t id, struct source **out, struct err *err)
+{
+    struct source_ram *self = calloc(1, sizeof(*self));
+    uint64_t words = dirty_words(ram->dirty);
+    if (self)
+        self->stored = calloc(words ? words : 1, sizeof(*self->stored));
+    if (!self || !self->stored) {
+        free(self);
+        return err_set(err, -ENOMEM, "no memory for the migration's page table");
+    }
+    self->source = (struct source){ .ops = &ram_ops, .id = id, .name = "godwit/ram", .unit_bytes = PAGE_BYTES };
+    self->source.units = ram_pages(ram);
+    self->source.words = words;
+    self->ram = ram;
+    for (unsigned i = 0; i < ram->blocks; i++) {
+        self->bytes += ram->block[i].bytes;
+        self->fresh[i] = ram->block[i].fresh;
+    }
+    *out = &self->source;
+    return 0;
+}
+
+void source_ram_free(struct source *source)
+{
+    if (!source)
+        return;
+    free(ram_of(source)->stored);
+    free(source);
+}
+
+uint64_t source_ram_bytes(const struct source *source)
+{
+    return ((const struct source_ram *)source)->bytes;
+}

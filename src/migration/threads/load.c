@@ -1,0 +1,80 @@
+#include "migration/threads/load.h"
+
+#include <errno.h>
+#include <inttypes.h>
+
+#include "migration/threads/compress.h"
+#include "migration/threads/scan.h"
+
+static int store_unit(struct source *source, struct digest *digest, struct digest_change *change, uint64_t unit,
+                      const uint8_t *data, const struct load_scratch *scratch, struct err *err)
+{
+    int ret = source->ops->store(source, unit, data);
+    const void *now = ret < 0 ? NULL : source->ops->peek(source, unit, scratch->unit);
+
+    if (!now) {
+        return err_set_errno(err, ret < 0 ? ret : -EIO, "cannot store unit %" PRIu64 " of %s", unit, source->name);
+    }
+    digest_replace(digest, change, unit, digest_hash(now, source->unit_bytes));
+    return 0;
+}
+
+static int store_units(struct source *source, struct digest *digest, struct digest_change *change, struct chunk *chunk,
+                       const struct load_scratch *scratch, struct err *err)
+{
+    struct unpack unpack;
+    uint64_t left = chunk->frame.data;
+    const uint8_t *run = NULL;
+    int units;
+
+    unpack_begin(&unpack, &chunk->frame, chunk_payload(chunk), source->unit_bytes);
+    while ((units = unpack_next(&unpack, scratch->part, &run, err)) > 0) {
+        for (int i = 0; i < units; i++, left &= left - 1) {
+            uint64_t unit = chunk->frame.first_unit + (unsigned)__builtin_ctzll(left);
+            int ret = store_unit(source, digest, change, unit, run + (size_t)i * source->unit_bytes, scratch, err);
+            if (ret < 0) {
+                return ret;
+            }
+        }
+    }
+    return units;
+}
+
+static int zero_units(struct source *source, struct digest *digest, struct digest_change *change, struct chunk *chunk,
+                      const struct load_scratch *scratch, struct err *err)
+{
+    for (uint64_t left = chunk->frame.zero; left; left &= left - 1) {
+        uint64_t unit = chunk->frame.first_unit + (unsigned)__builtin_ctzll(left);
+        int ret = source->ops->zero(source, unit);
+
+        if (ret < 0) {
+            return err_set_errno(err, ret, "cannot clear unit %" PRIu64 " of %s", unit, source->name);
+        }
+        if (digest_last(digest, unit) == DIGEST_ZERO) {
+            continue; /* nothing was ever stored here: looking would touch fresh memory */
+        }
+        const void *now = source->ops->peek(source, unit, scratch->unit);
+        if (!now) {
+            return err_set(err, -EIO, "cannot read back unit %" PRIu64 " of %s", unit, source->name);
+        }
+        uint64_t hash = unit_is_zero(now, source->unit_bytes) ? DIGEST_ZERO : digest_hash(now, source->unit_bytes);
+        digest_replace(digest, change, unit, hash);
+    }
+    return 0;
+}
+
+int load_chunk(struct source *source, struct digest *digest, struct chunk *chunk, const struct load_scratch *scratch,
+               struct err *err)
+{
+    struct digest_change change = { { 0 } };
+    int ret = frame_verify(chunk_head(chunk), source->id, chunk_payload(chunk), err);
+
+    if (ret == 0) {
+        ret = store_units(source, digest, &change, chunk, scratch, err);
+    }
+    if (ret == 0) {
+        ret = zero_units(source, digest, &change, chunk, scratch, err);
+    }
+    digest_apply(digest, &change);
+    return ret < 0 && err ? err_prefix(err, "%s, chunk at unit %" PRIu64, source->name, chunk->frame.first_unit) : ret;
+}

@@ -1,0 +1,17 @@
+/* The far end of the street: one received chunk into a source. Pure but for the source that it is given. */
+#pragma once
+#include <stdint.h>
+
+#include "base/err.h"
+#include "migration/threads/chunk.h"
+#include "migration/threads/digest.h"
+
+/* A chunk whose head passed frame_check(). The checksum is verified before anything of it is stored; then its units
+ * are stored or cleared, and the digest is brought up from what memory holds after the store. */
+struct load_scratch {
+    uint8_t *part; /* FRAME_PART_MAX, aligned to 64 */
+    uint8_t *unit; /* SOURCE_UNIT_BYTES_MAX, for peek */
+};
+
+int load_chunk(struct source *source, struct digest *digest, struct chunk *chunk, const struct load_scratch *scratch,
+               struct err *err);

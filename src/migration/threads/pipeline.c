@@ -1,0 +1,485 @@
+#include "migration/threads/pipeline.h"
+
+#include <assert.h>
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/clock.h"
+#include "base/thread.h"
+#include "migration/threads/compress.h"
+#include "migration/threads/digest.h"
+#include "migration/threads/fault.h"
+#include "migration/threads/frame.h"
+#include "migration/threads/pool.h"
+#include "migration/threads/scan.h"
+#include "migration/threads/write.h"
+
+struct source_state {
+    struct digest digest;
+    uint64_t *unacknowledged; /* a word's units taken since the last acknowledged round; owner: who claimed it */
+    _Atomic uint64_t round_data, round_zero;
+};
+
+struct worker {
+    /* fixed after new */
+    struct pipeline *pipeline;
+    struct thread thread;
+    /* owner: its thread */
+    struct compressor compressor;
+    uint8_t *raw;        /* FRAME_RAW_MAX */
+    struct chunk *spare; /* held before anything is taken, so that units are cleared as late as possible */
+    unsigned slice_words;
+    struct scan_slice slices[2];
+};
+
+struct pipeline {
+    /* fixed after new */
+    struct source **sources;
+    unsigned source_count, worker_count;
+    struct pipeline_tunables *tunables;
+    struct channel *channel;
+    uint64_t memory_bytes;
+    struct worker *workers;
+    struct source_state *states; /* by source */
+    struct pool pool;
+    struct writer writer;
+    struct scan_cursor cursor;
+    /* under fault.lock: the owner and the workers meet here */
+    struct fault fault;
+    uint32_t round; /* the running or the last one */
+    unsigned busy;  /* workers in it */
+    bool last, ended;
+    /* atomic */
+    _Atomic uint64_t rounds, units_data, units_zero, units_taken, raw_bytes, made_bytes;
+    _Atomic uint64_t revoke_wait_ns, copy_ns, compress_ns;
+};
+
+static void add(_Atomic uint64_t *counter, uint64_t more)
+{
+    atomic_fetch_add_explicit(counter, more, memory_order_relaxed);
+}
+
+static uint64_t get(const _Atomic uint64_t *counter)
+{
+    return atomic_load_explicit(counter, memory_order_relaxed);
+}
+
+/* --- a worker ------------------------------------------------------------------------------------------ */
+
+static bool claim(struct worker *worker, struct scan_slice *slice, bool last)
+{
+    struct pipeline *p = worker->pipeline;
+
+    /* In the last round nobody stores, a revoke is free, and the work must be spread evenly. */
+    if (fault_failed(&p->fault) || !scan_claim(&p->cursor, last ? 1 : worker->slice_words, slice)) {
+        return false;
+    }
+    uint64_t taken = 0;
+    for (unsigned i = 0; i < slice->count; i++) {
+        p->states[slice->index].unacknowledged[slice->words[i]] |= slice->units[i];
+        taken += (uint64_t)__builtin_popcountll(slice->units[i]);
+    }
+    add(&p->units_taken, taken);
+    return true;
+}
+
+static void count_chunk(struct pipeline *p, const struct scan_slice *slice, const struct scanned *scanned)
+{
+    struct source_state *state = &p->states[slice->index];
+    uint64_t zeros = (uint64_t)__builtin_popcountll(scanned->zero);
+
+    digest_apply(&state->digest, &scanned->change);
+    add(&state->round_data, scanned->units);
+    add(&state->round_zero, zeros);
+    add(&p->units_data, scanned->units);
+    add(&p->units_zero, zeros);
+    add(&p->raw_bytes, (uint64_t)scanned->units * slice->source->unit_bytes);
+}
+
+/* Copy, zero test, compress and frame one word, back to back. */
+static int make_chunk(struct worker *worker, const struct scan_slice *slice, unsigned i, uint32_t round)
+{
+    struct pipeline *p = worker->pipeline;
+    struct chunk *chunk = worker->spare;
+    enum codec codec = atomic_load_explicit(&p->tunables->codec, memory_order_relaxed);
+    int acceleration = atomic_load_explicit(&p->tunables->acceleration, memory_order_relaxed);
+    uint8_t *raw = codec == CODEC_RAW ? chunk_payload(chunk) : worker->raw;
+    struct scanned scanned;
+    struct err err = { 0 };
+
+    int64_t start = clock_now_ns();
+    int ret = scan_step(slice->source, &p->states[slice->index].digest, slice->words[i], slice->units[i], raw, &scanned,
+                        &err);
+    if (ret < 0) {
+        pipeline_fail(p, ret, err.text);
+        return ret;
+    }
+    int64_t copied = clock_now_ns();
+    struct frame frame = {
+        .kind = FRAME_CHUNK,
+        .codec = codec,
+        .round = round,
+        .first_unit = slice->words[i] * CHUNK_UNITS,
+        .data = scanned.data,
+        .zero = scanned.zero,
+    };
+    frame.payload_bytes = (uint32_t)compress_chunk(&worker->compressor, codec, acceleration, raw, scanned.units,
+                                                   slice->source->unit_bytes, chunk_payload(chunk));
+    chunk->wire_bytes = frame_seal(chunk->wire, slice->source->id, &frame);
+    count_chunk(p, slice, &scanned);
+    add(&p->made_bytes, chunk->wire_bytes);
+    add(&p->copy_ns, (uint64_t)(copied - start));
+    add(&p->compress_ns, (uint64_t)(clock_now_ns() - copied));
+    worker->spare = NULL;
+    writer_push(&p->writer, chunk);
+    return 0;
+}
+
+/* Every word of a slice whose successor is already claimed, so that its revoke is in flight meanwhile. */
+static int make_slice(struct worker *worker, const struct scan_slice *slice, uint32_t round)
+{
+    struct pipeline *p = worker->pipeline;
+    int64_t start = clock_now_ns();
+
+    slice->source->ops->revoke_wait(slice->source, slice->token);
+    int64_t waited = clock_now_ns() - start;
+    add(&p->revoke_wait_ns, (uint64_t)waited);
+    for (unsigned i = 0; i < slice->count; i++) {
+        if (fault_failed(&p->fault) || make_chunk(worker, slice, i, round) < 0) {
+            return -ECANCELED;
+        }
+        worker->spare = pool_take(&p->pool);
+        if (!worker->spare) {
+            return -ECANCELED;
+        }
+    }
+    worker->slice_words = scan_slice_words(worker->slice_words, waited, clock_now_ns() - start);
+    return 0;
+}
+
+static void work_round(struct worker *worker, uint32_t round, bool last)
+{
+    struct pipeline *p = worker->pipeline;
+    unsigned now = 0;
+
+    worker->spare = pool_take(&p->pool);
+    bool more = worker->spare && claim(worker, &worker->slices[now], last);
+    while (more) {
+        more = claim(worker, &worker->slices[!now], last);
+        if (make_slice(worker, &worker->slices[now], round) < 0) {
+            break;
+        }
+        now = !now;
+    }
+    pool_give(&p->pool, worker->spare);
+    worker->spare = NULL;
+}
+
+static void work_run(void *opaque)
+{
+    struct worker *worker = opaque;
+    struct pipeline *p = worker->pipeline;
+    uint32_t seen = 0;
+
+    lock(&p->fault.lock);
+    for (;;) {
+        while (p->round == seen && !p->ended) {
+            cond_wait(&p->fault.cond, &p->fault.lock);
+        }
+        if (p->ended) {
+            break;
+        }
+        seen = p->round;
+        bool last = p->last;
+        unlock(&p->fault.lock);
+        work_round(worker, seen, last);
+        lock(&p->fault.lock);
+        if (--p->busy == 0) {
+            cond_broadcast(&p->fault.cond);
+        }
+    }
+    unlock(&p->fault.lock);
+}
+
+/* --- the owner ----------------------------------------------------------------------------------------- */
+
+static void fail_from_writer(void *opaque, int code, const char *why)
+{
+    pipeline_fail(opaque, code, why);
+}
+
+static int start_workers(struct pipeline *p, struct err *err)
+{
+    for (unsigned i = 0; i < p->worker_count; i++) {
+        struct worker *worker = &p->workers[i];
+        char name[16];
+
+        worker->pipeline = p;
+        worker->slice_words = SCAN_SLICE_START;
+        worker->raw = aligned_alloc(CHUNK_ALIGN, FRAME_RAW_MAX);
+        if (!worker->raw) {
+            return err_set(err, -ENOMEM, "no memory for worker %u", i);
+        }
+        int ret = compressor_init(&worker->compressor, err);
+        if (ret < 0) {
+            return ret;
+        }
+        snprintf(name, sizeof(name), "work/%u", i);
+        ret = thread_start(&worker->thread, name, work_run, worker, err);
+        if (ret < 0) {
+            return ret;
+        }
+    }
+    return 0;
+}
+
+static int start(struct pipeline *p, uint64_t bytes, struct err *err)
+{
+    p->workers = calloc(p->worker_count, sizeof(*p->workers));
+    p->states = calloc(p->source_count, sizeof(*p->states));
+    if (!p->workers || !p->states || !p->sources) {
+        return err_set(err, -ENOMEM, "no memory for %u workers", p->worker_count);
+    }
+    for (unsigned i = 0; i < p->source_count; i++) {
+        struct source *source = p->sources[i];
+        int ret = digest_new(&p->states[i].digest, source->units, err);
+        p->states[i].unacknowledged = calloc(source->words + 1, sizeof(uint64_t));
+        if (ret < 0 || !p->states[i].unacknowledged) {
+            return err_set(err, -ENOMEM, "no memory to follow %s", source->name);
+        }
+        p->memory_bytes += source->units * sizeof(uint64_t) + source->words * sizeof(uint64_t);
+    }
+    int ret = pool_new(&p->pool, p->worker_count, bytes, err);
+    if (ret < 0) {
+        return ret;
+    }
+    p->memory_bytes += pool_bytes(&p->pool) + p->worker_count * (FRAME_RAW_MAX + sizeof(*p->workers));
+    p->writer.channel = p->channel;
+    p->writer.tunables = p->tunables;
+    p->writer.pool = &p->pool;
+    p->writer.fault = &p->fault;
+    p->writer.fail = fail_from_writer;
+    p->writer.opaque = p;
+    ret = writer_start(&p->writer, err);
+    return ret < 0 ? ret : start_workers(p, err);
+}
+
+static int check_options(const struct pipeline_options *options, struct err *err)
+{
+    if (options->workers < 1 || options->workers > PIPELINE_WORKERS_MAX) {
+        return err_set(err, -EINVAL, "%u workers; from 1 to %d are possible", options->workers, PIPELINE_WORKERS_MAX);
+    }
+    if (options->source_count < 1 || options->source_count > PIPELINE_SOURCES_MAX) {
+        return err_set(err, -EINVAL, "%u sources; from 1 to %d are possible", options->source_count,
+                       PIPELINE_SOURCES_MAX);
+    }
+    if (options->plain_pages) {
+        return err_set(err, -ENOTSUP, "plain page records are not written yet");
+    }
+    return 0;
+}
+
+int pipeline_new(const struct pipeline_options *options, struct pipeline **out, struct err *err)
+{
+    int ret = check_options(options, err);
+    if (ret < 0) {
+        return ret;
+    }
+    struct pipeline *p = calloc(1, sizeof(*p));
+    if (!p) {
+        return err_set(err, -ENOMEM, "no memory for a pipeline");
+    }
+    fault_init(&p->fault);
+    p->source_count = options->source_count;
+    p->worker_count = options->workers;
+    p->tunables = options->tunables;
+    p->channel = options->channel;
+    p->sources = calloc(p->source_count, sizeof(*p->sources));
+    if (p->sources) {
+        memcpy(p->sources, options->sources, p->source_count * sizeof(*p->sources));
+        for (unsigned i = 0; i < p->source_count; i++) {
+            assert(p->sources[i]->id == i + 1);
+            assert(p->sources[i]->unit_bytes && p->sources[i]->unit_bytes <= SOURCE_UNIT_BYTES_MAX);
+            assert(p->sources[i]->unit_bytes % CHUNK_ALIGN == 0);
+        }
+    }
+    p->cursor = (struct scan_cursor){ .sources = p->sources, .source_count = p->source_count };
+    ret = start(p, options->pool_bytes, err);
+    if (ret < 0) {
+        pipeline_free(p, false);
+        return ret;
+    }
+    *out = p;
+    return 0;
+}
+
+static int send_mark(struct pipeline *p, struct round_result *result, struct err *err)
+{
+    struct frame_counts counts[PIPELINE_SOURCES_MAX];
+    struct chunk *chunk = pool_take(&p->pool);
+
+    if (!chunk || fault_failed(&p->fault)) {
+        pool_give(&p->pool, chunk);
+        return fault_get(&p->fault, err);
+    }
+    for (unsigned i = 0; i < p->source_count; i++) {
+        counts[i] = (struct frame_counts){ get(&p->states[i].round_data), get(&p->states[i].round_zero) };
+        result->units_data += counts[i].data;
+        result->units_zero += counts[i].zero;
+    }
+    struct frame frame = { .kind = FRAME_MARK, .codec = CODEC_RAW, .round = p->round };
+    frame.payload_bytes = (uint32_t)frame_mark_put(chunk_payload(chunk), p->sources, p->source_count, counts);
+    chunk->wire_bytes = frame_seal(chunk->wire, p->sources[0]->id, &frame);
+    add(&p->made_bytes, chunk->wire_bytes);
+    writer_push(&p->writer, chunk);
+    return 0;
+}
+
+int pipeline_round(struct pipeline *p, bool last, struct round_result *out, struct err *err)
+{
+    int64_t start_ns = clock_now_ns();
+    uint64_t made = get(&p->made_bytes);
+    struct round_result result = { 0 };
+
+    if (fault_failed(&p->fault)) {
+        return fault_get(&p->fault, err);
+    }
+    for (unsigned i = 0; i < p->source_count; i++) {
+        atomic_store_explicit(&p->states[i].round_data, 0, memory_order_relaxed);
+        atomic_store_explicit(&p->states[i].round_zero, 0, memory_order_relaxed);
+    }
+    scan_begin(&p->cursor);
+    lock(&p->fault.lock);
+    p->round++;
+    p->last = last;
+    p->busy = p->worker_count;
+    cond_broadcast(&p->fault.cond);
+    while (p->busy) { /* also after a failure: workers notice it within a chunk */
+        cond_wait(&p->fault.cond, &p->fault.lock);
+    }
+    unlock(&p->fault.lock);
+    int ret = fault_get(&p->fault, err);
+    if (ret == 0) {
+        ret = send_mark(p, &result, err);
+    }
+    if (ret < 0) {
+        return ret;
+    }
+    add(&p->rounds, 1);
+    result.wire_bytes = get(&p->made_bytes) - made;
+    result.elapsed_ns = clock_now_ns() - start_ns;
+    if (out) {
+        *out = result;
+    }
+    return 0;
+}
+
+void pipeline_acknowledged(struct pipeline *p, uint64_t rounds)
+{
+    if (rounds < get(&p->rounds)) {
+        return; /* a later round is on its way: what it took is not told apart from what is loaded */
+    }
+    for (unsigned i = 0; i < p->source_count; i++) {
+        memset(p->states[i].unacknowledged, 0, p->sources[i]->words * sizeof(uint64_t));
+    }
+}
+
+int pipeline_send(struct pipeline *p, const void *data, size_t bytes, struct err *err)
+{
+    const uint8_t *at = data;
+
+    while (bytes && !fault_failed(&p->fault)) {
+        struct chunk *chunk = pool_take(&p->pool);
+        if (!chunk) {
+            break;
+        }
+        chunk->wire_bytes = bytes < CHUNK_WIRE_MAX ? bytes : CHUNK_WIRE_MAX;
+        memcpy(chunk->wire, at, chunk->wire_bytes);
+        at += chunk->wire_bytes;
+        bytes -= chunk->wire_bytes;
+        writer_push(&p->writer, chunk);
+    }
+    return fault_get(&p->fault, err);
+}
+
+int pipeline_flush(struct pipeline *p, struct err *err)
+{
+    return writer_flush(&p->writer, err);
+}
+
+void pipeline_stats(const struct pipeline *p, struct pipeline_stats *out)
+{
+    *out = (struct pipeline_stats){
+        .rounds = get(&p->rounds),
+        .units_data = get(&p->units_data),
+        .units_zero = get(&p->units_zero),
+        .units_taken = get(&p->units_taken),
+        .raw_bytes = get(&p->raw_bytes),
+        .wire_bytes = get(&p->writer.wire_bytes),
+        .queued_bytes = get(&p->writer.queued_bytes),
+        .frozen_ns = get(&p->writer.frozen_ns),
+        .rate_wait_ns = get(&p->writer.rate_wait_ns),
+        .pool_wait_ns = get(&p->pool.wait_ns),
+        .revoke_wait_ns = get(&p->revoke_wait_ns),
+        .copy_ns = get(&p->copy_ns),
+        .compress_ns = get(&p->compress_ns),
+        .pool_bytes = p->memory_bytes,
+    };
+}
+
+void pipeline_fail(struct pipeline *p, int code, const char *why)
+{
+    if (fault_set(&p->fault, code, why)) {
+        pool_close(&p->pool);
+        writer_close(&p->writer);
+        channel_shutdown(p->channel);
+    }
+}
+
+void pipeline_digest(const struct pipeline *p, unsigned source, uint64_t out[2])
+{
+    assert(source < p->source_count);
+    digest_get(&p->states[source].digest, out);
+}
+
+static void free_source_state(struct pipeline *p, unsigned i, bool put_back)
+{
+    struct source_state *state = &p->states[i];
+    struct source *source = p->sources[i];
+
+    for (uint64_t word = 0; put_back && state->unacknowledged && word < source->words; word++) {
+        if (state->unacknowledged[word]) {
+            source->ops->put_back(source, word, state->unacknowledged[word]);
+        }
+    }
+    free(state->unacknowledged);
+    digest_destroy(&state->digest);
+}
+
+void pipeline_free(struct pipeline *p, bool put_back)
+{
+    if (!p) {
+        return;
+    }
+    lock(&p->fault.lock);
+    p->ended = true;
+    cond_broadcast(&p->fault.cond);
+    unlock(&p->fault.lock);
+    for (unsigned i = 0; p->workers && i < p->worker_count; i++) {
+        thread_join(&p->workers[i].thread);
+        compressor_destroy(&p->workers[i].compressor);
+        free(p->workers[i].raw);
+    }
+    writer_join(&p->writer);
+    for (unsigned i = 0; p->states && i < p->source_count; i++) {
+        free_source_state(p, i, put_back);
+    }
+    pool_destroy(&p->pool);
+    fault_destroy(&p->fault);
+    free(p->workers);
+    free(p->states);
+    free(p->sources);
+    free(p);
+}

@@ -1,0 +1,122 @@
+#include "migration/threads/scan.h"
+
+#include <assert.h>
+#include <inttypes.h>
+#include <string.h>
+
+#define WORD_BITS 56
+#define WORD_MASK ((UINT64_C(1) << WORD_BITS) - 1)
+
+void scan_begin(struct scan_cursor *cursor)
+{
+    atomic_store_explicit(&cursor->at, 0, memory_order_relaxed);
+}
+
+/* Walk a source's dirty words without taking them; the summary makes clean stretches cheap. */
+static uint64_t list_words(struct source *source, uint64_t word, unsigned max, struct scan_slice *out)
+{
+    out->count = 0;
+    while (out->count < max) {
+        word = source->ops->next(source, word);
+        if (word >= source->words) {
+            return source->words;
+        }
+        out->words[out->count++] = word++;
+    }
+    return word;
+}
+
+static void take_words(struct source *source, struct scan_slice *slice)
+{
+    unsigned kept = 0;
+
+    for (unsigned i = 0; i < slice->count; i++) {
+        uint64_t units = source->ops->take(source, slice->words[i]);
+        if (units) {
+            slice->words[kept] = slice->words[i];
+            slice->units[kept++] = units;
+        }
+    }
+    slice->count = kept;
+}
+
+bool scan_claim(struct scan_cursor *cursor, unsigned max, struct scan_slice *out)
+{
+    assert(max > 0 && max <= SCAN_SLICE_MAX);
+    uint64_t at = atomic_load_explicit(&cursor->at, memory_order_relaxed);
+
+    while (at >> WORD_BITS < cursor->source_count) {
+        unsigned index = (unsigned)(at >> WORD_BITS);
+        struct source *source = cursor->sources[index];
+        uint64_t end = list_words(source, at & WORD_MASK, max, out);
+        uint64_t after = end < source->words ? (uint64_t)index << WORD_BITS | end : (uint64_t)(index + 1) << WORD_BITS;
+
+        /* Relaxed: the cursor hands out numbers; what lies behind them is ordered by take and revoke. */
+        if (!atomic_compare_exchange_weak_explicit(&cursor->at, &at, after, memory_order_relaxed,
+                                                   memory_order_relaxed)) {
+            continue; /* another worker was faster; at is where it left off */
+        }
+        at = after;
+        take_words(source, out);
+        if (out->count) {
+            out->source = source;
+            out->index = index;
+            out->token = source->ops->revoke_begin(source);
+            return true;
+        }
+    }
+    out->count = 0;
+    return false;
+}
+
+unsigned scan_slice_words(unsigned words, int64_t wait_ns, int64_t total_ns)
+{
+    int64_t high = total_ns / 100 * SCAN_WAIT_HIGH_PERCENT, low = total_ns / 100 * SCAN_WAIT_LOW_PERCENT;
+
+    if (wait_ns > high) {
+        return words < SCAN_SLICE_MAX / 2 ? words * 2 : SCAN_SLICE_MAX;
+    }
+    if (wait_ns < low && words > 1) {
+        return words - 1; /* late clearing means fewer re-sends: try again how small it may be, but slowly */
+    }
+    return words;
+}
+
+bool unit_is_zero(const void *unit, uint32_t bytes)
+{
+    const uint64_t *at = __builtin_assume_aligned(unit, 64);
+    const uint64_t *end = at + bytes / 8;
+
+    /* Early out: a unit with data mostly shows it within its first line. */
+    for (; at < end; at += 8) {
+        if (at[0] | at[1] | at[2] | at[3] | at[4] | at[5] | at[6] | at[7]) {
+            return false;
+        }
+    }
+    return true;
+}
+
+int scan_step(struct source *source, struct digest *digest, uint64_t word, uint64_t units, uint8_t *raw,
+              struct scanned *out, struct err *err)
+{
+    *out = (struct scanned){ 0 };
+    for (uint64_t left = units; left; left &= left - 1) {
+        unsigned bit = (unsigned)__builtin_ctzll(left);
+        uint64_t unit = word * CHUNK_UNITS + bit;
+        uint8_t *copy = raw + (size_t)out->units * source->unit_bytes;
+        int ret = source->ops->copy(source, unit, copy);
+
+        if (ret < 0) {
+            return err_set_errno(err, ret, "cannot read unit %" PRIu64 " of %s", unit, source->name);
+        }
+        if (unit_is_zero(copy, source->unit_bytes)) {
+            out->zero |= UINT64_C(1) << bit; /* the next copy overwrites it */
+            digest_replace(digest, &out->change, unit, DIGEST_ZERO);
+        } else {
+            out->data |= UINT64_C(1) << bit;
+            out->units++;
+            digest_replace(digest, &out->change, unit, digest_hash(copy, source->unit_bytes));
+        }
+    }
+    return 0;
+}

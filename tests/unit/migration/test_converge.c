@@ -1,0 +1,217 @@
+/* Synthetic guests: a curve of how many pages they dirty in a given time, and a link. The simulator plays rounds until
+ * the controller stops them, and then looks at what the pause would really have been. */
+#include "tests/unit/test.h"
+
+#include <math.h>
+#include <string.h>
+
+#include "migration/converge.h"
+
+#define MS 1000000.0
+
+struct guest {
+    double pages;          /* all of them */
+    double writes_per_s;   /* page writes */
+    double set;            /* pages they spread over, evenly */
+    double bytes_per_page; /* on the wire, of a page that is not zero */
+    double link;           /* wire bytes a second */
+    double cap;            /* 0: none */
+    double noise;          /* relative, of a round's time */
+};
+
+static double dirtied(const struct guest *g, double ns)
+{
+    if (g->writes_per_s <= 0)
+        return 0;
+    return g->set * (1 - exp(-g->writes_per_s * (ns / 1e9) / g->set));
+}
+
+struct outcome {
+    unsigned rounds;
+    double pause_ns; /* real, with the fixed costs as they are */
+    struct converge_verdict verdict;
+};
+
+static double jitter(const struct guest *g, unsigned round)
+{
+    unsigned x = round * 2654435761u; /* the same every time */
+    return 1 + g->noise * ((double)((x >> 16) & 0xff) / 127.5 - 1);
+}
+
+static struct outcome play(const struct guest *g, struct converge_policy policy, double fixed_ns, unsigned max)
+{
+    struct converge c;
+    struct converge_costs costs;
+    struct outcome outcome = { 0 };
+    converge_init(&c);
+    converge_costs_init(&costs);
+    policy.max_bytes_per_s = (uint64_t)g->cap;
+    policy.workers = 2;
+    double left = g->pages;
+    for (unsigned round = 1; round <= max; round++) {
+        double units = floor(left), wire = units * g->bytes_per_page;
+        double busy = (wire / g->link * 1e9 + 0.3 * MS) * jitter(g, round);
+        double capped = g->cap > 0 ? fmax(wire / g->cap * 1e9, busy) : busy;
+        left = dirtied(g, capped);
+        struct converge_sample sample = {
+            .units_data = (uint64_t)units,
+            .wire_bytes = (uint64_t)wire,
+            .elapsed_ns = (int64_t)capped,
+            .rate_wait_ns = (int64_t)(capped - busy),
+            .cpu_ns = (int64_t)(units * 3000),
+            .dirty_units = (uint64_t)left,
+        };
+        converge_burst(&c, (uint64_t)(g->link / 100), 10000000);
+        converge_add(&c, &sample);
+        outcome.verdict = converge_decide(&c, &policy, &costs);
+        outcome.rounds = round;
+        outcome.pause_ns = left * g->bytes_per_page / g->link * 1e9 + fixed_ns;
+        if (outcome.verdict.action != CONVERGE_AGAIN)
+            break;
+        left = fmin(left + dirtied(g, (double)outcome.verdict.wait_ns), g->pages);
+    }
+    return outcome;
+}
+
+static const struct converge_policy limit_300 = { .downtime_limit_ns = 300000000 };
+static const struct converge_policy limit_30 = { .downtime_limit_ns = 30000000 };
+static const double FIXED = 5 * MS;
+
+static void an_idle_guest_is_gone_within_three_rounds(void **state)
+{
+    (void)state;
+    struct guest g = { .pages = 262144, .writes_per_s = 300, .set = 2000, .bytes_per_page = 1500, .link = 110e6 };
+    struct outcome o = play(&g, limit_300, FIXED, 20);
+    assert_int_equal(o.verdict.action, CONVERGE_SWITCH_OVER);
+    assert_in_range(o.rounds, 1, 3);
+    assert_true(o.pause_ns < 15 * MS);
+}
+
+static void a_guest_slower_than_the_link_stops_within_either_limit(void **state)
+{
+    (void)state;
+    for (double share = 0.1; share < 0.85; share += 0.1) {
+        struct guest g = { .pages = 131072, .set = 100000, .bytes_per_page = 4100, .link = 1e9, .noise = 0.1 };
+        g.writes_per_s = share * g.link / g.bytes_per_page;
+        struct outcome o = play(&g, limit_300, FIXED, 60);
+        assert_int_equal(o.verdict.action, CONVERGE_SWITCH_OVER);
+        assert_true(o.pause_ns <= 300 * MS);
+        o = play(&g, limit_30, FIXED, 100);
+        assert_int_equal(o.verdict.action, CONVERGE_SWITCH_OVER);
+        assert_true(o.pause_ns <= 30 * MS);
+    }
+}
+
+static void a_small_hot_set_fits_whatever_its_rate(void **state)
+{
+    (void)state;
+    /* 4000 pages of 2000 bytes over 100 MB/s: 80 ms, though they are written a million times a second. */
+    struct guest g = { .pages = 131072, .writes_per_s = 1e6, .set = 4000, .bytes_per_page = 2000, .link = 100e6 };
+    struct outcome o = play(&g, limit_300, FIXED, 20);
+    assert_int_equal(o.verdict.action, CONVERGE_SWITCH_OVER);
+    assert_true(o.pause_ns <= 300 * MS);
+}
+
+static void a_guest_faster_than_the_link_goes_on_and_is_reported_as_stalled(void **state)
+{
+    (void)state;
+    struct guest g = { .pages = 131072, .writes_per_s = 1e6, .set = 100000, .bytes_per_page = 4100, .link = 100e6 };
+    struct outcome o = play(&g, limit_300, FIXED, 40);
+    assert_int_equal(o.verdict.action, CONVERGE_AGAIN);
+    assert_true(o.verdict.stalled);
+    assert_int_equal(o.rounds, 40);
+    assert_true(o.verdict.predicted_ns > 300 * MS);
+}
+
+static void max_rounds_gives_up_with_a_reason(void **state)
+{
+    (void)state;
+    struct guest g = { .pages = 131072, .writes_per_s = 1e6, .set = 100000, .bytes_per_page = 4100, .link = 100e6 };
+    struct converge_policy policy = limit_300;
+    policy.max_rounds = 7;
+    struct outcome o = play(&g, policy, FIXED, 40);
+    assert_int_equal(o.verdict.action, CONVERGE_GIVE_UP);
+    assert_int_equal(o.rounds, 7);
+    assert_non_null(strstr(o.verdict.reason, "max-rounds"));
+}
+
+static void a_cap_that_binds_the_rounds_does_not_bind_the_forecast(void **state)
+{
+    (void)state;
+    /* 20 MB dirty every round; over the capped 50 MB/s that is 400 ms and never fits, over the link 20 ms. */
+    struct guest g = {
+        .pages = 131072, .writes_per_s = 1e6, .set = 5000, .bytes_per_page = 4100, .link = 1e9, .cap = 50e6
+    };
+    struct outcome o = play(&g, limit_300, FIXED, 10);
+    assert_int_equal(o.verdict.action, CONVERGE_SWITCH_OVER);
+    assert_true(o.pause_ns <= 300 * MS);
+    /* and the user's word is taken for it */
+    struct converge_policy policy = limit_300;
+    policy.switchover_bytes_per_s = 40000000;
+    o = play(&g, policy, FIXED, 10);
+    assert_int_equal(o.verdict.action, CONVERGE_AGAIN);
+}
+
+static void the_forecast_is_near_what_the_pause_would_be(void **state)
+{
+    (void)state;
+    struct guest g = { .pages = 131072, .writes_per_s = 15000, .set = 50000, .bytes_per_page = 2500, .link = 100e6 };
+    struct outcome o = play(&g, limit_300, FIXED, 40);
+    assert_int_equal(o.verdict.action, CONVERGE_SWITCH_OVER);
+    assert_true(fabs((double)o.verdict.predicted_ns - o.pause_ns) < 0.3 * o.pause_ns + 6 * MS);
+}
+
+static void a_guest_that_stands_still_is_taken_even_with_no_downtime_allowed(void **state)
+{
+    (void)state;
+    struct guest g = { .pages = 1000, .bytes_per_page = 4100, .link = 1e9 };
+    struct converge_policy policy = { .downtime_limit_ns = 0, .guest_paused = true };
+    struct outcome o = play(&g, policy, FIXED, 5);
+    assert_int_equal(o.verdict.action, CONVERGE_SWITCH_OVER);
+    assert_int_equal(o.rounds, 1);
+}
+
+static void rounds_without_progress_do_not_spin(void **state)
+{
+    (void)state;
+    struct guest g = { .pages = 100, .writes_per_s = 1e6, .set = 50, .bytes_per_page = 4100, .link = 1e9 };
+    struct converge_policy policy = { .downtime_limit_ns = 1000000 }; /* no pause is that short */
+    struct outcome o = play(&g, policy, FIXED, 10);
+    assert_int_equal(o.verdict.action, CONVERGE_AGAIN);
+    assert_true(o.verdict.wait_ns > 0);
+    assert_non_null(strstr(o.verdict.reason, "any pause costs"));
+}
+
+static void what_happened_corrects_what_is_said_next(void **state)
+{
+    (void)state;
+    struct converge c;
+    converge_init(&c);
+    converge_learn(&c, 100000000, 200000000);
+    assert_true(c.bias > 1.2 && c.bias < 2.01);
+    double once = c.bias;
+    converge_learn(&c, (int64_t)(100000000 * once), 200000000);
+    assert_true(c.bias > once);
+    for (int i = 0; i < 20; i++)
+        converge_learn(&c, 1000000, 900000000);
+    assert_true(c.bias <= 4.0); /* one bad day must not forbid every migration */
+    converge_learn(&c, 0, 5);
+    assert_true(c.bias <= 4.0);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(an_idle_guest_is_gone_within_three_rounds),
+        cmocka_unit_test(a_guest_slower_than_the_link_stops_within_either_limit),
+        cmocka_unit_test(a_small_hot_set_fits_whatever_its_rate),
+        cmocka_unit_test(a_guest_faster_than_the_link_goes_on_and_is_reported_as_stalled),
+        cmocka_unit_test(max_rounds_gives_up_with_a_reason),
+        cmocka_unit_test(a_cap_that_binds_the_rounds_does_not_bind_the_forecast),
+        cmocka_unit_test(the_forecast_is_near_what_the_pause_would_be),
+        cmocka_unit_test(a_guest_that_stands_still_is_taken_even_with_no_downtime_allowed),
+        cmocka_unit_test(rounds_without_progress_do_not_spin),
+        cmocka_unit_test(what_happened_corrects_what_is_said_next),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}

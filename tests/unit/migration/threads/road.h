@@ -1,0 +1,167 @@
+/* Both ends of the street on one socketpair: a pipeline here, a loader with its receive thread there.
+ *
+ * Beside frames the receive thread understands 0x00 (the end) and 0x55 be32 (a word that pipeline_send() put between
+ * frames; they must come in order, 1 2 3...). */
+#pragma once
+#include <assert.h>
+#include <fcntl.h>
+#include <pthread.h>
+#include <stdatomic.h>
+#include <stdio.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#include "base/bytes.h"
+#include "base/channel.h"
+#include "migration/threads/frame.h"
+#include "migration/threads/pipeline.h"
+#include "tests/unit/migration/threads/fake.h"
+
+enum { ROAD_SOURCES = 2, ROAD_END = 0x00, ROAD_WORD = 0x55 };
+
+struct road {
+    struct fake *here[ROAD_SOURCES], *there[ROAD_SOURCES];
+    struct source *sources_here[ROAD_SOURCES], *sources_there[ROAD_SOURCES];
+    struct channel *out, *in;
+    struct pipeline_tunables tunables;
+    struct pipeline *pipeline;
+    struct loader *loader;
+    pthread_t receiver;
+    bool receiving;
+    /* owner: receive thread, until it is joined */
+    struct err err;
+    uint32_t words;
+    /* atomic */
+    _Atomic unsigned marks;
+};
+
+static inline struct channel *road_channel(int fd)
+{
+    struct channel *channel = NULL;
+    char uri[32];
+    snprintf(uri, sizeof(uri), "fd:%d", fd);
+    int ret = channel_connect(uri, -1, &channel, NULL);
+    assert(ret == 0);
+    (void)ret;
+    return channel;
+}
+
+static inline int road_receive_one(struct road *road, bool *end)
+{
+    uint8_t head[5];
+    bool mark = false;
+    int ret = channel_read_all(road->in, head, 1, -1, &road->err);
+
+    *end = ret == 0 && head[0] == ROAD_END;
+    if (ret < 0 || *end) {
+        return ret;
+    }
+    ret = channel_read_all(road->in, head + 1, 4, -1, &road->err);
+    if (ret == 0 && head[0] == ROAD_WORD) {
+        return be32_get(head + 1) == ++road->words ? 0 : err_set(&road->err, -EPROTO, "words came out of order");
+    }
+    if (ret == 0 && head[0] != FRAME_SECTION_PART) {
+        return err_set(&road->err, -EPROTO, "section type %02x", head[0]);
+    }
+    uint32_t id = be32_get(head + 1);
+    ret = ret < 0 ? ret : loader_frame(road->loader, id, &mark, &road->err);
+    ret = ret < 0 ? ret : channel_read_all(road->in, head, 5, -1, &road->err);
+    if (ret == 0 && (head[0] != FRAME_SECTION_FOOTER || be32_get(head + 1) != id)) {
+        return err_set(&road->err, -EPROTO, "wrong footer");
+    }
+    if (ret == 0 && mark) {
+        atomic_fetch_add(&road->marks, 1);
+    }
+    return ret;
+}
+
+static inline void *road_receive(void *opaque)
+{
+    struct road *road = opaque;
+    bool end = false;
+
+    while (!end && road_receive_one(road, &end) == 0) {
+    }
+    return NULL;
+}
+
+/* loaders 0: nobody reads. */
+static inline void road_open(struct road *road, uint64_t units, unsigned workers, unsigned loaders)
+{
+    int pair[2], ret = socketpair(AF_UNIX, SOCK_STREAM, 0, pair);
+    assert(ret == 0);
+    (void)ret;
+    *road = (struct road){ .out = road_channel(pair[0]), .in = road_channel(pair[1]) };
+    for (unsigned i = 0; i < ROAD_SOURCES; i++) {
+        uint64_t count = i ? units / 3 + 1 : units;
+        road->here[i] = fake_new(i + 1, count);
+        road->there[i] = fake_new(i + 1, count);
+        road->sources_here[i] = &road->here[i]->source;
+        road->sources_there[i] = &road->there[i]->source;
+        fake_fill(road->here[i], i + 5);
+    }
+    atomic_store(&road->tunables.codec, CODEC_LZ4);
+    atomic_store(&road->tunables.acceleration, 1);
+    struct pipeline_options options = {
+        .workers = workers,
+        .sources = road->sources_here,
+        .source_count = ROAD_SOURCES,
+        .channel = road->out,
+        .tunables = &road->tunables,
+    };
+    ret = workers ? pipeline_new(&options, &road->pipeline, NULL) : 0;
+    assert(ret == 0);
+    if (loaders) {
+        struct loader_options loading = {
+            .workers = loaders,
+            .sources = road->sources_there,
+            .source_count = ROAD_SOURCES,
+            .channel = road->in,
+        };
+        ret = loader_new(&loading, &road->loader, NULL);
+        assert(ret == 0);
+        ret = pthread_create(&road->receiver, NULL, road_receive, road);
+        assert(ret == 0);
+        road->receiving = true;
+    }
+}
+
+static inline void road_join(struct road *road)
+{
+    if (road->receiving) {
+        pthread_join(road->receiver, NULL);
+        road->receiving = false;
+    }
+}
+
+static inline void road_close(struct road *road)
+{
+    if (road->pipeline) {
+        pipeline_fail(road->pipeline, -ECANCELED, "the test is over");
+    }
+    pipeline_free(road->pipeline, false);
+    if (road->loader) {
+        loader_fail(road->loader, -ECANCELED, "the test is over");
+    }
+    road_join(road);
+    loader_free(road->loader);
+    channel_close(road->out);
+    channel_close(road->in);
+    for (unsigned i = 0; i < ROAD_SOURCES; i++) {
+        fake_free(road->here[i]);
+        fake_free(road->there[i]);
+    }
+}
+
+static inline bool road_arrived_whole(const struct road *road)
+{
+    for (unsigned i = 0; i < ROAD_SOURCES; i++) {
+        uint64_t sent[2], loaded[2];
+        pipeline_digest(road->pipeline, i, sent);
+        loader_digest(road->loader, i, loaded);
+        if (!fake_same(road->here[i], road->there[i]) || memcmp(sent, loaded, sizeof(sent)) != 0) {
+            return false;
+        }
+    }
+    return true;
+}

@@ -1,0 +1,98 @@
+#include "tests/unit/test.h"
+
+#include <string.h>
+
+#include "migration/threads/digest.h"
+
+static void put(struct digest *digest, uint64_t unit, uint64_t hash)
+{
+    struct digest_change change = { { 0 } };
+    digest_replace(digest, &change, unit, hash);
+    digest_apply(digest, &change);
+}
+
+static bool same(const struct digest *a, const struct digest *b)
+{
+    uint64_t x[2], y[2];
+    digest_get(a, x);
+    digest_get(b, y);
+    return x[0] == y[0] && x[1] == y[1];
+}
+
+static void the_order_does_not_matter_and_the_place_does(void **state)
+{
+    struct digest a, b;
+    (void)state;
+
+    digest_new(&a, 100, NULL);
+    digest_new(&b, 100, NULL);
+    put(&a, 1, 11), put(&a, 2, 22), put(&a, 99, 33);
+    put(&b, 99, 33), put(&b, 1, 11), put(&b, 2, 22);
+    assert_true(same(&a, &b));
+    put(&b, 1, 22), put(&b, 2, 11); /* swapped contents */
+    assert_false(same(&a, &b));
+    put(&b, 1, 11), put(&b, 2, 22);
+    assert_true(same(&a, &b));
+    digest_destroy(&a);
+    digest_destroy(&b);
+}
+
+static void a_unit_sent_again_replaces_its_share(void **state)
+{
+    struct digest a, b;
+    (void)state;
+
+    digest_new(&a, 8, NULL);
+    digest_new(&b, 8, NULL);
+    put(&a, 3, 5), put(&a, 3, 6), put(&a, 3, 7);
+    assert_true(digest_last(&a, 3) == 7);
+    put(&b, 3, 7);
+    assert_true(same(&a, &b));
+    put(&a, 3, DIGEST_ZERO);
+    uint64_t sum[2];
+    digest_get(&a, sum);
+    assert_true(sum[0] == 0 && sum[1] == 0); /* zeros are as fresh memory */
+    digest_destroy(&a);
+    digest_destroy(&b);
+}
+
+static void both_halves_tell_different_hashes_apart(void **state)
+{
+    struct digest a, b;
+    uint64_t x[2], y[2];
+    (void)state;
+
+    digest_new(&a, 8, NULL);
+    digest_new(&b, 8, NULL);
+    put(&a, 0, 1), put(&b, 0, 2);
+    digest_get(&a, x);
+    digest_get(&b, y);
+    assert_true(x[0] != y[0] && x[1] != y[1] && x[0] != x[1]);
+    digest_destroy(&a);
+    digest_destroy(&b);
+}
+
+static void the_hash_of_bytes_sees_every_byte(void **state)
+{
+    uint8_t unit[4096] = { 0 };
+    (void)state;
+
+    uint64_t was = digest_hash(unit, sizeof(unit));
+    for (unsigned i = 0; i < sizeof(unit); i++) {
+        unit[i] = 1;
+        assert_true(digest_hash(unit, sizeof(unit)) != was);
+        assert_true(digest_hash(unit, sizeof(unit)) != DIGEST_ZERO);
+        unit[i] = 0;
+    }
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(the_order_does_not_matter_and_the_place_does),
+        cmocka_unit_test(a_unit_sent_again_replaces_its_share),
+        cmocka_unit_test(both_halves_tell_different_hashes_apart),
+        cmocka_unit_test(the_hash_of_bytes_sees_every_byte),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}

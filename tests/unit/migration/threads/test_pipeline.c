@@ -1,0 +1,302 @@
+#include "tests/unit/test.h"
+
+#include <errno.h>
+
+#include "base/clock.h"
+#include "tests/unit/migration/threads/road.h"
+
+static const unsigned worker_counts[] = { 1, 2, 4 };
+enum { COUNTS = sizeof(worker_counts) / sizeof(worker_counts[0]), WRITERS = 2 };
+
+static int end_of_stream(struct road *road)
+{
+    uint8_t end = ROAD_END;
+    int ret = pipeline_send(road->pipeline, &end, 1, NULL);
+    return ret < 0 ? ret : pipeline_flush(road->pipeline, NULL);
+}
+
+static void a_still_guest_arrives_whole_whatever_the_threads_and_the_codec(void **state)
+{
+    (void)state;
+    for (unsigned i = 0; i < COUNTS * 2; i++) {
+        struct road road;
+        struct round_result result;
+        struct pipeline_stats stats;
+        struct loader_stats loaded;
+
+        road_open(&road, 64 * 20 + 7, worker_counts[i / 2], worker_counts[COUNTS - 1 - i / 2]);
+        road.here[0]->hole = road.there[0]->hole = 70;
+        memset(road.here[0]->pages + 70 * FAKE_UNIT, 0, FAKE_UNIT);
+        fake_mark_all(road.here[0]);
+        atomic_store(&road.tunables.codec, i % 2 ? CODEC_LZ4 : CODEC_RAW);
+        assert_int_equal(pipeline_round(road.pipeline, true, &result, NULL), 0);
+        assert_int_equal(end_of_stream(&road), 0);
+        road_join(&road);
+        assert_int_equal(road.err.code, 0);
+        assert_int_equal(road.marks, 1);
+        assert_true(road_arrived_whole(&road));
+        pipeline_stats(road.pipeline, &stats);
+        loader_stats(road.loader, &loaded);
+        uint64_t units = road.here[0]->source.units - 1 + road.here[1]->source.units;
+        assert_int_equal(result.units_data + result.units_zero, units);
+        assert_int_equal(stats.units_taken, units);
+        assert_int_equal(loaded.units_data, stats.units_data);
+        assert_int_equal(loaded.units_zero, stats.units_zero);
+        assert_int_equal(stats.wire_bytes, result.wire_bytes + 1);
+        assert_int_equal(loaded.wire_bytes, result.wire_bytes);
+        assert_int_equal(stats.queued_bytes, 0);
+        assert_int_equal(road.here[0]->revokes, road.here[0]->waits); /* every revoke was waited for */
+        road_close(&road);
+    }
+}
+
+struct storm {
+    struct road *road;
+    _Atomic bool stop;
+    _Atomic uint64_t stores;
+    pthread_t threads[WRITERS];
+};
+
+static void *storm_run(void *opaque)
+{
+    struct storm *storm = opaque;
+    uint64_t seed = (uint64_t)(uintptr_t)&seed;
+
+    while (!atomic_load_explicit(&storm->stop, memory_order_acquire)) {
+        struct fake *fake = storm->road->here[fake_random(&seed) % ROAD_SOURCES];
+        uint64_t unit = fake_random(&seed) % fake->source.units;
+        bool clear = fake_random(&seed) % 8 == 0; /* units also become zero again */
+        for (unsigned word = 0; word < (clear ? FAKE_UNIT / 8 : 1); word++) {
+            fake_write(fake, unit, clear ? word : (unsigned)(fake_random(&seed) % 512), clear ? 0 : seed);
+        }
+        atomic_fetch_add_explicit(&storm->stores, 1, memory_order_relaxed);
+    }
+    return NULL;
+}
+
+static void a_guest_that_keeps_writing_arrives_whole(void **state)
+{
+    (void)state;
+    for (unsigned i = 0; i < COUNTS; i++) {
+        struct road road;
+        struct storm storm = { .road = &road };
+
+        road_open(&road, 64 * 12, worker_counts[i], worker_counts[i]);
+        for (unsigned w = 0; w < WRITERS; w++) {
+            assert_int_equal(pthread_create(&storm.threads[w], NULL, storm_run, &storm), 0);
+        }
+        int failed = 0;
+        unsigned rounds = 0;
+        while (!failed && (rounds < 6 || atomic_load(&storm.stores) < 1000)) {
+            failed = pipeline_round(road.pipeline, false, NULL, NULL);
+            rounds++;
+        }
+        atomic_store_explicit(&storm.stop, true, memory_order_release);
+        for (unsigned w = 0; w < WRITERS; w++) {
+            pthread_join(storm.threads[w], NULL);
+        }
+        assert_int_equal(failed, 0);
+        assert_int_equal(pipeline_round(road.pipeline, true, NULL, NULL), 0);
+        assert_int_equal(end_of_stream(&road), 0);
+        road_join(&road);
+        assert_int_equal(road.err.code, 0);
+        assert_int_equal(road.marks, rounds + 1);
+        assert_true(road_arrived_whole(&road));
+        assert_true(fake_dirty(&road.here[0]->source) == 0);
+        road_close(&road);
+    }
+}
+
+static void a_clean_guest_costs_a_round_only_its_mark(void **state)
+{
+    struct road road;
+    struct round_result result;
+    (void)state;
+
+    road_open(&road, 64, 2, 1);
+    assert_int_equal(pipeline_round(road.pipeline, false, NULL, NULL), 0);
+    assert_int_equal(pipeline_round(road.pipeline, true, &result, NULL), 0);
+    assert_int_equal(result.units_data + result.units_zero, 0);
+    assert_int_equal(result.wire_bytes, FRAME_AROUND_BYTES + 4 + ROAD_SOURCES * FRAME_MARK_ROW_BYTES);
+    assert_int_equal(end_of_stream(&road), 0);
+    road_join(&road);
+    assert_int_equal(road.marks, 2);
+    road_close(&road);
+}
+
+static void what_is_sent_between_rounds_keeps_its_place(void **state)
+{
+    struct road road;
+    (void)state;
+
+    road_open(&road, 64 * 4, 2, 2);
+    for (uint32_t n = 1; n <= 300; n++) {
+        uint8_t word[5] = { ROAD_WORD };
+        be32_put(word + 1, n);
+        assert_int_equal(pipeline_send(road.pipeline, word, sizeof(word), NULL), 0);
+        if (n % 50 == 0) {
+            fake_write(road.here[0], n % 64, 0, n);
+            assert_int_equal(pipeline_round(road.pipeline, false, NULL, NULL), 0);
+        }
+    }
+    size_t bytes = 5 * 200000; /* more than a chunk takes, in one call */
+    uint8_t *many = malloc(bytes);
+    for (uint32_t n = 0; n < 200000; n++) {
+        many[n * 5] = ROAD_WORD;
+        be32_put(many + n * 5 + 1, 301 + n);
+    }
+    assert_int_equal(pipeline_send(road.pipeline, many, bytes, NULL), 0);
+    free(many);
+    assert_int_equal(end_of_stream(&road), 0);
+    road_join(&road);
+    assert_int_equal(road.err.code, 0);
+    assert_int_equal(road.words, 200300);
+    road_close(&road);
+}
+
+struct canceller {
+    struct road *road;
+    int64_t returned_ns; /* when the round came back */
+    int ret;
+    struct err err;
+};
+
+static void *round_run(void *opaque)
+{
+    struct canceller *c = opaque;
+    c->ret = pipeline_round(c->road->pipeline, false, NULL, &c->err);
+    c->returned_ns = clock_now_ns();
+    return NULL;
+}
+
+static bool stuck(struct road *road)
+{
+    struct pipeline_stats stats;
+    pipeline_stats(road->pipeline, &stats);
+    return stats.queued_bytes > 0 && stats.frozen_ns + stats.rate_wait_ns > 0;
+}
+
+static void cancel_while_stuck(uint64_t cap, bool destination)
+{
+    struct road road;
+    struct canceller c = { .road = &road };
+    pthread_t thread;
+
+    road_open(&road, 64 * 40, 2, destination ? 1 : 0);
+    atomic_store(&road.tunables.max_bytes_per_s, cap);
+    assert_int_equal(pthread_create(&thread, NULL, round_run, &c), 0);
+    while (!stuck(&road)) {
+        sched_yield();
+    }
+    pipeline_fail(road.pipeline, -ECANCELED, "the operator changed their mind");
+    pipeline_fail(road.pipeline, -EIO, "this one is too late");
+    pthread_join(thread, NULL);
+    assert_int_equal(c.ret, -ECANCELED);
+    assert_string_equal(c.err.text, "the operator changed their mind");
+    assert_int_equal(pipeline_round(road.pipeline, false, NULL, NULL), -ECANCELED);
+    assert_int_equal(pipeline_send(road.pipeline, "x", 1, NULL), -ECANCELED);
+    assert_int_equal(pipeline_flush(road.pipeline, NULL), -ECANCELED);
+
+    /* Nothing that was taken is lost. */
+    uint64_t all = road.here[0]->source.units + road.here[1]->source.units;
+    pipeline_free(road.pipeline, true);
+    road.pipeline = NULL;
+    assert_int_equal(fake_dirty(&road.here[0]->source) + fake_dirty(&road.here[1]->source), all);
+    road_close(&road);
+}
+
+static void cancel_ends_a_round_whose_peer_does_not_read(void **state)
+{
+    (void)state;
+    cancel_while_stuck(0, false);
+}
+
+static void cancel_ends_a_round_that_waits_for_the_cap(void **state)
+{
+    (void)state;
+    cancel_while_stuck(5000, true);
+}
+
+static void a_peer_that_closes_fails_the_round_with_the_reason(void **state)
+{
+    struct road road;
+    struct err err = { 0 };
+    (void)state;
+
+    road_open(&road, 64 * 40, 1, 0);
+    channel_shutdown(road.in);
+    int ret = pipeline_round(road.pipeline, false, NULL, &err);
+    ret = ret < 0 ? ret : pipeline_flush(road.pipeline, &err);
+    assert_int_equal(ret, -EPIPE);
+    assert_non_null(strstr(err.text, "cannot write to"));
+    road_close(&road);
+}
+
+static void a_disk_that_cannot_be_read_fails_the_round(void **state)
+{
+    struct road road;
+    struct err err = { 0 };
+    (void)state;
+
+    road_open(&road, 64 * 4, 2, 1);
+    atomic_store(&road.here[1]->copy_error, -EIO);
+    assert_int_equal(pipeline_round(road.pipeline, false, NULL, &err), -EIO);
+    assert_non_null(strstr(err.text, "cannot read unit"));
+    road_close(&road);
+}
+
+static void acknowledged_rounds_are_not_put_back(void **state)
+{
+    struct road road;
+    (void)state;
+
+    road_open(&road, 64 * 4, 2, 1);
+    assert_int_equal(pipeline_round(road.pipeline, false, NULL, NULL), 0);
+    pipeline_acknowledged(road.pipeline, 1);
+    fake_write(road.here[0], 3, 0, 1);
+    fake_write(road.here[0], 130, 0, 1);
+    assert_int_equal(pipeline_round(road.pipeline, false, NULL, NULL), 0);
+    pipeline_acknowledged(road.pipeline, 1); /* still: the second round is not */
+    pipeline_fail(road.pipeline, -EPIPE, "lost");
+    pipeline_free(road.pipeline, true);
+    road.pipeline = NULL;
+    assert_int_equal(road.here[0]->put_back + road.here[1]->put_back, 2);
+    assert_int_equal(fake_dirty(&road.here[0]->source), 2);
+    road_close(&road);
+}
+
+static void options_out_of_range_are_refused(void **state)
+{
+    struct fake *fake = fake_new(1, 64);
+    struct source *sources[] = { &fake->source };
+    struct pipeline_options options = { .workers = 0, .sources = sources, .source_count = 1 };
+    struct pipeline *pipeline;
+    (void)state;
+
+    assert_int_equal(pipeline_new(&options, &pipeline, NULL), -EINVAL);
+    options.workers = PIPELINE_WORKERS_MAX + 1;
+    assert_int_equal(pipeline_new(&options, &pipeline, NULL), -EINVAL);
+    options.workers = 1;
+    options.source_count = 0;
+    assert_int_equal(pipeline_new(&options, &pipeline, NULL), -EINVAL);
+    pipeline_free(NULL, true);
+    loader_free(NULL);
+    fake_free(fake);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(a_still_guest_arrives_whole_whatever_the_threads_and_the_codec),
+        cmocka_unit_test(a_guest_that_keeps_writing_arrives_whole),
+        cmocka_unit_test(a_clean_guest_costs_a_round_only_its_mark),
+        cmocka_unit_test(what_is_sent_between_rounds_keeps_its_place),
+        cmocka_unit_test(cancel_ends_a_round_whose_peer_does_not_read),
+        cmocka_unit_test(cancel_ends_a_round_that_waits_for_the_cap),
+        cmocka_unit_test(a_peer_that_closes_fails_the_round_with_the_reason),
+        cmocka_unit_test(a_disk_that_cannot_be_read_fails_the_round),
+        cmocka_unit_test(acknowledged_rounds_are_not_put_back),
+        cmocka_unit_test(options_out_of_range_are_refused),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
