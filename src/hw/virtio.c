@@ -108,7 +108,10 @@ void virtio_set_status(struct virtio_backend *backend, uint8_t status)
     struct virtio_state *s = backend->state;
     uint8_t was = s->status;
     if (status == 0) {
+        /* The page size belongs to the transport: drivers set it once and reset the device afterwards. */
+        uint32_t page_bytes = s->legacy_page_bytes;
         virtio_reset(backend);
+        s->legacy_page_bytes = page_bytes;
         return;
     }
     status &= VIRTIO_STATUS_DRIVER_BITS;

@@ -65,6 +65,9 @@ static int machine_make(struct machine *m, struct err *err)
     result = board_add_devices(&m->board, err);
     for (unsigned i = 0; result == 0 && i < m->config.harts; i++)
         result = vcpu_start(m->vcpu[i], err);
+    /* A thread that had not parked yet when it is let go would run on what it derived from an empty hart. */
+    for (unsigned i = 0; result == 0 && i < m->config.harts; i++)
+        vcpu_pause_wait(m->vcpu[i]);
     return result;
 }
 

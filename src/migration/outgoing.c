@@ -1,4 +1,6 @@
 /* The source's story, top to bottom: connect, hello, rounds, stop, hand over. On the migrate thread. */
+#include "migration/outgoing.h"
+
 #include <assert.h>
 #include <errno.h>
 #include <inttypes.h>
@@ -6,53 +8,19 @@
 #include <string.h>
 #include <sys/random.h>
 
-#include "base/clock.h"
 #include "migration/hello.h"
-#include "migration/internal.h"
-#include "migration/released.h"
-#include "migration/sections.h"
-
-enum { LAST_WORD_MS = 50, SOURCES = 1 };
-
-struct outgoing {
-    struct migration *m;
-    struct machine *machine;
-    struct ram *ram;
-    struct source *sources[SOURCES];
-    struct channel *channel;
-    struct pipeline *pipeline;
-    struct return_path ear;
-    struct message_key key;
-    bool one_way, to_file;
-
-    enum handover_state at;
-    enum run_state state_before;
-    bool ran; /* when it was paused for this */
-    bool paused, tracking, sealed, retract_sent;
-    char released_path[RELEASED_PATH_MAX];
-
-    struct converge converge;
-    int64_t predicted_ns;
-    struct {
-        int64_t requested, paused, round, sent, prepared, running;
-    } time_ns;
-    uint64_t wire_at_pause;
-    uint64_t full_sum; /* of the FULL sections sent so far */
-    uint32_t next_id;  /* section id of the next one */
-    struct err err;    /* the first failure */
-};
 
 static uint64_t param(const _Atomic uint64_t *value)
 {
     return atomic_load_explicit(value, memory_order_relaxed);
 }
 
-static int cancelled(struct outgoing *o)
+int outgoing_cancelled(struct outgoing *o)
 {
     return migration_cancelled(o->m) ? err_set(&o->err, -ECANCELED, "migration cancelled") : 0;
 }
 
-static int64_t silence_ms(struct outgoing *o)
+int64_t outgoing_silence_ms(struct outgoing *o)
 {
     return (int64_t)param(&o->m->params.peer_timeout_ms);
 }
@@ -74,7 +42,7 @@ static int say_hello(struct outgoing *o)
     struct message *answer = calloc(1, sizeof(*answer));
     struct buf payload = { 0 }, out = { 0 };
     assert(hello && answer);
-    int timeout_ms = (int)silence_ms(o);
+    int timeout_ms = (int)outgoing_silence_ms(o);
 
     hello_fill(hello, HELLO_SOURCE, machine_config_of(o->machine));
     hello_encode(hello, &payload);
@@ -120,7 +88,7 @@ static int connect_peer(struct outgoing *o)
     m->one_way = o->one_way;
     unlock(&m->lock);
     if (o->one_way)
-        return cancelled(o);
+        return outgoing_cancelled(o);
 
     rc = say_hello(o);
     if (rc == 0)
@@ -130,7 +98,7 @@ static int connect_peer(struct outgoing *o)
     lock(&m->lock);
     m->ear = &o->ear;
     unlock(&m->lock);
-    return cancelled(o);
+    return outgoing_cancelled(o);
 }
 
 /* --- rounds --------------------------------------------------------------------------------------------- */
@@ -141,7 +109,7 @@ static int begin(struct outgoing *o)
     struct pipeline_options options = {
         .workers = (unsigned)param(&m->params.threads),
         .sources = o->sources,
-        .source_count = SOURCES,
+        .source_count = OUTGOING_SOURCES,
         .channel = o->channel,
         .tunables = &m->params.live,
     };
@@ -158,7 +126,7 @@ static int begin(struct outgoing *o)
     sections_begin(&writer);
     if (o->one_way) /* nobody has read a hello: the first thing to check comes first */
         sections_put_full(&writer, &machine_config_state, 0, machine_config_of(o->machine));
-    for (int i = 0; i < SOURCES; i++)
+    for (int i = 0; i < OUTGOING_SOURCES; i++)
         sections_put_start(&writer, o->sources[i], o->ram);
     rc = pipeline_send(o->pipeline, writer.out.data, writer.out.size, &o->err);
     o->full_sum = writer.full_sum;
@@ -171,7 +139,7 @@ static int wait_loaded(struct outgoing *o, uint64_t round)
 {
     if (o->one_way)
         return pipeline_flush(o->pipeline, &o->err);
-    enum heard heard = return_path_wait(&o->ear, HEARD_ROUND, round, silence_ms(o), &o->err);
+    enum heard heard = return_path_wait(&o->ear, HEARD_ROUND, round, outgoing_silence_ms(o), &o->err);
     if (heard == HEARD_ROUND)
         return 0;
     return heard == HEARD_INTERRUPT ? err_set(&o->err, -ECANCELED, "migration cancelled") : o->err.code;
@@ -180,7 +148,7 @@ static int wait_loaded(struct outgoing *o, uint64_t round)
 static uint64_t dirty_units(struct outgoing *o)
 {
     uint64_t units = 0;
-    for (int i = 0; i < SOURCES; i++)
+    for (int i = 0; i < OUTGOING_SOURCES; i++)
         units += o->sources[i]->ops->dirty(o->sources[i]);
     return units;
 }
@@ -250,7 +218,7 @@ static int pause_between_rounds(struct outgoing *o, int64_t wait_ns)
     while (!m->cancel && wait_ns > 0 && cond_wait_until(&m->changed, &m->lock, until_ns))
         continue;
     unlock(&m->lock);
-    return cancelled(o);
+    return outgoing_cancelled(o);
 }
 
 static int move(struct outgoing *o)
@@ -259,7 +227,7 @@ static int move(struct outgoing *o)
         struct converge_sample sample;
         int rc = one_round(o, round, &sample);
         if (rc == 0)
-            rc = cancelled(o);
+            rc = outgoing_cancelled(o);
         if (rc < 0)
             return rc;
         struct converge_verdict verdict = decide(o, &sample);
@@ -276,63 +244,6 @@ static int move(struct outgoing *o)
     }
 }
 
-/* --- performing what the hand-over decides --------------------------------------------------------------- */
-
-static void resume_guest(struct outgoing *o)
-{
-    if (o->sealed)
-        dirty_unseal(o->ram->dirty);
-    o->sealed = false;
-    if (!o->paused)
-        return;
-    o->paused = false;
-    struct err why = { 0 };
-    if (!o->ran)
-        machine_pause(o->machine, o->state_before);
-    else if (machine_resume(o->machine, true, &why) < 0)
-        err_set(&o->err, why.code, "the guest is here but cannot go on: %s", why.text);
-}
-
-static int send_word(struct outgoing *o, enum message_type type)
-{
-    struct buf out = { 0 };
-    message_put(&out, type, &o->key, NULL, 0);
-    int rc = pipeline_send(o->pipeline, out.data, out.size, NULL);
-    buf_free(&out);
-    return rc;
-}
-
-static void feed(struct outgoing *o, enum handover_event event);
-
-static void write_released(struct outgoing *o)
-{
-    struct err why = { 0 };
-    int rc = released_write(&o->key, "RELEASED", o->channel->name, o->released_path, &why);
-    if (rc < 0) {
-        err_set(&o->err, rc, "RELEASED could not be written down: %s", why.text);
-        feed(o, HANDOVER_WRITE_FAILED);
-        return;
-    }
-    machine_pause(o->machine, RUN_POSTMIGRATE); /* from here `cont` is refused */
-    feed(o, HANDOVER_WRITTEN);
-}
-
-static void feed(struct outgoing *o, enum handover_event event)
-{
-    struct handover_step step = handover_step(o->at, event);
-    o->at = step.state;
-    if (step.actions & DO_FORGET_RELEASED)
-        released_forget(o->released_path);
-    if (step.actions & DO_SEND_RETRACT)
-        o->retract_sent = send_word(o, MESSAGE_RETRACT) == 0;
-    if (step.actions & DO_RESUME)
-        resume_guest(o);
-    if (step.actions & DO_SEND_GO)
-        send_word(o, MESSAGE_GO); /* lost or not, only the answer tells */
-    if (step.actions & DO_WRITE_RELEASED)
-        write_released(o);
-}
-
 /* --- stop, last round, devices ---------------------------------------------------------------------------- */
 
 static int pause_guest(struct outgoing *o)
@@ -344,10 +255,10 @@ static int pause_guest(struct outgoing *o)
     o->ran = o->state_before == RUN_RUNNING;
     machine_pause(o->machine, RUN_FINISH_MIGRATE);
     o->paused = true;
-    feed(o, HANDOVER_STOPPED);
+    outgoing_feed(o, HANDOVER_STOPPED);
     o->time_ns.paused = clock_now_ns();
     migration_set_state(o->m, MIGRATION_DEVICE);
-    return cancelled(o);
+    return outgoing_cancelled(o);
 }
 
 static int last_round(struct outgoing *o)
@@ -366,10 +277,10 @@ static int last_round(struct outgoing *o)
     return 0;
 }
 
-static void own_digest(struct outgoing *o, struct section_digest *digest)
+void outgoing_digest(struct outgoing *o, struct section_digest *digest)
 {
-    *digest = (struct section_digest){ .sources = SOURCES };
-    for (unsigned i = 0; i < SOURCES; i++) {
+    *digest = (struct section_digest){ .sources = OUTGOING_SOURCES };
+    for (unsigned i = 0; i < OUTGOING_SOURCES; i++) {
         digest->source[i].id = o->sources[i]->id;
         pipeline_digest(o->pipeline, i, digest->source[i].digest);
     }
@@ -377,7 +288,7 @@ static void own_digest(struct outgoing *o, struct section_digest *digest)
 
 static void put_devices(struct outgoing *o, struct section_writer *writer, uint64_t rounds)
 {
-    for (int i = 0; i < SOURCES; i++)
+    for (int i = 0; i < OUTGOING_SOURCES; i++)
         sections_put_end(writer, o->sources[i], rounds);
     struct section_handover handover = {
         .run = o->ran,
@@ -395,7 +306,7 @@ static void put_devices(struct outgoing *o, struct section_writer *writer, uint6
             unlock(section[i].lock);
     }
     struct section_digest digest;
-    own_digest(o, &digest);
+    outgoing_digest(o, &digest);
     sections_put_digest(writer, &digest);
 }
 
@@ -420,141 +331,10 @@ static int send_devices(struct outgoing *o)
         rc = cancel ? err_set(&o->err, -ECANCELED, "migration cancelled")
                     : pipeline_send(o->pipeline, writer.out.data, writer.out.size, &o->err);
         if (rc == 0)
-            feed(o, HANDOVER_SENT);
+            outgoing_feed(o, HANDOVER_SENT);
     }
     sections_writer_free(&writer);
     o->time_ns.sent = clock_now_ns();
-    return rc;
-}
-
-/* --- hand over ---------------------------------------------------------------------------------------------- */
-
-static bool digests_match(struct outgoing *o)
-{
-    struct section_digest ours;
-    own_digest(o, &ours);
-    bool match = true;
-    lock(&o->ear.lock);
-    for (unsigned i = 0; i < ours.sources && match; i++) {
-        match = i < o->ear.digests && o->ear.digest[i].id == ours.source[i].id &&
-                memcmp(o->ear.digest[i].digest, ours.source[i].digest, sizeof(ours.source[i].digest)) == 0;
-        if (!match)
-            err_set(&o->err, -EBADMSG, "source %s: what the destination loaded is not what was sent",
-                    o->sources[i]->name);
-    }
-    unlock(&o->ear.lock);
-    return match;
-}
-
-/* PREPARED is there: from `released` on cancel is refused, so both are decided under one lock. */
-static enum handover_event prepared(struct outgoing *o)
-{
-    o->time_ns.prepared = clock_now_ns();
-    if (!digests_match(o))
-        return HANDOVER_PREPARED_MISMATCH;
-    lock(&o->m->lock);
-    bool cancel = o->m->cancel;
-    o->m->released = !cancel;
-    if (!cancel)
-        o->m->where = GUEST_UNKNOWN;
-    unlock(&o->m->lock);
-    return cancel ? HANDOVER_CANCEL : HANDOVER_PREPARED;
-}
-
-static enum handover_event event_of(struct outgoing *o, enum heard heard)
-{
-    switch (heard) {
-    case HEARD_PREPARED: return prepared(o);
-    case HEARD_RUNNING: return HANDOVER_RUNNING;
-    case HEARD_REFUSED: return HANDOVER_REFUSED;
-    case HEARD_CLOSED: return HANDOVER_LINK_LOST;
-    case HEARD_SILENCE: return HANDOVER_SILENCE;
-    case HEARD_INTERRUPT: return HANDOVER_CANCEL;
-    default: return HANDOVER_PEER_ERROR;
-    }
-}
-
-/* Nobody knows. Listen on while there is a line, and wait for an operator; false: this process ends. */
-static bool unresolved(struct outgoing *o)
-{
-    struct migration *m = o->m;
-    struct err err = o->err;
-    err_prefix(&err, "the guest is released and the peer does not say whether it runs (migrate_resolve ends this)");
-    migration_set_error(m, &err);
-    migration_set_state(m, MIGRATION_UNRESOLVED);
-    for (bool line = true;;) {
-        enum heard heard = 0;
-        if (line)
-            heard = return_path_wait(&o->ear, HEARD_RUNNING | HEARD_REFUSED, 0, -1, NULL);
-        line = line && !(heard & (HEARD_CLOSED | HEARD_ERROR));
-        lock(&m->lock);
-        while (!line && m->wish == WISH_NONE && !m->quitting)
-            cond_wait(&m->changed, &m->lock);
-        enum resolve_wish wish = m->wish;
-        bool quitting = m->quitting;
-        unlock(&m->lock);
-        if (heard == HEARD_RUNNING || heard == HEARD_REFUSED)
-            feed(o, event_of(o, heard));
-        else if (wish != WISH_NONE)
-            feed(o, wish == WISH_HERE ? HANDOVER_RESOLVE_HERE : HANDOVER_RESOLVE_THERE);
-        if (handover_ended(o->at))
-            return true;
-        if (quitting)
-            return false;
-    }
-}
-
-static int hand_over(struct outgoing *o)
-{
-    while (!handover_ended(o->at)) {
-        unsigned wanted = o->at == SOURCE_ASKED ? HEARD_PREPARED : HEARD_RUNNING | HEARD_REFUSED;
-        if (o->at == SOURCE_UNRESOLVED) {
-            if (!unresolved(o))
-                return -ECONNABORTED;
-            break;
-        }
-        enum heard heard = return_path_wait(&o->ear, wanted, 0, silence_ms(o), &o->err);
-        enum handover_event event = event_of(o, heard);
-        if (event == HANDOVER_CANCEL && o->at == SOURCE_ASKED)
-            err_set(&o->err, -ECANCELED, "migration cancelled");
-        if (event == HANDOVER_CANCEL && o->at == SOURCE_RELEASED)
-            event = HANDOVER_SILENCE; /* only the end of this process interrupts here */
-        feed(o, event);
-    }
-    o->time_ns.running = clock_now_ns();
-    return o->at == SOURCE_AWAY ? 0 : o->err.code ? o->err.code : -EREMOTEIO;
-}
-
-/* A file is nobody's runner. Whoever reads a pipe may start at its last byte: RELEASED comes before that. */
-static int end_one_way(struct outgoing *o)
-{
-    if (!o->to_file) {
-        lock(&o->m->lock);
-        bool cancel = o->m->cancel;
-        o->m->released = !cancel;
-        unlock(&o->m->lock);
-        if (cancel)
-            return err_set(&o->err, -ECANCELED, "migration cancelled");
-        int rc = released_write(&o->key, "RELEASED", o->channel->name, o->released_path, &o->err);
-        if (rc < 0)
-            return rc;
-        machine_pause(o->machine, RUN_POSTMIGRATE);
-        o->at = SOURCE_RELEASED;
-    }
-    uint8_t eof = ELEMENT_EOF;
-    int rc = pipeline_send(o->pipeline, &eof, 1, &o->err);
-    if (rc == 0)
-        rc = pipeline_flush(o->pipeline, &o->err);
-    if (rc == 0)
-        rc = channel_finish(o->channel, &o->err);
-    if (rc == 0 && o->to_file)
-        rc = cancelled(o);
-    if (rc == 0) {
-        machine_pause(o->machine, RUN_POSTMIGRATE);
-        released_forget(o->released_path);
-        o->at = SOURCE_AWAY;
-        o->time_ns.prepared = o->time_ns.running = clock_now_ns();
-    }
     return rc;
 }
 
@@ -608,17 +388,6 @@ static void report_pause(struct outgoing *o)
     f->go_ms = ms_between(o->time_ns.prepared, running_ns);
     unlock(&m->lock);
     learn(o, running_ns - stopped_ns);
-}
-
-/* The failure as a hand-over event: the table says whether the guest may run here again. */
-static void fail(struct outgoing *o)
-{
-    enum handover_event event = HANDOVER_PEER_ERROR;
-    if (o->err.code == -ECANCELED)
-        event = HANDOVER_CANCEL;
-    else if (o->err.code != -EPROTO)
-        event = HANDOVER_LINK_LOST;
-    feed(o, event);
 }
 
 static void tear_down(struct outgoing *o)
@@ -702,10 +471,10 @@ void outgoing_run(struct migration *m)
     if (rc == 0)
         rc = send_devices(o);
     if (rc == 0)
-        rc = o->one_way ? end_one_way(o) : hand_over(o);
+        rc = o->one_way ? outgoing_end_one_way(o) : outgoing_hand_over(o);
 
     if (rc < 0 && !handover_ended(o->at))
-        fail(o);
+        outgoing_fail(o);
     if (o->at == SOURCE_AWAY)
         report_pause(o);
     tear_down(o);

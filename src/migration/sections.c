@@ -29,9 +29,21 @@ static const struct field digest_fields[] = {
     FIELD_U64_OF(struct section_digest, full_sum),
     FIELD_TABLE_END,
 };
+/* A stream has one spelling: what is not used is zero. */
+static int digest_validate(const void *object, struct err *err)
+{
+    static const struct section_source_digest none;
+    const struct section_digest *digest = object;
+    for (unsigned i = digest->sources; i < PIPELINE_SOURCES_MAX; i++)
+        if (memcmp(&digest->source[i].id, &none.id, sizeof(none.id)) != 0 ||
+            memcmp(digest->source[i].digest, none.digest, sizeof(none.digest)) != 0)
+            return err_set(err, -EPROTO, "section %s: row %u is filled, of %u sources", section_digest_state.name, i,
+                           digest->sources);
+    return 0;
+}
 const struct state_desc section_digest_state = {
     .name = "godwit/digest", .version = 1, .min_version = 1,
-    .object_size = sizeof(struct section_digest), .fields = digest_fields,
+    .object_size = sizeof(struct section_digest), .fields = digest_fields, .validate = digest_validate,
 };
 /* clang-format on */
 

@@ -16,7 +16,7 @@
 #include "monitor/client.h"
 #include "monitor/qmp_client.h"
 
-enum { POLL_MS = 100 };
+enum { POLL_MS = 100, RATIO_BYTES_MIN = 1 << 20 }; /* of less data, the marks of zero pages would be the ratio */
 enum progress { PROGRESS_AUTO, PROGRESS_PLAIN, PROGRESS_NONE, PROGRESS_TTY };
 
 struct options {
@@ -202,7 +202,7 @@ static void print_table(struct json_object *info)
     print_row("data pages", "%" PRId64, json_get_int(ram, "normal"));
     print_row("zero pages", "%" PRId64, json_get_int(ram, "duplicate"));
     print_row("on the wire", "%s", size_text(wire, text, sizeof text));
-    if (wire > 0)
+    if (wire > 0 && raw >= RATIO_BYTES_MIN)
         print_row("compression ratio", "%.2f", raw / wire);
     if (!own) {
         print_row("downtime", "%" PRId64 " ms", json_get_int(info, "downtime"));

@@ -8,7 +8,7 @@
 #include "memory/ram.h"
 #include "monitor/monitor_priv.h"
 
-enum { URI_MAX = 1024 };
+enum { URI_MAX = 1024, RATIO_BYTES_MIN = 1 << 20 }; /* of less data, the marks of zero pages would be the ratio */
 
 static struct migration *migration_of(struct call *call)
 {
@@ -303,7 +303,7 @@ void print_migrate(struct call *call)
     struct json_object *pause = json_get(own, "pause");
     double wire = json_get_num(ram, "transferred");
     fprintf(out, "the guest is: %s\n", json_get_str(own, "where"));
-    if (wire > 0)
+    if (wire > 0 && json_get_num(own, "raw-bytes") >= RATIO_BYTES_MIN)
         fprintf(out, "compression ratio: %.2f\n", json_get_num(own, "raw-bytes") / wire);
     fprintf(out, "pipeline memory: %" PRId64 " kbytes\n", json_get_int(own, "pipeline-bytes") >> 10);
     if (json_get(call->result, "downtime"))

@@ -53,24 +53,37 @@ static uint64_t wall_ns(void)
 static const char *const words[] = { "the ",  "guest ", "keeps ", "writing ", "while ", "it ", "travels ", "from ",
                                      "here ", "to ",    "there ", "and ",     "never ", "lands ", "page ", "\n" };
 
-static void write_page(uint8_t *page, uint64_t number, uint64_t sequence)
+/* Pages of text, made once: what is measured is memory being written, not text being made up. Every page written
+ * differs from every other by its stamps, one in each quarter, and by which text it carries. */
+enum { TEXTS = 64 };
+static uint8_t texts[TEXTS][PAGE];
+
+static void make_texts(void)
 {
-    uint64_t *head = (uint64_t *)page, *tail = (uint64_t *)(page + PAGE - 16);
-    uint64_t  random = (number * 0x9e3779b97f4a7c15u) ^ (sequence * 0xbf58476d1ce4e5b9u);
-    size_t    at = 16;
-    head[0] = number;
-    head[1] = sequence;
-    while (at < PAGE - 32) {
-        random = random * 6364136223846793005u + 1442695040888963407u;
-        const char *word = words[random >> 60];
-        size_t      length = strlen(word);
-        memcpy(page + at, word, length);
-        at += length;
-        if ((random >> 33) % 5 == 0) { /* some of it does not compress */
-            memcpy(page + at, &random, 8);
-            at += 8;
+    uint64_t random = 1;
+    for (unsigned t = 0; t < TEXTS; t++) {
+        for (size_t at = 0; at < PAGE - 16;) {
+            random = random * 6364136223846793005u + 1442695040888963407u;
+            const char *word = words[random >> 60];
+            size_t      length = strlen(word);
+            memcpy(texts[t] + at, word, length);
+            at += length;
+            if ((random >> 33) % 5 == 0 && at < PAGE - 16) { /* some of it does not compress */
+                memcpy(texts[t] + at, &random, 8);
+                at += 8;
+            }
         }
     }
+}
+
+static void write_page(uint8_t *page, uint64_t number, uint64_t sequence)
+{
+    memcpy(page, texts[(number * 7 + sequence) % TEXTS], PAGE);
+    uint64_t *head = (uint64_t *)page, *tail = (uint64_t *)(page + PAGE - 16);
+    for (size_t at = PAGE / 4; at < PAGE; at += PAGE / 4)
+        *(uint64_t *)(page + at) = number * 0x9e3779b97f4a7c15u + sequence * 0xbf58476d1ce4e5b9u + at;
+    head[0] = number;
+    head[1] = sequence;
     tail[0] = number;
     tail[1] = sequence;
 }
@@ -161,6 +174,7 @@ int main(int argc, char **argv)
         perror("dirtier: mmap");
         return 1;
     }
+    make_texts();
     struct share shares[THREADS_MAX];
     for (unsigned t = 0; t < threads && pages; t++) {
         size_t from = pages * t / threads, to = pages * (t + 1) / threads;

@@ -95,7 +95,7 @@ static void assert_refused(const char *spec, int code, const char *why)
 
 static const char *path_of(const char *name)
 {
-    static _Thread_local char path[128];
+    static _Thread_local char path[100];
     snprintf(path, sizeof path, "%s/%s", folder, name);
     return path;
 }

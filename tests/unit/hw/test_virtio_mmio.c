@@ -329,6 +329,22 @@ static void a_legacy_driver_comes_up(void **state)
     assert_int_equal(w->probe->notified[1], 1);
 }
 
+static void the_legacy_page_size_survives_the_drivers_reset(void **state)
+{
+    struct world *w = *state;
+    mmio_put(w->dev, 0x028, 4096);
+    mmio_put(w->dev, 0x070, 0);
+    mmio_put(w->dev, 0x070, 3);
+    mmio_put(w->dev, 0x040, (uint32_t)(w->ring[0].desc / 4096));
+    mmio_put(w->dev, 0x070, 7);
+    assert_int_equal(w->probe->notified[0], 1);
+    w->dev->ops->reset(w->dev);
+    mmio_put(w->dev, 0x070, 3);
+    mmio_put(w->dev, 0x040, (uint32_t)(w->ring[0].desc / 4096));
+    mmio_put(w->dev, 0x070, 7);
+    assert_int_equal(w->probe->notified[0], 1);
+}
+
 static void legacy_nonsense_breaks_the_device(void **state)
 {
     static const struct {
@@ -431,6 +447,7 @@ int main(void)
         M(a_live_queue_keeps_its_layout),
         M(configuration_is_read_in_any_width_and_no_further),
         L(a_legacy_driver_comes_up),
+        L(the_legacy_page_size_survives_the_drivers_reset),
         L(legacy_nonsense_breaks_the_device),
         M(a_drained_device_waits_for_resume),
         M(a_moved_device_keeps_rings_and_interrupt),

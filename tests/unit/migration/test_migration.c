@@ -459,7 +459,7 @@ static void a_file_that_lies_or_ends_early_is_refused_and_the_next_one_loads(voi
     size_t bytes = read_file(&data);
     srand(1);
     for (int trial = 0; trial < 40; trial++) {
-        size_t at = trial < 20 ? bytes - 1 - (size_t)rand() % 4000 : (size_t)rand() % bytes;
+        size_t at = trial < 30 ? bytes - 1 - (size_t)rand() % 4000 : (size_t)rand() % bytes;
         uint8_t bit = (uint8_t)(1 << rand() % 8);
         data[at] ^= bit;
         write_file(data, bytes);

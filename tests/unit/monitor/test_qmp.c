@@ -148,6 +148,7 @@ static void every_command_of_the_list_exists(void **state)
     for (size_t i = 0; i < json_object_array_length(list); i++) {
         char request[128];
         const char *name = json_get_str(json_object_array_get_idx(list, i), "name");
+        assert_non_null(name);
         found |= !strcmp(name, "query-migrate");
         snprintf(request, sizeof request, "{\"execute\":\"%s\",\"arguments\":{\"bogus\":1}}", name);
         struct json_object *message = ask(request), *error = json_get(message, "error");

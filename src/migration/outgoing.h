@@ -1,0 +1,49 @@
+/* The source's side of one migration, shared by outgoing.c (the story) and outgoing_handover.c (who owns the guest). */
+#pragma once
+#include "base/clock.h"
+#include "migration/internal.h"
+#include "migration/released.h"
+#include "migration/sections.h"
+
+enum { OUTGOING_SOURCES = 1, LAST_WORD_MS = 50 };
+
+struct outgoing {
+    struct migration *m;
+    struct machine *machine;
+    struct ram *ram;
+    struct source *sources[OUTGOING_SOURCES];
+    struct channel *channel;
+    struct pipeline *pipeline;
+    struct return_path ear;
+    struct message_key key;
+    bool one_way, to_file;
+
+    enum handover_state at;
+    enum run_state state_before;
+    bool ran; /* when it was paused for this */
+    bool paused, tracking, sealed, retract_sent;
+    char released_path[RELEASED_PATH_MAX];
+
+    struct converge converge;
+    int64_t predicted_ns;
+    struct {
+        int64_t requested, paused, round, sent, prepared, running;
+    } time_ns;
+    uint64_t wire_at_pause;
+    uint64_t full_sum; /* of the FULL sections sent so far */
+    uint32_t next_id;  /* section id of the next one */
+    struct err err;    /* the first failure */
+};
+
+int outgoing_cancelled(struct outgoing *o); /* 0, or -ECANCELED with its sentence */
+int64_t outgoing_silence_ms(struct outgoing *o);
+void outgoing_digest(struct outgoing *o, struct section_digest *digest);
+
+/* Put an event through the hand-over table and perform what it says. */
+void outgoing_feed(struct outgoing *o, enum handover_event event);
+/* From the EOF to the end: PREPARED, RELEASED, GO, RUNNING. 0 when the guest is away. */
+int outgoing_hand_over(struct outgoing *o);
+/* The same where nobody answers. */
+int outgoing_end_one_way(struct outgoing *o);
+/* A failure before the end, as an event: the table says whether the guest may run here again. */
+void outgoing_fail(struct outgoing *o);

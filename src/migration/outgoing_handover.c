@@ -1,0 +1,202 @@
+/* The source in the hand-over: what handover.c decides, performed; and the waiting between. On the migrate thread. */
+#include "migration/outgoing.h"
+
+#include <errno.h>
+#include <string.h>
+
+/* --- performing what the hand-over decides --------------------------------------------------------------- */
+
+static void resume_guest(struct outgoing *o)
+{
+    if (o->sealed)
+        dirty_unseal(o->ram->dirty);
+    o->sealed = false;
+    if (!o->paused)
+        return;
+    o->paused = false;
+    struct err why = { 0 };
+    if (!o->ran)
+        machine_pause(o->machine, o->state_before);
+    else if (machine_resume(o->machine, true, &why) < 0)
+        err_set(&o->err, why.code, "the guest is here but cannot go on: %s", why.text);
+}
+
+static int send_word(struct outgoing *o, enum message_type type)
+{
+    struct buf out = { 0 };
+    message_put(&out, type, &o->key, NULL, 0);
+    int rc = pipeline_send(o->pipeline, out.data, out.size, NULL);
+    buf_free(&out);
+    return rc;
+}
+
+static void write_released(struct outgoing *o)
+{
+    struct err why = { 0 };
+    int rc = released_write(&o->key, "RELEASED", o->channel->name, o->released_path, &why);
+    if (rc < 0) {
+        err_set(&o->err, rc, "RELEASED could not be written down: %s", why.text);
+        outgoing_feed(o, HANDOVER_WRITE_FAILED);
+        return;
+    }
+    machine_pause(o->machine, RUN_POSTMIGRATE); /* from here `cont` is refused */
+    outgoing_feed(o, HANDOVER_WRITTEN);
+}
+
+void outgoing_feed(struct outgoing *o, enum handover_event event)
+{
+    struct handover_step step = handover_step(o->at, event);
+    o->at = step.state;
+    if (step.actions & DO_FORGET_RELEASED)
+        released_forget(o->released_path);
+    if (step.actions & DO_SEND_RETRACT)
+        o->retract_sent = send_word(o, MESSAGE_RETRACT) == 0;
+    if (step.actions & DO_RESUME)
+        resume_guest(o);
+    if (step.actions & DO_SEND_GO)
+        send_word(o, MESSAGE_GO); /* lost or not, only the answer tells */
+    if (step.actions & DO_WRITE_RELEASED)
+        write_released(o);
+}
+
+/* --- hand over ---------------------------------------------------------------------------------------------- */
+
+static bool digests_match(struct outgoing *o)
+{
+    struct section_digest ours;
+    outgoing_digest(o, &ours);
+    bool match = true;
+    lock(&o->ear.lock);
+    for (unsigned i = 0; i < ours.sources && match; i++) {
+        match = i < o->ear.digests && o->ear.digest[i].id == ours.source[i].id &&
+                memcmp(o->ear.digest[i].digest, ours.source[i].digest, sizeof(ours.source[i].digest)) == 0;
+        if (!match)
+            err_set(&o->err, -EBADMSG, "source %s: what the destination loaded is not what was sent",
+                    o->sources[i]->name);
+    }
+    unlock(&o->ear.lock);
+    return match;
+}
+
+/* PREPARED is there: from `released` on cancel is refused, so both are decided under one lock. */
+static enum handover_event prepared(struct outgoing *o)
+{
+    o->time_ns.prepared = clock_now_ns();
+    if (!digests_match(o))
+        return HANDOVER_PREPARED_MISMATCH;
+    lock(&o->m->lock);
+    bool cancel = o->m->cancel;
+    o->m->released = !cancel;
+    if (!cancel)
+        o->m->where = GUEST_UNKNOWN;
+    unlock(&o->m->lock);
+    return cancel ? HANDOVER_CANCEL : HANDOVER_PREPARED;
+}
+
+static enum handover_event event_of(struct outgoing *o, enum heard heard)
+{
+    switch (heard) {
+    case HEARD_PREPARED: return prepared(o);
+    case HEARD_RUNNING: return HANDOVER_RUNNING;
+    case HEARD_REFUSED: return HANDOVER_REFUSED;
+    case HEARD_CLOSED: return HANDOVER_LINK_LOST;
+    case HEARD_SILENCE: return HANDOVER_SILENCE;
+    case HEARD_INTERRUPT: return HANDOVER_CANCEL;
+    default: return HANDOVER_PEER_ERROR;
+    }
+}
+
+/* Nobody knows. Listen on while there is a line, and wait for an operator; false: this process ends. */
+static bool unresolved(struct outgoing *o)
+{
+    struct migration *m = o->m;
+    struct err err = o->err;
+    err_prefix(&err, "the guest is released and the peer does not say whether it runs (migrate_resolve ends this)");
+    migration_set_error(m, &err);
+    migration_set_state(m, MIGRATION_UNRESOLVED);
+    for (bool line = true;;) {
+        enum heard heard = 0;
+        if (line)
+            heard = return_path_wait(&o->ear, HEARD_RUNNING | HEARD_REFUSED, 0, -1, NULL);
+        line = line && !(heard & (HEARD_CLOSED | HEARD_ERROR));
+        lock(&m->lock);
+        while (!line && m->wish == WISH_NONE && !m->quitting)
+            cond_wait(&m->changed, &m->lock);
+        enum resolve_wish wish = m->wish;
+        bool quitting = m->quitting;
+        unlock(&m->lock);
+        if (heard == HEARD_RUNNING || heard == HEARD_REFUSED)
+            outgoing_feed(o, event_of(o, heard));
+        else if (wish != WISH_NONE)
+            outgoing_feed(o, wish == WISH_HERE ? HANDOVER_RESOLVE_HERE : HANDOVER_RESOLVE_THERE);
+        if (handover_ended(o->at))
+            return true;
+        if (quitting)
+            return false;
+    }
+}
+
+int outgoing_hand_over(struct outgoing *o)
+{
+    while (!handover_ended(o->at)) {
+        unsigned wanted = o->at == SOURCE_ASKED ? HEARD_PREPARED : HEARD_RUNNING | HEARD_REFUSED;
+        if (o->at == SOURCE_UNRESOLVED) {
+            if (!unresolved(o))
+                return -ECONNABORTED;
+            break;
+        }
+        enum heard heard = return_path_wait(&o->ear, wanted, 0, outgoing_silence_ms(o), &o->err);
+        enum handover_event event = event_of(o, heard);
+        if (event == HANDOVER_CANCEL && o->at == SOURCE_ASKED)
+            err_set(&o->err, -ECANCELED, "migration cancelled");
+        if (event == HANDOVER_CANCEL && o->at == SOURCE_RELEASED)
+            event = HANDOVER_SILENCE; /* only the end of this process interrupts here */
+        outgoing_feed(o, event);
+    }
+    o->time_ns.running = clock_now_ns();
+    return o->at == SOURCE_AWAY ? 0 : o->err.code ? o->err.code : -EREMOTEIO;
+}
+
+/* A file is nobody's runner. Whoever reads a pipe may start at its last byte: RELEASED comes before that. */
+int outgoing_end_one_way(struct outgoing *o)
+{
+    if (!o->to_file) {
+        lock(&o->m->lock);
+        bool cancel = o->m->cancel;
+        o->m->released = !cancel;
+        unlock(&o->m->lock);
+        if (cancel)
+            return err_set(&o->err, -ECANCELED, "migration cancelled");
+        int rc = released_write(&o->key, "RELEASED", o->channel->name, o->released_path, &o->err);
+        if (rc < 0)
+            return rc;
+        machine_pause(o->machine, RUN_POSTMIGRATE);
+        o->at = SOURCE_RELEASED;
+    }
+    uint8_t eof = ELEMENT_EOF;
+    int rc = pipeline_send(o->pipeline, &eof, 1, &o->err);
+    if (rc == 0)
+        rc = pipeline_flush(o->pipeline, &o->err);
+    if (rc == 0)
+        rc = channel_finish(o->channel, &o->err);
+    if (rc == 0 && o->to_file)
+        rc = outgoing_cancelled(o);
+    if (rc == 0) {
+        machine_pause(o->machine, RUN_POSTMIGRATE);
+        released_forget(o->released_path);
+        o->at = SOURCE_AWAY;
+        o->time_ns.prepared = o->time_ns.running = clock_now_ns();
+    }
+    return rc;
+}
+
+/* The failure as a hand-over event: the table says whether the guest may run here again. */
+void outgoing_fail(struct outgoing *o)
+{
+    enum handover_event event = HANDOVER_PEER_ERROR;
+    if (o->err.code == -ECANCELED)
+        event = HANDOVER_CANCEL;
+    else if (o->err.code != -EPROTO)
+        event = HANDOVER_LINK_LOST;
+    outgoing_feed(o, event);
+}
