@@ -9,13 +9,45 @@
 #include "vcpu/decode.h"
 #include "vcpu/vcpu.h"
 
-#define RIG_RAM   UINT64_C(0x80000000)
-#define RIG_END   UINT64_C(0x100000)
-#define RIG_ODDS  UINT64_C(0x110000) /* a device with 4-byte registers that count their accesses */
+#define RIG_RAM  UINT64_C(0x80000000)
+#define RIG_END  UINT64_C(0x100000)
+#define RIG_ODDS UINT64_C(0x110000) /* a device with 4-byte registers that count their accesses */
 enum { RIG_RAM_BYTES = 4 << 20, RIG_HARTS_MAX = 4, RIG_WORDS_MAX = 4096 };
 
-enum { zero, ra, sp, gp, tp, t0, t1, t2, s0, s1, a0, a1, a2, a3, a4, a5, a6, a7, s2, s3, s4, s5, s6, s7, s8, s9, s10, s11,
-       t3, t4, t5, t6 };
+enum {
+    zero,
+    ra,
+    sp,
+    gp,
+    tp,
+    t0,
+    t1,
+    t2,
+    s0,
+    s1,
+    a0,
+    a1,
+    a2,
+    a3,
+    a4,
+    a5,
+    a6,
+    a7,
+    s2,
+    s3,
+    s4,
+    s5,
+    s6,
+    s7,
+    s8,
+    s9,
+    s10,
+    s11,
+    t3,
+    t4,
+    t5,
+    t6
+};
 
 /* fields: rd, rs1, rs2 or imm as the format wants them; branches and jumps: imm is the distance in bytes */
 static inline uint32_t as(enum op op, unsigned rd, unsigned rs1, int64_t rs2_or_imm)
@@ -33,24 +65,23 @@ static inline uint32_t as(enum op op, unsigned rd, unsigned rs1, int64_t rs2_or_
     case FMT_B: /* rd, rs1 are what is compared */
         return w | rd << 15 | rs1 << 20 | (i >> 11 & 1) << 7 | (i >> 1 & 15) << 8 | (i >> 5 & 63) << 25 | i >> 31 << 31;
     case FMT_U: return w | rd << 7 | (i & 0xfffff000);
-    case FMT_J:
-        return w | rd << 7 | (i & 0xff000) | (i >> 11 & 1) << 20 | (i >> 1 & 1023) << 21 | i >> 31 << 31;
+    case FMT_J: return w | rd << 7 | (i & 0xff000) | (i >> 11 & 1) << 20 | (i >> 1 & 1023) << 21 | i >> 31 << 31;
     case FMT_NONE: return w;
     }
     return w;
 }
 
 struct rig {
-    struct ram        *ram;
-    struct bus         bus;
+    struct ram *ram;
+    struct bus bus;
     struct guest_clock clock;
-    struct timers     *timers;
-    struct vcpu       *vcpu[RIG_HARTS_MAX];
-    unsigned           harts;
-    struct lock        lock;
-    struct cond        cond;
-    unsigned           ends; /* under lock: stores to RIG_END */
-    _Atomic uint64_t   odd_reads, odd_writes, odd_value;
+    struct timers *timers;
+    struct vcpu *vcpu[RIG_HARTS_MAX];
+    unsigned harts;
+    struct lock lock;
+    struct cond cond;
+    unsigned ends; /* under lock: stores to RIG_END */
+    _Atomic uint64_t odd_reads, odd_writes, odd_value;
 
     uint32_t word[RIG_WORDS_MAX]; /* the program being written */
     unsigned words;

@@ -43,8 +43,8 @@ static void every_instruction_and_pseudo_has_a_handler(void **state)
 static void words_that_are_no_instruction_are_illegal(void **state)
 {
     static const uint32_t bad[] = {
-        0x00000000, /* all zeros: compressed */
-        0xffffffff, /* all ones */
+        0x00000000,             /* all zeros: compressed */
+        0xffffffff,             /* all ones */
         0x0000707f, 0x00007003, /* a load of no size */
         0x00002063,             /* a branch on no condition */
         0x0000702f,             /* an AMO of no size */
@@ -66,19 +66,12 @@ static void immediates_are_put_together_and_extended(void **state)
         enum op op;
         int64_t imm;
     } row[] = {
-        { 0xfff00513, OP_addi, -1 },          /* li a0, -1 */
-        { 0x7ff00513, OP_addi, 2047 },
-        { 0xfea12c23, OP_sw, -8 },            /* sw a0, -8(sp) */
-        { 0x00a12423, OP_sw, 8 },
-        { 0xfe000ee3, OP_beq, -4 },           /* beq x0, x0, . - 4 */
-        { 0x7e000fe3, OP_beq, 4094 },
-        { 0xffdff06f, OP_jal, -4 },
-        { 0x7ffff06f, OP_jal, 0xffffe },
-        { 0xfffff537, OP_lui, -4096 },
-        { 0x03f51513, OP_slli, 63 },
-        { 0x43f55513, OP_srai, 63 },
-        { 0x41f5551b, OP_sraiw, 31 },
-        { 0xc0102573, OP_csrrs, 0xc01 },      /* rdtime a0 */
+        { 0xfff00513, OP_addi, -1 },                                 /* li a0, -1 */
+        { 0x7ff00513, OP_addi, 2047 },   { 0xfea12c23, OP_sw, -8 },  /* sw a0, -8(sp) */
+        { 0x00a12423, OP_sw, 8 },        { 0xfe000ee3, OP_beq, -4 }, /* beq x0, x0, . - 4 */
+        { 0x7e000fe3, OP_beq, 4094 },    { 0xffdff06f, OP_jal, -4 },      { 0x7ffff06f, OP_jal, 0xffffe },
+        { 0xfffff537, OP_lui, -4096 },   { 0x03f51513, OP_slli, 63 },     { 0x43f55513, OP_srai, 63 },
+        { 0x41f5551b, OP_sraiw, 31 },    { 0xc0102573, OP_csrrs, 0xc01 }, /* rdtime a0 */
         { 0xfff02573, OP_csrrs, 0xfff },
     };
 
@@ -147,8 +140,17 @@ static void compressed_instructions_are_their_long_forms(void **state)
 static void reserved_compressed_encodings_are_illegal(void **state)
 {
     static const uint16_t bad[] = {
-        0x0000, 0x0004 /* addi4spn 0 */, 0x2001 /* addiw x0 */, 0x6101 /* addi16sp 0 */, 0x6081 /* lui 0 */,
-        0x4002 /* lwsp x0 */, 0x6002 /* ldsp x0 */, 0x8002 /* jr x0 */, 0x9c41, 0x9c61, 0x8000,
+        0x0000,
+        0x0004 /* addi4spn 0 */,
+        0x2001 /* addiw x0 */,
+        0x6101 /* addi16sp 0 */,
+        0x6081 /* lui 0 */,
+        0x4002 /* lwsp x0 */,
+        0x6002 /* ldsp x0 */,
+        0x8002 /* jr x0 */,
+        0x9c41,
+        0x9c61,
+        0x8000,
     };
 
     (void)state;
