@@ -259,10 +259,15 @@ static bool take_interrupt(struct trap_words *words)
     return true;
 }
 
+/* Interrupts are on only after the sleep: one that came between the look and wfi would be slept through. */
 static void wait_for(uint64_t count)
 {
-    while (interrupts < count)
+    csr_clear(mstatus, MSTATUS_MIE);
+    while (interrupts < count) {
         __asm__ volatile("wfi" : : : "memory");
+        csr_set(mstatus, MSTATUS_MIE);
+        csr_clear(mstatus, MSTATUS_MIE);
+    }
 }
 
 static uint64_t wait_in_mode(uint64_t count)
