@@ -126,7 +126,8 @@ FOR_FORMAT uint64_t divide(const struct fpu_format *format, uint64_t bits_a, uin
 }
 
 /* The integer square root of a number of 127 or 128 bits, its last bit jammed with the remainder. The host's root is
- * an estimate good to about 50 bits, one of Newton's steps makes it good to a unit, and the loops make it exact. */
+ * an estimate good to about 50 bits; one of Newton's steps makes it good to a unit and never too small (the mean of
+ * root and n / root is at least the true root), and the loop makes it exact. */
 static uint64_t sqrt_jam(fpu_u128 n)
 {
     double estimate = sqrt((double)(uint64_t)(n >> 64)) * 0x1p32;
@@ -135,8 +136,6 @@ static uint64_t sqrt_jam(fpu_u128 n)
     root = next > UINT64_MAX ? UINT64_MAX : (uint64_t)next;
     while ((fpu_u128)root * root > n)
         root--;
-    while (root < UINT64_MAX && (fpu_u128)(root + 1) * (root + 1) <= n)
-        root++;
     return root | ((fpu_u128)root * root != n);
 }
 
