@@ -21,7 +21,7 @@ enum { TLB_TRACKED = 1, TLB_DEVICE = 2, TLB_FLAGS = TLB_TRACKED | TLB_DEVICE };
 #define TLB_INVALID UINT64_MAX
 
 struct tlb_entry {
-    uint64_t  tag;
+    uint64_t tag;
     uintptr_t addend; /* host address = guest virtual address + addend; 0 for a device */
 };
 
@@ -31,15 +31,15 @@ struct tlb_info {  /* what only the slow path wants to know */
 };
 
 struct tlb_fetch {
-    uint64_t       tag;
-    uint64_t       gpa;
+    uint64_t tag;
+    uint64_t gpa;
     const uint8_t *host;
 };
 
 struct tlb {
     struct tlb_entry read[TLB_ENTRIES], write[TLB_ENTRIES];
     struct tlb_fetch fetch[TLB_FETCH_ENTRIES];
-    struct tlb_info  read_info[TLB_ENTRIES], write_info[TLB_ENTRIES];
+    struct tlb_info read_info[TLB_ENTRIES], write_info[TLB_ENTRIES];
     /* Slots filled since the last flush, as long as they are few: flushing and re-arming then cost what was used. */
     unsigned fills, fetch_fills;
     uint16_t fill[TLB_FILLS_MAX];

@@ -54,8 +54,8 @@ void block_cache_empty(struct block_cache *cache)
 
 struct builder {
     struct uop uop[BLOCK_INSNS_MAX + 1];
-    unsigned   uops, insns, side_exits;
-    bool       ended;
+    unsigned uops, insns, side_exits;
+    bool ended;
 };
 
 static void set_op(struct uop *u, enum op op)
@@ -204,8 +204,15 @@ static void emit(struct builder *b, const struct insn *insn, uint16_t off)
     if (!fused) {
         struct uop *u = &b->uop[b->uops++];
 
-        *u = (struct uop){ .off = off, .length = insn->length, .left = (uint8_t)b->insns, .raw = insn->raw,
-                           .rd = insn->rd, .rs1 = insn->rs1, .rs2 = insn->rs2, .rs3 = insn->rs3, .imm = insn->imm };
+        *u = (struct uop){ .off = off,
+                           .length = insn->length,
+                           .left = (uint8_t)b->insns,
+                           .raw = insn->raw,
+                           .rd = insn->rd,
+                           .rs1 = insn->rs1,
+                           .rs2 = insn->rs2,
+                           .rs3 = insn->rs3,
+                           .imm = insn->imm };
         if (kind == KIND_BRANCH || insn->op == OP_jal) {
             u->link = &block_dead;
             u->disp = (int32_t)(off + insn->imm);
@@ -312,8 +319,8 @@ static struct block *make(struct block_cache *cache, uint64_t gpa, const uint8_t
     struct block *block = block_at_slot(cache, cache->next_slot);
     uint32_t *bucket = &cache->bucket[bucket_of(gpa)];
 
-    *block = (struct block){ .gpa = gpa, .generation = cache->generation, .hash_next = *bucket,
-                             .bytes = (uint16_t)bytes };
+    *block =
+        (struct block){ .gpa = gpa, .generation = cache->generation, .hash_next = *bucket, .bytes = (uint16_t)bytes };
     finish(&b, block);
     memcpy(source_of(block), source, bytes);
     *bucket = cache->next_slot;

@@ -22,14 +22,14 @@ typedef struct uop *(*uop_fn)(struct vcpu *vcpu, struct uop *uop);
 struct uop {
     uop_fn fn;
     union {
-        int64_t       imm;
+        int64_t imm;
         struct block *link; /* branches and jumps inside the page: where they lead, once known */
     };
-    int32_t  disp;               /* branches and jumps: target; others: second immediate. Relative to the page */
-    uint16_t off;                /* of the instruction in its page */
-    uint8_t  left;               /* instructions of the block from this one on */
-    uint8_t  length;
-    uint8_t  rd, rs1, rs2, rs3;
+    int32_t disp; /* branches and jumps: target; others: second immediate. Relative to the page */
+    uint16_t off; /* of the instruction in its page */
+    uint8_t left; /* instructions of the block from this one on */
+    uint8_t length;
+    uint8_t rd, rs1, rs2, rs3;
     uint32_t raw;
 };
 _Static_assert(sizeof(struct uop) == 32, "two to a cache line");
@@ -40,7 +40,7 @@ struct block {
     uint32_t hash_next;  /* arena slot, 0 at the end */
     uint16_t count;      /* instructions */
     uint16_t uops;
-    uint16_t bytes;      /* of source; a copy stands behind the uops */
+    uint16_t bytes; /* of source; a copy stands behind the uops */
     _Alignas(32) struct uop uop[];
 };
 
@@ -62,7 +62,7 @@ struct block_cache {
 
 extern struct block block_dead; /* what a link points to while it leads nowhere */
 
-int  block_cache_init(struct block_cache *cache, struct err *err);
+int block_cache_init(struct block_cache *cache, struct err *err);
 void block_cache_free(struct block_cache *cache);
 void block_cache_empty(struct block_cache *cache);
 

@@ -9,6 +9,7 @@ enum {
     CSR_NUMBERS = 4096,
     CSR_CYCLE = 0xc00,
     CSR_TIME = 0xc01,
+    CSR_SIP = 0x144,
     CSR_MIP = 0x344,
     CSR_PMPCFG0 = 0x3a0,
     CSR_PMPADDR0 = 0x3b0,
@@ -373,7 +374,7 @@ static const struct csr_row table[CSR_NUMBERS] = {
     [0x141] = { NULL, read_sepc, write_sepc },
     [0x142] = { NULL, read_scause, write_scause },
     [0x143] = { NULL, read_stval, write_stval },
-    [0x144] = { NULL, read_sip, write_sip },
+    [CSR_SIP] = { NULL, read_sip, write_sip },
     [0x14d] = { stimecmp_allowed, read_stimecmp, write_stimecmp },
     [0x180] = { satp_allowed, read_satp, write_satp },
 
@@ -428,7 +429,7 @@ bool hart_csr_read(struct hart *hart, unsigned csr, bool writes, uint64_t ticks,
 
 uint64_t hart_csr_rmw_base(const struct hart *hart, unsigned csr, uint64_t read)
 {
-    return csr == CSR_MIP ? hart->mip_soft : read;
+    return csr == CSR_MIP || csr == CSR_SIP ? (read & ~WARL_PINS) | (hart->mip_soft & WARL_PINS) : read;
 }
 
 bool hart_csr_write(struct hart *hart, unsigned csr, uint64_t value, unsigned *effects)

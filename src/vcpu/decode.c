@@ -125,11 +125,20 @@ static uint32_t make_j(unsigned rd, int32_t imm)
 {
     uint32_t u = (uint32_t)imm;
 
-    return 0x6f | rd << 7 | bits(u, 19, 12) << 12 | bits(u, 11, 11) << 20 | bits(u, 10, 1) << 21 | bits(u, 20, 20) << 31;
+    return 0x6f | rd << 7 | bits(u, 19, 12) << 12 | bits(u, 11, 11) << 20 | bits(u, 10, 1) << 21 |
+           bits(u, 20, 20) << 31;
 }
 
-enum { OPCODE_LOAD = 0x03, OPCODE_LOAD_FP = 0x07, OPCODE_IMM = 0x13, OPCODE_IMM_32 = 0x1b, OPCODE_STORE = 0x23,
-       OPCODE_STORE_FP = 0x27, OPCODE_LUI = 0x37, OPCODE_JALR = 0x67 };
+enum {
+    OPCODE_LOAD = 0x03,
+    OPCODE_LOAD_FP = 0x07,
+    OPCODE_IMM = 0x13,
+    OPCODE_IMM_32 = 0x1b,
+    OPCODE_STORE = 0x23,
+    OPCODE_STORE_FP = 0x27,
+    OPCODE_LUI = 0x37,
+    OPCODE_JALR = 0x67
+};
 
 static uint32_t expand_0(uint16_t c)
 {
@@ -153,7 +162,7 @@ static uint32_t expand_0(uint16_t c)
 static uint32_t expand_alu(uint16_t c)
 {
     static const uint32_t match[8] = { 0x40000033, 0x00004033, 0x00006033, 0x00007033, /* sub xor or and */
-                                       0x4000003b, 0x0000003b, 0, 0 };                 /* subw addw */
+                                       0x4000003b, 0x0000003b, 0,          0 };        /* subw addw */
     unsigned rd = 8 + bits(c, 9, 7), rs2 = 8 + bits(c, 4, 2);
     uint32_t shift = bits(c, 12, 12) << 5 | bits(c, 6, 2);
 
@@ -171,12 +180,13 @@ static uint32_t expand_1(uint16_t c)
 {
     unsigned rd = bits(c, 11, 7);
     int32_t imm = sext(bits(c, 12, 12) << 5 | bits(c, 6, 2), 6);
-    int32_t imm_sp = sext(bits(c, 12, 12) << 9 | bits(c, 6, 6) << 4 | bits(c, 5, 5) << 6 | bits(c, 4, 3) << 7 |
-                              bits(c, 2, 2) << 5, 10);
+    int32_t imm_sp = sext(
+        bits(c, 12, 12) << 9 | bits(c, 6, 6) << 4 | bits(c, 5, 5) << 6 | bits(c, 4, 3) << 7 | bits(c, 2, 2) << 5, 10);
     int32_t imm_j = sext(bits(c, 12, 12) << 11 | bits(c, 11, 11) << 4 | bits(c, 10, 9) << 8 | bits(c, 8, 8) << 10 |
-                             bits(c, 7, 7) << 6 | bits(c, 6, 6) << 7 | bits(c, 5, 3) << 1 | bits(c, 2, 2) << 5, 12);
-    int32_t imm_b = sext(bits(c, 12, 12) << 8 | bits(c, 11, 10) << 3 | bits(c, 6, 5) << 6 | bits(c, 4, 3) << 1 |
-                             bits(c, 2, 2) << 5, 9);
+                             bits(c, 7, 7) << 6 | bits(c, 6, 6) << 7 | bits(c, 5, 3) << 1 | bits(c, 2, 2) << 5,
+                         12);
+    int32_t imm_b = sext(
+        bits(c, 12, 12) << 8 | bits(c, 11, 10) << 3 | bits(c, 6, 5) << 6 | bits(c, 4, 3) << 1 | bits(c, 2, 2) << 5, 9);
 
     switch (bits(c, 15, 13)) {
     case 0: return make_i(OPCODE_IMM, 0, rd, rd, imm);
@@ -199,11 +209,11 @@ static uint32_t expand_jump_or_add(uint16_t c)
 
     if (!bits(c, 12, 12)) {
         if (rs2)
-            return make_r(0x33, rd, 0, rs2);                            /* c.mv */
-        return rd ? make_i(OPCODE_JALR, 0, 0, rd, 0) : 0;               /* c.jr */
+            return make_r(0x33, rd, 0, rs2);              /* c.mv */
+        return rd ? make_i(OPCODE_JALR, 0, 0, rd, 0) : 0; /* c.jr */
     }
     if (rs2)
-        return make_r(0x33, rd, rd, rs2);                               /* c.add */
+        return make_r(0x33, rd, rd, rs2);                                /* c.add */
     return rd ? make_i(OPCODE_JALR, 0, 1, rd, 0) : UINT32_C(0x00100073); /* c.jalr, c.ebreak */
 }
 

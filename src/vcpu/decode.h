@@ -9,12 +9,12 @@ enum op {
 #define X(name, mnemonic, format, match, mask, kind) OP_##name,
     OPS(X)
 #undef X
-    OP_ENCODED, /* those above have an encoding of their own */
+        OP_ENCODED, /* those above have an encoding of their own */
     OP_PSEUDO_BEFORE = OP_ENCODED - 1,
 #define PSEUDO(name) OP_PSEUDO_##name,
     PSEUDO_OPS(PSEUDO)
 #undef PSEUDO
-    OP_COUNT,
+        OP_COUNT,
 };
 
 enum op_format { FMT_R, FMT_R4, FMT_I, FMT_S, FMT_B, FMT_U, FMT_J, FMT_SH5, FMT_SH6, FMT_CSR, FMT_NONE };
@@ -22,20 +22,20 @@ enum op_kind { KIND_ALU, KIND_LOAD, KIND_STORE, KIND_BRANCH, KIND_JUMP, KIND_OTH
 
 struct op_info {
     const char *mnemonic;
-    uint32_t    match, mask;
-    uint8_t     format; /* enum op_format */
-    uint8_t     kind;   /* enum op_kind */
+    uint32_t match, mask;
+    uint8_t format; /* enum op_format */
+    uint8_t kind;   /* enum op_kind */
 };
 
 extern const struct op_info decode_ops[OP_ENCODED];
 
 struct insn {
-    enum op  op;  /* OP_PSEUDO_illegal when it is none */
-    uint32_t raw; /* as it lies in memory: what an illegal instruction's tval shows */
-    uint8_t  length; /* 2 or 4 */
-    uint8_t  rd, rs1, rs2, rs3;
-    uint8_t  rm;  /* the rounding mode field; only FP reads it */
-    int64_t  imm; /* sign-extended; shift amounts and csr numbers unsigned; csr*i: csr number, zimm in rs1 */
+    enum op op;     /* OP_PSEUDO_illegal when it is none */
+    uint32_t raw;   /* as it lies in memory: what an illegal instruction's tval shows */
+    uint8_t length; /* 2 or 4 */
+    uint8_t rd, rs1, rs2, rs3;
+    uint8_t rm;  /* the rounding mode field; only FP reads it */
+    int64_t imm; /* sign-extended; shift amounts and csr numbers unsigned; csr*i: csr number, zimm in rs1 */
 };
 
 static inline bool insn_is_long(uint16_t first_half)

@@ -19,9 +19,9 @@ enum { JUMP_ENTRIES = 2048, JUMP_PAGE_BITS = 4096 };
 
 /* Where a virtual address leads: an indirect jump's short cut. Valid for one generation of the mode's mappings. */
 struct jump {
-    uint64_t      va;
+    uint64_t va;
     struct block *block;
-    uint64_t      mappings;
+    uint64_t mappings;
 };
 
 struct vcpu {
@@ -30,66 +30,66 @@ struct vcpu {
     /* owner: the vCPU's thread */
     _Atomic uint32_t entry_generation; /* == blocks.generation, or 0 after a kick: one compare at block entry for both.
                                           Kickers store 0; the owner restores it */
-    struct tlb  *tlb;
+    struct tlb *tlb;
     struct jump *jump;
-    uint64_t     mappings;   /* present generation of translations: raised by every flush, any mode */
-    uint64_t     page_va;    /* virtual address of the running block's page */
-    _Atomic uint64_t icount; /* instructions retired, whole blocks ahead; only the owner stores */
-    uint64_t     value;      /* a slow path's result */
-    uint64_t     counted;    /* icount when mcycle and minstret were last brought up to date */
+    uint64_t mappings;        /* present generation of translations: raised by every flush, any mode */
+    uint64_t page_va;         /* virtual address of the running block's page */
+    _Atomic uint64_t icount;  /* instructions retired, whole blocks ahead; only the owner stores */
+    uint64_t value;           /* a slow path's result */
+    uint64_t counted;         /* icount when mcycle and minstret were last brought up to date */
     struct block *page_block; /* a block of the page that runs now, for its physical address; NULL: a single runs */
     struct block_cache blocks;
-    struct mmu_pmp     pmp;
-    struct mmu_context data, code; /* for walks in the present mode */
-    unsigned     reserved_bytes;   /* of the last LR; not migrated: a lost reservation is legal */
-    uint64_t     jump_pages[JUMP_PAGE_BITS / 64]; /* pages that jump entries of these mappings lead to, hashed */
+    struct mmu_pmp pmp;
+    struct mmu_context data, code;            /* for walks in the present mode */
+    unsigned reserved_bytes;                  /* of the last LR; not migrated: a lost reservation is legal */
+    uint64_t jump_pages[JUMP_PAGE_BITS / 64]; /* pages that jump entries of these mappings lead to, hashed */
     _Atomic uint64_t sleeps_ns, tlb_refills, slow_stores; /* statistics: others read them */
-    _Alignas(32) uint8_t single[BLOCK_SINGLE_BYTES]; /* block for one instruction */
+    _Alignas(32) uint8_t single[BLOCK_SINGLE_BYTES];      /* block for one instruction */
 
     /* fixed after new */
-    unsigned            index;
-    struct bus         *bus;
-    struct ram         *ram;
-    struct dirty       *dirty;
+    unsigned index;
+    struct bus *bus;
+    struct ram *ram;
+    struct dirty *dirty;
     struct guest_clock *clock;
-    struct timer       *timer;
-    struct tlb         *tlbs;  /* TLB_MODES */
-    struct jump        *jumps; /* TLB_MODES * JUMP_ENTRIES */
-    struct thread       thread;
+    struct timer *timer;
+    struct tlb *tlbs;   /* TLB_MODES */
+    struct jump *jumps; /* TLB_MODES * JUMP_ENTRIES */
+    struct thread thread;
 
     /* atomic */
-    _Atomic bool     exit_request; /* look around at the next safe point */
-    _Atomic bool     sleeping;     /* in wfi: a kick must signal */
-    _Atomic bool     pause_requested, quit;
-    _Atomic bool     timer_due;    /* stimecmp was reached */
+    _Atomic bool exit_request; /* look around at the next safe point */
+    _Atomic bool sleeping;     /* in wfi: a kick must signal */
+    _Atomic bool pause_requested, quit;
+    _Atomic bool timer_due; /* stimecmp was reached */
     _Atomic uint64_t kicks;
-    _Atomic int      tid;
+    _Atomic int tid;
     struct dirty_writer writer;
 
     /* under lock */
     struct lock lock;
     struct cond wake;    /* the thread waits */
     struct cond settled; /* somebody waits for it to pause */
-    bool        paused;
+    bool paused;
 };
 
 /* --- going on ------------------------------------------------------------------------------------------- */
 
-#if defined(__OPTIMIZE__) && !defined(__SANITIZE_ADDRESS__) && !defined(__SANITIZE_THREAD__) && \
+#if defined(__OPTIMIZE__) && !defined(__SANITIZE_ADDRESS__) && !defined(__SANITIZE_THREAD__) &&                        \
     !defined(GODWIT_NO_TAIL_CALLS)
 #define ENGINE_TAIL_CALLS 1
-#define GO(uop_) return (uop_)->fn(v, (uop_))
+#define GO(uop_)          return (uop_)->fn(v, (uop_))
 #else
 #define ENGINE_TAIL_CALLS 0
-#define GO(uop_) return (uop_)
+#define GO(uop_)          return (uop_)
 #endif
 
-#define NEXT        GO(u + 1)
-#define OP(name)    struct uop *op_##name(struct vcpu *v, struct uop *u)
+#define NEXT            GO(u + 1)
+#define OP(name)        struct uop *op_##name(struct vcpu *v, struct uop *u)
 #define PSEUDO_OP(name) struct uop *op_PSEUDO_##name(struct vcpu *v, struct uop *u)
-#define LIKELY(x)   __builtin_expect(!!(x), 1)
-#define UNLIKELY(x) __builtin_expect(!!(x), 0)
-#define XR(r)       (v->hart.x[u->r])
+#define LIKELY(x)       __builtin_expect(!!(x), 1)
+#define UNLIKELY(x)     __builtin_expect(!!(x), 0)
+#define XR(r)           (v->hart.x[u->r])
 
 #define X(name, mnemonic, format, match, mask, kind) OP(name);
 OPS(X)
@@ -126,30 +126,29 @@ static inline struct jump *engine_jump_slot(struct vcpu *v, uint64_t pc)
 
 /* Leave the block's straight line for a virtual address. `unrun`: instructions that block entry counted and that do not
  * run. A macro, since GO must be a tail call of the handler itself. */
-#define GO_VIRTUAL(pc_, unrun_)                                                                     \
-    do {                                                                                            \
-        uint64_t go_pc = (pc_);                                                                     \
-        struct jump *go_jump = engine_jump_slot(v, go_pc);                                          \
-        if (LIKELY(go_jump->va == go_pc && go_jump->mappings == v->mappings) &&                     \
-            engine_enters(v, go_jump->block)) {                                                     \
-            struct block *go_block = go_jump->block;                                                \
-            v->page_va = go_pc & TLB_PAGE_MASK;                                                     \
-            v->page_block = go_block;                                                               \
-            engine_count(v, (int64_t)go_block->count - (unrun_));                                   \
-            GO(go_block->uop);                                                                      \
-        }                                                                                           \
-        return engine_leave(v, go_pc, (unrun_));                                                    \
+#define GO_VIRTUAL(pc_, unrun_)                                                                                        \
+    do {                                                                                                               \
+        uint64_t go_pc = (pc_);                                                                                        \
+        struct jump *go_jump = engine_jump_slot(v, go_pc);                                                             \
+        if (LIKELY(go_jump->va == go_pc && go_jump->mappings == v->mappings) && engine_enters(v, go_jump->block)) {    \
+            struct block *go_block = go_jump->block;                                                                   \
+            v->page_va = go_pc & TLB_PAGE_MASK;                                                                        \
+            v->page_block = go_block;                                                                                  \
+            engine_count(v, (int64_t)go_block->count - (unrun_));                                                      \
+            GO(go_block->uop);                                                                                         \
+        }                                                                                                              \
+        return engine_leave(v, go_pc, (unrun_));                                                                       \
     } while (0)
 
 /* Take u's branch: by its link, which never leaves the page. */
-#define GO_LINK(unrun_)                                                                             \
-    do {                                                                                            \
-        struct block *go_block = u->link;                                                           \
-        if (engine_enters(v, go_block)) {                                                           \
-            engine_count(v, (int64_t)go_block->count - (unrun_));                                   \
-            GO(go_block->uop);                                                                      \
-        }                                                                                           \
-        return engine_unlinked(v, u, (unrun_));                                                     \
+#define GO_LINK(unrun_)                                                                                                \
+    do {                                                                                                               \
+        struct block *go_block = u->link;                                                                              \
+        if (engine_enters(v, go_block)) {                                                                              \
+            engine_count(v, (int64_t)go_block->count - (unrun_));                                                      \
+            GO(go_block->uop);                                                                                         \
+        }                                                                                                              \
+        return engine_unlinked(v, u, (unrun_));                                                                        \
     } while (0)
 
 struct uop *engine_leave(struct vcpu *v, uint64_t pc, int64_t unrun);

@@ -8,7 +8,7 @@ const uop_fn engine_handlers[OP_COUNT] = {
     OPS(X)
 #undef X
 #define PSEUDO(name) [OP_PSEUDO_##name] = op_PSEUDO_##name,
-    PSEUDO_OPS(PSEUDO)
+        PSEUDO_OPS(PSEUDO)
 #undef PSEUDO
 };
 
@@ -141,8 +141,13 @@ void engine_select_mode(struct vcpu *v)
         drop_jumps(v);
     }
     v->code = (struct mmu_context){
-        .satp = hart->satp, .priv = hart->priv, .sum = sum, .mxr = mxr, .pmp = &v->pmp,
-        .adue = hart->menvcfg & MENVCFG_ADUE, .pbmte = hart->menvcfg & MENVCFG_PBMTE,
+        .satp = hart->satp,
+        .priv = hart->priv,
+        .sum = sum,
+        .mxr = mxr,
+        .pmp = &v->pmp,
+        .adue = hart->menvcfg & MENVCFG_ADUE,
+        .pbmte = hart->menvcfg & MENVCFG_PBMTE,
     };
     v->data = v->code;
     v->data.priv = priv;

@@ -36,7 +36,7 @@ static inline uint8_t *amo_host(struct vcpu *v, struct uop *u, unsigned bytes)
     const struct tlb_entry *entry = &v->tlb->write[tlb_index(va)];
 
     if (LIKELY(entry->tag == (va & (TLB_PAGE_MASK | (bytes - 1))))) /* aligned, too */
-        return (uint8_t *)(va + entry->addend); /* NOLINT(performance-no-int-to-ptr) */
+        return (uint8_t *)(va + entry->addend);                     /* NOLINT(performance-no-int-to-ptr) */
     return atomic_reach(v, u, va, bytes, MMU_WRITE, NULL);
 }
 
@@ -87,12 +87,12 @@ static bool store_conditional(struct vcpu *v, struct uop *u, unsigned bytes)
     return true;
 }
 
-#define LR_SC(name, function, bytes)    \
-    OP(name)                            \
-    {                                   \
-        if (!function(v, u, bytes))     \
-            return NULL;                \
-        NEXT;                           \
+#define LR_SC(name, function, bytes)                                                                                   \
+    OP(name)                                                                                                           \
+    {                                                                                                                  \
+        if (!function(v, u, bytes))                                                                                    \
+            return NULL;                                                                                               \
+        NEXT;                                                                                                          \
     }
 
 LR_SC(lr_w, load_reserved, 4)
@@ -101,19 +101,19 @@ LR_SC(sc_w, store_conditional, 4)
 LR_SC(sc_d, store_conditional, 8)
 
 /* One AMO: `apply` is an expression over host pointer p and operand b that yields the old value. */
-#define AMO_SIZE(name, type, utype, bytes, apply)               \
-    OP(name)                                                    \
-    {                                                           \
-        utype *p = (utype *)(void *)amo_host(v, u, bytes);      \
-        utype b = (utype)XR(rs2);                               \
-        if (!p)                                                 \
-            return NULL;                                        \
-        v->hart.x[u->rd] = (uint64_t)(int64_t)(type)(apply);    \
-        v->hart.x[0] = 0;                                       \
-        NEXT;                                                   \
+#define AMO_SIZE(name, type, utype, bytes, apply)                                                                      \
+    OP(name)                                                                                                           \
+    {                                                                                                                  \
+        utype *p = (utype *)(void *)amo_host(v, u, bytes);                                                             \
+        utype b = (utype)XR(rs2);                                                                                      \
+        if (!p)                                                                                                        \
+            return NULL;                                                                                               \
+        v->hart.x[u->rd] = (uint64_t)(int64_t)(type)(apply);                                                           \
+        v->hart.x[0] = 0;                                                                                              \
+        NEXT;                                                                                                          \
     }
-#define AMO(name, apply)                                        \
-    AMO_SIZE(name##_w, int32_t, uint32_t, 4, apply)             \
+#define AMO(name, apply)                                                                                               \
+    AMO_SIZE(name##_w, int32_t, uint32_t, 4, apply)                                                                    \
     AMO_SIZE(name##_d, int64_t, uint64_t, 8, apply)
 
 AMO(amoswap, __atomic_exchange_n(p, b, __ATOMIC_SEQ_CST))
@@ -123,19 +123,19 @@ AMO(amoor, __atomic_fetch_or(p, b, __ATOMIC_SEQ_CST))
 AMO(amoxor, __atomic_fetch_xor(p, b, __ATOMIC_SEQ_CST))
 
 /* The host has no atomic minimum: swap in the chosen one until nobody interferes. */
-#define CHOOSER(name, type, utype, comparison)                                                                     \
-    static utype name(utype *p, utype b)                                                                           \
-    {                                                                                                              \
-        utype old = __atomic_load_n(p, __ATOMIC_RELAXED);                                                          \
-        while (!__atomic_compare_exchange_n(p, &old, (type)old comparison (type)b ? old : b, true,                 \
-                                            __ATOMIC_SEQ_CST, __ATOMIC_RELAXED))                                   \
-            continue;                                                                                              \
-        return old;                                                                                                \
+#define CHOOSER(name, type, utype, comparison)                                                                         \
+    static utype name(utype *p, utype b)                                                                               \
+    {                                                                                                                  \
+        utype old = __atomic_load_n(p, __ATOMIC_RELAXED);                                                              \
+        while (!__atomic_compare_exchange_n(p, &old, (type)old comparison(type) b ? old : b, true, __ATOMIC_SEQ_CST,   \
+                                            __ATOMIC_RELAXED))                                                         \
+            continue;                                                                                                  \
+        return old;                                                                                                    \
     }
-#define CHOOSERS(name, comparison)                                      \
-    CHOOSER(name##_s32, int32_t, uint32_t, comparison)                  \
-    CHOOSER(name##_s64, int64_t, uint64_t, comparison)                  \
-    CHOOSER(name##_u32, uint32_t, uint32_t, comparison)                 \
+#define CHOOSERS(name, comparison)                                                                                     \
+    CHOOSER(name##_s32, int32_t, uint32_t, comparison)                                                                 \
+    CHOOSER(name##_s64, int64_t, uint64_t, comparison)                                                                 \
+    CHOOSER(name##_u32, uint32_t, uint32_t, comparison)                                                                \
     CHOOSER(name##_u64, uint64_t, uint64_t, comparison)
 
 CHOOSERS(least, <)
@@ -207,14 +207,14 @@ static bool may_inval(struct vcpu *v)
     return hart_may_cbo_inval(&v->hart, &acts_as_flush);
 }
 
-#define CBO(name, allowed, function)            \
-    OP(name)                                    \
-    {                                           \
-        if (!(allowed))                         \
-            return engine_illegal(v, u);        \
-        if (!function(v, u))                    \
-            return NULL;                        \
-        NEXT;                                   \
+#define CBO(name, allowed, function)                                                                                   \
+    OP(name)                                                                                                           \
+    {                                                                                                                  \
+        if (!(allowed))                                                                                                \
+            return engine_illegal(v, u);                                                                               \
+        if (!function(v, u))                                                                                           \
+            return NULL;                                                                                               \
+        NEXT;                                                                                                          \
     }
 
 CBO(cbo_zero, hart_may_cbo_zero(&v->hart), block_zero)

@@ -112,19 +112,19 @@ static inline bool plain32(float r)
 
 /* --- arithmetic ------------------------------------------------------------------------------------------ */
 
-#define ARITHMETIC(name, slow, bits, plain, expression)                                                               \
-    static __attribute__((noinline)) uint##bits##_t name##bits(struct vcpu *v, uint##bits##_t a, uint##bits##_t b,    \
-                                                               unsigned rm)                                           \
-    {                                                                                                                 \
-        if (quick(v, rm)) {                                                                                           \
-            __typeof__(f##bits(a)) x = f##bits(a), y = f##bits(b), r = expression;                                    \
-            if (plain(r))                                                                                             \
-                return raw##bits(r);                                                                                 \
-        }                                                                                                             \
-        unsigned flags = 0;                                                                                           \
-        uint##bits##_t result = slow(a, b, rm, &flags);                                                               \
-        v->hart.fflags |= (uint8_t)flags;                                                                             \
-        return result;                                                                                                \
+#define ARITHMETIC(name, slow, bits, plain, expression)                                                                \
+    static __attribute__((noinline))                                                                                   \
+    uint##bits##_t name##bits(struct vcpu *v, uint##bits##_t a, uint##bits##_t b, unsigned rm)                         \
+    {                                                                                                                  \
+        if (quick(v, rm)) {                                                                                            \
+            __typeof__(f##bits(a)) x = f##bits(a), y = f##bits(b), r = expression;                                     \
+            if (plain(r))                                                                                              \
+                return raw##bits(r);                                                                                   \
+        }                                                                                                              \
+        unsigned flags = 0;                                                                                            \
+        uint##bits##_t result = slow(a, b, rm, &flags);                                                                \
+        v->hart.fflags |= (uint8_t)flags;                                                                              \
+        return result;                                                                                                 \
     }
 
 ARITHMETIC(add, fpu_add64, 64, plain_sum64, x + y)
@@ -167,44 +167,44 @@ static __attribute__((target("fma"))) float host_fma32(float a, float b, float c
 }
 #define HOST_HAS_FMA __builtin_cpu_supports("fma")
 #else
-#define HOST_HAS_FMA          0
-#define host_fma64(a, b, c)   ((a) * (b) + (c))
-#define host_fma32(a, b, c)   ((a) * (b) + (c))
+#define HOST_HAS_FMA        0
+#define host_fma64(a, b, c) ((a) * (b) + (c))
+#define host_fma32(a, b, c) ((a) * (b) + (c))
 #endif
 
-#define FUSED(bits)                                                                                                   \
-    static __attribute__((noinline)) uint##bits##_t fma##bits(struct vcpu *v, uint##bits##_t a, uint##bits##_t b,     \
-                                                              uint##bits##_t c, unsigned rm)                          \
-    {                                                                                                                 \
-        if (quick(v, rm) && HOST_HAS_FMA) {                                                                           \
-            __typeof__(f##bits(a)) r = host_fma##bits(f##bits(a), f##bits(b), f##bits(c));                            \
-            if (plain##bits(r))                                                                                       \
-                return raw##bits(r);                                                                                 \
-        }                                                                                                             \
-        unsigned flags = 0;                                                                                           \
-        uint##bits##_t result = fpu_fma##bits(a, b, c, rm, &flags);                                                   \
-        v->hart.fflags |= (uint8_t)flags;                                                                             \
-        return result;                                                                                                \
+#define FUSED(bits)                                                                                                    \
+    static __attribute__((noinline))                                                                                   \
+    uint##bits##_t fma##bits(struct vcpu *v, uint##bits##_t a, uint##bits##_t b, uint##bits##_t c, unsigned rm)        \
+    {                                                                                                                  \
+        if (quick(v, rm) && HOST_HAS_FMA) {                                                                            \
+            __typeof__(f##bits(a)) r = host_fma##bits(f##bits(a), f##bits(b), f##bits(c));                             \
+            if (plain##bits(r))                                                                                        \
+                return raw##bits(r);                                                                                   \
+        }                                                                                                              \
+        unsigned flags = 0;                                                                                            \
+        uint##bits##_t result = fpu_fma##bits(a, b, c, rm, &flags);                                                    \
+        v->hart.fflags |= (uint8_t)flags;                                                                              \
+        return result;                                                                                                 \
     }
 FUSED(32)
 FUSED(64)
 
-#define FP_ROUNDED(name, ...)                   \
-    OP(name)                                    \
-    {                                           \
-        unsigned rm = rounding(v, u);           \
-        if (UNLIKELY(!fp_on(v) || rm == RM_BAD)) \
-            return engine_illegal(v, u);        \
-        __VA_ARGS__;                            \
-        NEXT;                                   \
+#define FP_ROUNDED(name, ...)                                                                                          \
+    OP(name)                                                                                                           \
+    {                                                                                                                  \
+        unsigned rm = rounding(v, u);                                                                                  \
+        if (UNLIKELY(!fp_on(v) || rm == RM_BAD))                                                                       \
+            return engine_illegal(v, u);                                                                               \
+        __VA_ARGS__;                                                                                                   \
+        NEXT;                                                                                                          \
     }
-#define FP(name, ...)                           \
-    OP(name)                                    \
-    {                                           \
-        if (UNLIKELY(!fp_on(v)))                \
-            return engine_illegal(v, u);        \
-        __VA_ARGS__;                            \
-        NEXT;                                   \
+#define FP(name, ...)                                                                                                  \
+    OP(name)                                                                                                           \
+    {                                                                                                                  \
+        if (UNLIKELY(!fp_on(v)))                                                                                       \
+            return engine_illegal(v, u);                                                                               \
+        __VA_ARGS__;                                                                                                   \
+        NEXT;                                                                                                          \
     }
 
 FP_ROUNDED(fadd_d, FR(rd) = add64(v, FR(rs1), FR(rs2), rm))
@@ -221,10 +221,10 @@ FP_ROUNDED(fsqrt_s, FR(rd) = box(sqrt32(v, unbox(FR(rs1)), rm)))
 /* Negating an operand's sign is exact, also of a NaN, whose payload does not survive anyway. */
 #define NEG64 (UINT64_C(1) << 63)
 #define NEG32 (UINT32_C(1) << 31)
-#define FMA_D(name, negate_product, negate_addend) \
+#define FMA_D(name, negate_product, negate_addend)                                                                     \
     FP_ROUNDED(name, FR(rd) = fma64(v, FR(rs1) ^ (negate_product), FR(rs2), FR(rs3) ^ (negate_addend), rm))
-#define FMA_S(name, negate_product, negate_addend)                                                          \
-    FP_ROUNDED(name, FR(rd) = box(fma32(v, unbox(FR(rs1)) ^ (negate_product), unbox(FR(rs2)),               \
+#define FMA_S(name, negate_product, negate_addend)                                                                     \
+    FP_ROUNDED(name, FR(rd) = box(fma32(v, unbox(FR(rs1)) ^ (negate_product), unbox(FR(rs2)),                          \
                                         unbox(FR(rs3)) ^ (negate_addend), rm)))
 FMA_D(fmadd_d, 0, 0)
 FMA_D(fmsub_d, 0, NEG64)
@@ -237,8 +237,8 @@ FMA_S(fnmadd_s, NEG32, NEG32)
 
 /* --- signs, minimum, comparison, class ------------------------------------------------------------------- */
 
-#define SIGN64(value) ((value) & NEG64)
-#define SIGN32(value) ((value) & NEG32)
+#define SIGN64(value) ((value)&NEG64)
+#define SIGN32(value) ((value)&NEG32)
 
 FP(fsgnj_d, FR(rd) = (FR(rs1) & ~NEG64) | SIGN64(FR(rs2)))
 FP(fsgnjn_d, FR(rd) = (FR(rs1) & ~NEG64) | SIGN64(~FR(rs2)))
@@ -247,13 +247,13 @@ FP(fsgnj_s, FR(rd) = box((unbox(FR(rs1)) & ~NEG32) | SIGN32(unbox(FR(rs2)))))
 FP(fsgnjn_s, FR(rd) = box((unbox(FR(rs1)) & ~NEG32) | SIGN32(~unbox(FR(rs2)))))
 FP(fsgnjx_s, FR(rd) = box(unbox(FR(rs1)) ^ SIGN32(unbox(FR(rs2)))))
 
-#define MINMAX(name, function, bits)                                                                                  \
-    static __attribute__((noinline)) uint##bits##_t name##bits(struct vcpu *v, uint##bits##_t a, uint##bits##_t b)    \
-    {                                                                                                                 \
-        unsigned flags = 0;                                                                                           \
-        uint##bits##_t result = function(a, b, &flags);                                                               \
-        v->hart.fflags |= (uint8_t)flags;                                                                             \
-        return result;                                                                                                \
+#define MINMAX(name, function, bits)                                                                                   \
+    static __attribute__((noinline)) uint##bits##_t name##bits(struct vcpu *v, uint##bits##_t a, uint##bits##_t b)     \
+    {                                                                                                                  \
+        unsigned flags = 0;                                                                                            \
+        uint##bits##_t result = function(a, b, &flags);                                                                \
+        v->hart.fflags |= (uint8_t)flags;                                                                              \
+        return result;                                                                                                 \
     }
 MINMAX(min, fpu_min64, 64)
 MINMAX(max, fpu_max64, 64)
@@ -264,15 +264,15 @@ FP(fmax_d, FR(rd) = max64(v, FR(rs1), FR(rs2)))
 FP(fmin_s, FR(rd) = box(min32(v, unbox(FR(rs1)), unbox(FR(rs2)))))
 FP(fmax_s, FR(rd) = box(max32(v, unbox(FR(rs1)), unbox(FR(rs2)))))
 
-#define COMPARE(name, slow, bits, operator)                                                                           \
-    static __attribute__((noinline)) bool name##bits(struct vcpu *v, uint##bits##_t a, uint##bits##_t b)              \
-    {                                                                                                                 \
-        if (LIKELY(!isunordered(f##bits(a), f##bits(b))))                                                             \
-            return f##bits(a) operator f##bits(b);                                                                    \
-        unsigned flags = 0;                                                                                           \
-        bool result = slow(a, b, &flags);                                                                             \
-        v->hart.fflags |= (uint8_t)flags;                                                                             \
-        return result;                                                                                                \
+#define COMPARE(name, slow, bits, operator)                                                                            \
+    static __attribute__((noinline)) bool name##bits(struct vcpu *v, uint##bits##_t a, uint##bits##_t b)               \
+    {                                                                                                                  \
+        if (LIKELY(!isunordered(f##bits(a), f##bits(b))))                                                              \
+            return f##bits(a) operator f##bits(b);                                                                     \
+        unsigned flags = 0;                                                                                            \
+        bool result = slow(a, b, &flags);                                                                              \
+        v->hart.fflags |= (uint8_t)flags;                                                                              \
+        return result;                                                                                                 \
     }
 COMPARE(equal, fpu_eq64, 64, ==)
 COMPARE(less, fpu_lt64, 64, <)
@@ -295,13 +295,13 @@ FP(fclass_s, SET_X(fpu_class32(unbox(FR(rs1)))))
 
 /* --- conversions ----------------------------------------------------------------------------------------- */
 
-#define CONVERT(name, from, to, argument)                                                                   \
-    static __attribute__((noinline)) to name(struct vcpu *v, from a, unsigned rm)                           \
-    {                                                                                                       \
-        unsigned flags = 0;                                                                                 \
-        to result = fpu_##argument(a, rm, &flags);                                                          \
-        v->hart.fflags |= (uint8_t)flags;                                                                   \
-        return result;                                                                                      \
+#define CONVERT(name, from, to, argument)                                                                              \
+    static __attribute__((noinline)) to name(struct vcpu *v, from a, unsigned rm)                                      \
+    {                                                                                                                  \
+        unsigned flags = 0;                                                                                            \
+        to result = fpu_##argument(a, rm, &flags);                                                                     \
+        v->hart.fflags |= (uint8_t)flags;                                                                              \
+        return result;                                                                                                 \
     }
 CONVERT(f32_to_i32, uint32_t, uint64_t, f32_to_i32)
 CONVERT(f32_to_u32, uint32_t, uint64_t, f32_to_u32)
@@ -320,16 +320,16 @@ CONVERT(u64_to_f64, uint64_t, uint64_t, u64_to_f64)
 CONVERT(slow_f64_to_f32, uint64_t, uint32_t, f64_to_f32)
 
 /* Truncation is what C casts ask for; a value in range that comes back unchanged raised nothing. */
-#define TRUNCATE(name, type, limit)                                                                         \
-    static uint64_t name(struct vcpu *v, uint64_t a, unsigned rm)                                           \
-    {                                                                                                       \
-        double value = f64(a);                                                                              \
-        if (LIKELY(fabs(value) < (limit))) {                                                                \
-            type whole = (type)value;                                                                       \
-            if ((double)whole == value || (rm == FPU_RTZ && (v->hart.fflags & FPU_NX)))                     \
-                return (uint64_t)(int64_t)whole;                                                            \
-        }                                                                                                   \
-        return slow_##name(v, a, rm);                                                                       \
+#define TRUNCATE(name, type, limit)                                                                                    \
+    static uint64_t name(struct vcpu *v, uint64_t a, unsigned rm)                                                      \
+    {                                                                                                                  \
+        double value = f64(a);                                                                                         \
+        if (LIKELY(fabs(value) < (limit))) {                                                                           \
+            type whole = (type)value;                                                                                  \
+            if ((double)whole == value || (rm == FPU_RTZ && (v->hart.fflags & FPU_NX)))                                \
+                return (uint64_t)(int64_t)whole;                                                                       \
+        }                                                                                                              \
+        return slow_##name(v, a, rm);                                                                                  \
     }
 TRUNCATE(f64_to_i32, int32_t, 0x1p31)
 TRUNCATE(f64_to_i64, int64_t, 0x1p63)
@@ -394,47 +394,47 @@ OP(fmv_x_d)
 }
 
 #define ADDRESS (XR(rs1) + (uint64_t)u->imm)
-#define FP_LOAD(name, bytes, bits, boxed)                                                              \
-    static __attribute__((noinline, cold)) struct uop *slow_##name(struct vcpu *v, struct uop *u)      \
-    {                                                                                                  \
-        if (!fp_on(v))                                                                                 \
-            return engine_illegal(v, u);                                                               \
-        if (!engine_load(v, u, ADDRESS, bytes))                                                        \
-            return NULL;                                                                               \
-        FR(rd) = boxed((uint##bits##_t)v->value);                                                      \
-        NEXT;                                                                                          \
-    }                                                                                                  \
-    OP(name)                                                                                           \
-    {                                                                                                  \
-        uint64_t va = ADDRESS;                                                                         \
-        const struct tlb_entry *entry = &v->tlb->read[tlb_index(va)];                                  \
-        if (UNLIKELY((v->hart.mstatus & MSTATUS_FS) != MSTATUS_FS) || !tlb_hits(entry, va, bytes))     \
-            return slow_##name(v, u);                                                                  \
-        /* NOLINTNEXTLINE(performance-no-int-to-ptr) */                                                \
-        FR(rd) = boxed(guest_load_##bits((uint8_t *)(va + entry->addend)));                            \
-        NEXT;                                                                                          \
+#define FP_LOAD(name, bytes, bits, boxed)                                                                              \
+    static __attribute__((noinline, cold)) struct uop *slow_##name(struct vcpu *v, struct uop *u)                      \
+    {                                                                                                                  \
+        if (!fp_on(v))                                                                                                 \
+            return engine_illegal(v, u);                                                                               \
+        if (!engine_load(v, u, ADDRESS, bytes))                                                                        \
+            return NULL;                                                                                               \
+        FR(rd) = boxed((uint##bits##_t)v->value);                                                                      \
+        NEXT;                                                                                                          \
+    }                                                                                                                  \
+    OP(name)                                                                                                           \
+    {                                                                                                                  \
+        uint64_t va = ADDRESS;                                                                                         \
+        const struct tlb_entry *entry = &v->tlb->read[tlb_index(va)];                                                  \
+        if (UNLIKELY((v->hart.mstatus & MSTATUS_FS) != MSTATUS_FS) || !tlb_hits(entry, va, bytes))                     \
+            return slow_##name(v, u);                                                                                  \
+        /* NOLINTNEXTLINE(performance-no-int-to-ptr) */                                                                \
+        FR(rd) = boxed(guest_load_##bits((uint8_t *)(va + entry->addend)));                                            \
+        NEXT;                                                                                                          \
     }
 FP_LOAD(flw, 4, 32, box)
 FP_LOAD(fld, 8, 64, (uint64_t))
 
-#define FP_STORE(name, bytes, bits)                                                                    \
-    static __attribute__((noinline, cold)) struct uop *slow_##name(struct vcpu *v, struct uop *u)      \
-    {                                                                                                  \
-        if (!fp_readable(v))                                                                           \
-            return engine_illegal(v, u);                                                               \
-        if (!engine_store(v, u, ADDRESS, bytes, FR(rs2)))                                              \
-            return NULL;                                                                               \
-        NEXT;                                                                                          \
-    }                                                                                                  \
-    OP(name)                                                                                           \
-    {                                                                                                  \
-        uint64_t va = ADDRESS;                                                                         \
-        const struct tlb_entry *entry = &v->tlb->write[tlb_index(va)];                                 \
-        if (UNLIKELY(!fp_readable(v)) || !tlb_hits(entry, va, bytes))                                  \
-            return slow_##name(v, u);                                                                  \
-        /* NOLINTNEXTLINE(performance-no-int-to-ptr) */                                                \
-        guest_store_##bits((uint8_t *)(va + entry->addend), (uint##bits##_t)FR(rs2));                  \
-        NEXT;                                                                                          \
+#define FP_STORE(name, bytes, bits)                                                                                    \
+    static __attribute__((noinline, cold)) struct uop *slow_##name(struct vcpu *v, struct uop *u)                      \
+    {                                                                                                                  \
+        if (!fp_readable(v))                                                                                           \
+            return engine_illegal(v, u);                                                                               \
+        if (!engine_store(v, u, ADDRESS, bytes, FR(rs2)))                                                              \
+            return NULL;                                                                                               \
+        NEXT;                                                                                                          \
+    }                                                                                                                  \
+    OP(name)                                                                                                           \
+    {                                                                                                                  \
+        uint64_t va = ADDRESS;                                                                                         \
+        const struct tlb_entry *entry = &v->tlb->write[tlb_index(va)];                                                 \
+        if (UNLIKELY(!fp_readable(v)) || !tlb_hits(entry, va, bytes))                                                  \
+            return slow_##name(v, u);                                                                                  \
+        /* NOLINTNEXTLINE(performance-no-int-to-ptr) */                                                                \
+        guest_store_##bits((uint8_t *)(va + entry->addend), (uint##bits##_t)FR(rs2));                                  \
+        NEXT;                                                                                                          \
     }
 FP_STORE(fsw, 4, 32)
 FP_STORE(fsd, 8, 64)

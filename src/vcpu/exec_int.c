@@ -1,14 +1,14 @@
 /* Integers: RV64I, M, Zba, Zbb, Zbs, branches, jumps, and the pairs that translation made of them. */
 #include "vcpu/engine.h"
 
-#define SX32(value)  ((uint64_t)(int64_t)(int32_t)(value))
-#define S(value)     ((int64_t)(value))
-#define IMM          ((uint64_t)u->imm)
-#define ALU(name, ...)        \
-    OP(name)                  \
-    {                         \
-        XR(rd) = __VA_ARGS__; \
-        NEXT;                 \
+#define SX32(value) ((uint64_t)(int64_t)(int32_t)(value))
+#define S(value)    ((int64_t)(value))
+#define IMM         ((uint64_t)u->imm)
+#define ALU(name, ...)                                                                                                 \
+    OP(name)                                                                                                           \
+    {                                                                                                                  \
+        XR(rd) = __VA_ARGS__;                                                                                          \
+        NEXT;                                                                                                          \
     }
 
 ALU(add, XR(rs1) + XR(rs2))
@@ -142,7 +142,7 @@ static inline uint64_t or_combine(uint64_t value)
     return (value & UINT64_C(0x0101010101010101)) * 255;
 }
 
-#define BIT(n) (UINT64_C(1) << ((n) & 63))
+#define BIT(n) (UINT64_C(1) << ((n)&63))
 
 ALU(add_uw, XR(rs2) + (uint32_t)XR(rs1))
 ALU(sh1add, XR(rs2) + (XR(rs1) << 1))
@@ -187,12 +187,12 @@ ALU(bseti, XR(rs1) | BIT(u->imm))
 
 /* --- branches and jumps ---------------------------------------------------------------------------------- */
 
-#define BRANCH(name, condition)     \
-    OP(name)                        \
-    {                               \
-        if (condition)              \
-            GO_LINK(u->left - 1);   \
-        NEXT;                       \
+#define BRANCH(name, condition)                                                                                        \
+    OP(name)                                                                                                           \
+    {                                                                                                                  \
+        if (condition)                                                                                                 \
+            GO_LINK(u->left - 1);                                                                                      \
+        NEXT;                                                                                                          \
     }
 
 BRANCH(beq, XR(rs1) == XR(rs2))
@@ -208,13 +208,13 @@ BRANCH(PSEUDO_bgez, S(XR(rs1)) >= 0)
 
 /* The pair's first immediate lies in raw, since imm shares its place with the link. */
 #define IMM_FIRST ((uint64_t)(int64_t)(int32_t)u->raw)
-#define ADDI_BRANCH(name, condition)    \
-    OP(name)                            \
-    {                                   \
-        XR(rd) = XR(rs1) + IMM_FIRST;   \
-        if (condition)                  \
-            GO_LINK(u->left - 1);       \
-        NEXT;                           \
+#define ADDI_BRANCH(name, condition)                                                                                   \
+    OP(name)                                                                                                           \
+    {                                                                                                                  \
+        XR(rd) = XR(rs1) + IMM_FIRST;                                                                                  \
+        if (condition)                                                                                                 \
+            GO_LINK(u->left - 1);                                                                                      \
+        NEXT;                                                                                                          \
     }
 
 ADDI_BRANCH(PSEUDO_addi_beq, XR(rs2) == XR(rs3))

@@ -248,23 +248,23 @@ bool engine_store(struct vcpu *v, struct uop *u, uint64_t va, unsigned bytes, ui
 #define ADDRESS     (XR(rs1) + (uint64_t)u->imm)
 
 /* The slow half is a function of its own, tail-called, so that the fast half needs no frame. */
-#define LOAD_AT(name, bytes, address, before, extend, bits)                                  \
-    static __attribute__((noinline, cold)) struct uop *slow_##name(struct vcpu *v, struct uop *u) \
-    {                                                                                        \
-        if (!engine_load(v, u, address, bytes))                                              \
-            return NULL;                                                                     \
-        XR(rd) = (uint64_t)(int64_t)(extend)v->value;                                        \
-        NEXT;                                                                                \
-    }                                                                                        \
-    OP(name)                                                                                 \
-    {                                                                                        \
-        before;                                                                              \
-        uint64_t va = address;                                                               \
-        const struct tlb_entry *entry = &v->tlb->read[tlb_index(va)];                        \
-        if (!tlb_hits(entry, va, bytes))                                                     \
-            return slow_##name(v, u);                                                        \
-        XR(rd) = (uint64_t)(int64_t)(extend)guest_load_##bits(HOST(entry));                  \
-        NEXT;                                                                                \
+#define LOAD_AT(name, bytes, address, before, extend, bits)                                                            \
+    static __attribute__((noinline, cold)) struct uop *slow_##name(struct vcpu *v, struct uop *u)                      \
+    {                                                                                                                  \
+        if (!engine_load(v, u, address, bytes))                                                                        \
+            return NULL;                                                                                               \
+        XR(rd) = (uint64_t)(int64_t)(extend)v->value;                                                                  \
+        NEXT;                                                                                                          \
+    }                                                                                                                  \
+    OP(name)                                                                                                           \
+    {                                                                                                                  \
+        before;                                                                                                        \
+        uint64_t va = address;                                                                                         \
+        const struct tlb_entry *entry = &v->tlb->read[tlb_index(va)];                                                  \
+        if (!tlb_hits(entry, va, bytes))                                                                               \
+            return slow_##name(v, u);                                                                                  \
+        XR(rd) = (uint64_t)(int64_t)(extend)guest_load_##bits(HOST(entry));                                            \
+        NEXT;                                                                                                          \
     }
 #define LOAD(name, bytes, extend, bits) LOAD_AT(name, bytes, ADDRESS, (void)0, extend, bits)
 
@@ -288,21 +288,21 @@ OP(PSEUDO_load_x0)
     NEXT;
 }
 
-#define STORE(name, bytes, bits)                                                             \
-    static __attribute__((noinline, cold)) struct uop *slow_##name(struct vcpu *v, struct uop *u) \
-    {                                                                                        \
-        if (!engine_store(v, u, ADDRESS, bytes, XR(rs2)))                                    \
-            return NULL;                                                                     \
-        NEXT;                                                                                \
-    }                                                                                        \
-    OP(name)                                                                                 \
-    {                                                                                        \
-        uint64_t va = ADDRESS;                                                               \
-        const struct tlb_entry *entry = &v->tlb->write[tlb_index(va)];                       \
-        if (!tlb_hits(entry, va, bytes))                                                     \
-            return slow_##name(v, u);                                                        \
-        guest_store_##bits(HOST(entry), (uint##bits##_t)XR(rs2));                            \
-        NEXT;                                                                                \
+#define STORE(name, bytes, bits)                                                                                       \
+    static __attribute__((noinline, cold)) struct uop *slow_##name(struct vcpu *v, struct uop *u)                      \
+    {                                                                                                                  \
+        if (!engine_store(v, u, ADDRESS, bytes, XR(rs2)))                                                              \
+            return NULL;                                                                                               \
+        NEXT;                                                                                                          \
+    }                                                                                                                  \
+    OP(name)                                                                                                           \
+    {                                                                                                                  \
+        uint64_t va = ADDRESS;                                                                                         \
+        const struct tlb_entry *entry = &v->tlb->write[tlb_index(va)];                                                 \
+        if (!tlb_hits(entry, va, bytes))                                                                               \
+            return slow_##name(v, u);                                                                                  \
+        guest_store_##bits(HOST(entry), (uint##bits##_t)XR(rs2));                                                      \
+        NEXT;                                                                                                          \
     }
 
 STORE(sb, 1, 8)

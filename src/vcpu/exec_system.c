@@ -4,8 +4,14 @@
 enum csr_how { CSR_WRITE, CSR_SET, CSR_CLEAR };
 
 /* CSRs that this file must know by number. */
-enum { CSR_SIP = 0x144, CSR_MCOUNTINHIBIT = 0x320, CSR_MIP = 0x344, CSR_MCYCLE = 0xb00, CSR_MINSTRET = 0xb02,
-       CSR_TIME = 0xc01 };
+enum {
+    CSR_SIP = 0x144,
+    CSR_MCOUNTINHIBIT = 0x320,
+    CSR_MIP = 0x344,
+    CSR_MCYCLE = 0xb00,
+    CSR_MINSTRET = 0xb02,
+    CSR_TIME = 0xc01
+};
 
 static uint64_t ticks_for(struct vcpu *v, unsigned csr)
 {
@@ -66,15 +72,15 @@ static __attribute__((noinline)) int csr_run(struct vcpu *v, struct uop *u, enum
     return leave;
 }
 
-#define CSR(name, how, operand, writes)                     \
-    OP(name)                                                \
-    {                                                       \
-        int left = csr_run(v, u, how, operand, writes);     \
-        if (left < 0)                                       \
-            return NULL;                                    \
-        if (left)                                           \
-            return engine_end_next(v, u);                   \
-        NEXT;                                               \
+#define CSR(name, how, operand, writes)                                                                                \
+    OP(name)                                                                                                           \
+    {                                                                                                                  \
+        int left = csr_run(v, u, how, operand, writes);                                                                \
+        if (left < 0)                                                                                                  \
+            return NULL;                                                                                               \
+        if (left)                                                                                                      \
+            return engine_end_next(v, u);                                                                              \
+        NEXT;                                                                                                          \
     }
 
 CSR(csrrw, CSR_WRITE, XR(rs1), true)

@@ -10,21 +10,21 @@
 #define GUEST_ALIGNED(type, p) 1 /* the same host instruction either way */
 #endif
 
-#define GUEST_ACCESS(type, suffix)                                                                            \
-    static inline __attribute__((no_sanitize("alignment"))) type guest_load_##suffix(const uint8_t *host)     \
-    {                                                                                                         \
-        type value;                                                                                           \
-        if (GUEST_ALIGNED(type, host))                                                                        \
-            return __atomic_load_n((const type *)(const void *)host, __ATOMIC_RELAXED);                       \
-        memcpy(&value, host, sizeof(value));                                                                  \
-        return value;                                                                                         \
-    }                                                                                                         \
-    static inline __attribute__((no_sanitize("alignment"))) void guest_store_##suffix(uint8_t *host, type value) \
-    {                                                                                                         \
-        if (GUEST_ALIGNED(type, host))                                                                        \
-            __atomic_store_n((type *)(void *)host, value, __ATOMIC_RELAXED);                                  \
-        else                                                                                                  \
-            memcpy(host, &value, sizeof(value));                                                              \
+#define GUEST_ACCESS(type, suffix)                                                                                     \
+    static inline __attribute__((no_sanitize("alignment"))) type guest_load_##suffix(const uint8_t *host)              \
+    {                                                                                                                  \
+        type value;                                                                                                    \
+        if (GUEST_ALIGNED(type, host))                                                                                 \
+            return __atomic_load_n((const type *)(const void *)host, __ATOMIC_RELAXED);                                \
+        memcpy(&value, host, sizeof(value));                                                                           \
+        return value;                                                                                                  \
+    }                                                                                                                  \
+    static inline __attribute__((no_sanitize("alignment"))) void guest_store_##suffix(uint8_t *host, type value)       \
+    {                                                                                                                  \
+        if (GUEST_ALIGNED(type, host))                                                                                 \
+            __atomic_store_n((type *)(void *)host, value, __ATOMIC_RELAXED);                                           \
+        else                                                                                                           \
+            memcpy(host, &value, sizeof(value));                                                                       \
     }
 
 GUEST_ACCESS(uint8_t, 8)

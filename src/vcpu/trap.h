@@ -20,9 +20,9 @@ enum hart_effect {
 bool hart_csr_read(struct hart *hart, unsigned csr, bool writes, uint64_t ticks, uint64_t *value);
 bool hart_csr_write(struct hart *hart, unsigned csr, uint64_t value, unsigned *effects);
 
-/* What csrrs and csrrc set and clear bits of, given what hart_csr_read() gave for rd. The same value but for mip,
- * whose wires are seen in rd and must not be written back: a wire that is high at that moment would stick in the
- * software bit beside it. */
+/* What csrrs and csrrc set and clear bits of, given what hart_csr_read() gave for rd. The same value but for mip
+ * and sip, whose wires are seen in rd and must not be written back: a wire that is high at that moment would stick in
+ * the software bit beside it. */
 uint64_t hart_csr_rmw_base(const struct hart *hart, unsigned csr, uint64_t read);
 
 /* Take an exception or an interrupt at hart->pc (already the pc that mepc/sepc gets): delegation, cause, tval,

@@ -206,7 +206,10 @@ int vcpu_start(struct vcpu *v, struct err *err)
     char name[16];
 
     snprintf(name, sizeof(name), "vcpu/%u", v->index);
-    return thread_start(&v->thread, name, run_thread, v, err);
+    int code = thread_start(&v->thread, name, run_thread, v, err);
+    if (code == 0)
+        vcpu_pause_wait(v); /* a resume before it has paused once would find a hart that nobody has read */
+    return code;
 }
 
 void vcpu_free(struct vcpu *v)

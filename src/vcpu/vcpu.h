@@ -11,16 +11,16 @@
 struct vcpu;
 
 struct vcpu_config {
-    unsigned             index;   /* 0 .. HART_MAX-1; also the hart id */
-    struct bus          *bus;     /* and through it the RAM */
-    struct guest_clock  *clock;
-    struct timers       *timers;  /* for stimecmp */
-    bool                 debug_threads; /* name the host thread "vcpu/N" (always done; kept for -name) */
+    unsigned index;  /* 0 .. HART_MAX-1; also the hart id */
+    struct bus *bus; /* and through it the RAM */
+    struct guest_clock *clock;
+    struct timers *timers; /* for stimecmp */
+    bool debug_threads;    /* name the host thread "vcpu/N" (always done; kept for -name) */
 };
 
 struct vcpu *vcpu_new(const struct vcpu_config *config, struct err *err); /* no thread yet; hart is all zero */
-int          vcpu_start(struct vcpu *vcpu, struct err *err);              /* creates the thread, paused */
-void         vcpu_free(struct vcpu *vcpu);                                /* ends the thread; NULL allowed */
+int vcpu_start(struct vcpu *vcpu, struct err *err);                       /* creates the thread, paused */
+void vcpu_free(struct vcpu *vcpu);                                        /* ends the thread; NULL allowed */
 
 /* Pausing. request() asks and returns; wait() returns when the thread sits at a safe point between two
  * instructions, out of any device. resume() lets it go on from hart.pc. Nested requests do not count: the machine
@@ -31,7 +31,7 @@ void vcpu_resume(struct vcpu *vcpu); /* also re-reads everything from the hart: 
 
 void vcpu_kick(struct vcpu *vcpu); /* leave at the next safe point and look around; any thread */
 
-struct hart *vcpu_hart(struct vcpu *vcpu);              /* only while paused */
+struct hart *vcpu_hart(struct vcpu *vcpu);                 /* only while paused */
 struct irq_line vcpu_irq(struct vcpu *vcpu, unsigned irq); /* wire to a pin: IRQ_M_SOFT, IRQ_S_EXT, ... */
 
 /* All harts of one machine see each other's fence.i only through IPIs, as the ISA says; nothing to do here. */
@@ -40,7 +40,7 @@ struct vcpu_stats {
     uint64_t instructions; /* retired */
     uint64_t sleeps_ns;    /* in wfi */
     uint64_t tlb_refills, slow_stores, kicks;
-    int64_t  cpu_ns;       /* host CPU time of the thread */
-    int      tid;          /* host thread id, for query-cpus-fast */
+    int64_t cpu_ns; /* host CPU time of the thread */
+    int tid;        /* host thread id, for query-cpus-fast */
 };
 void vcpu_stats(struct vcpu *vcpu, struct vcpu_stats *out); /* any thread; values may be a moment old */

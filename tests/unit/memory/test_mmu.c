@@ -124,6 +124,7 @@ static void bare_mode_and_machine_mode_are_the_identity(void **state)
     context.satp = 0;
     assert_int_equal(go(TARGET + 5, MMU_WRITE), MMU_OK);
     assert_true(map.gpa == TARGET + 5 && map.readable && map.writable && map.executable);
+    assert_true(map.leaf_va == TARGET && map.leaf_bytes == PAGE_BYTES);
     context.satp = UINT64_C(8) << 60 | ROOT >> 12; /* an empty table: nothing would translate */
     assert_int_equal(go(TARGET, MMU_READ), MMU_PAGE_FAULT);
     context.priv = MACHINE;
@@ -202,6 +203,9 @@ static void a_mapping_says_what_else_is_allowed(void **state)
     assert_true(map.readable && map.writable);
     assert_int_equal(go(0, MMU_READ), MMU_OK);
     assert_true(map.writable);
+    put(0, 0, pte_of(TARGET, V | R | A | D)); /* D alone gives no right */
+    assert_int_equal(go(0, MMU_READ), MMU_OK);
+    assert_true(!map.writable);
 }
 
 static void user_pages_are_for_u_and_with_sum_for_s_but_never_its_fetches(void **state)
@@ -224,6 +228,7 @@ static void mxr_makes_executable_pages_readable(void **state)
     (void)state;
     put(0, 0, pte_of(TARGET, V | X | A));
     assert_int_equal(works(0), 4);
+    assert_true(map.executable && !map.readable);
     context.mxr = true;
     assert_int_equal(works(0), 5);
     put(0, 0, pte_of(TARGET, V | X | U | A));
@@ -363,6 +368,16 @@ static void tables_outside_ram_are_access_faults(void **state)
     assert_int_equal(go(0, MMU_READ), MMU_ACCESS_FAULT);
 }
 
+static void a_table_may_end_where_ram_ends(void **state)
+{
+    (void)state;
+    uint64_t last = RAM_AT + 4 * MIB - PAGE_BYTES; /* an odd page number */
+    context.satp = UINT64_C(8) << 60 | last >> 12;
+    *pte_host(last + 511 * 8) = pte_of(0, V | R | A);
+    assert_int_equal(go(-4096, MMU_READ), MMU_OK);
+    assert_true(map.gpa == GIB - 4096);
+}
+
 static void tables_in_rom_can_be_read_but_not_updated(void **state)
 {
     (void)state;
@@ -419,8 +434,10 @@ static void the_three_kinds_of_ranges_end_where_they_should(void **state)
     memset(&pmp, 0, sizeof(pmp));
     set_pmp(0, 0x10 | 1, TARGET >> 2); /* four bytes */
     assert_true(allows(USER, TARGET, 4, MMU_READ));
+    assert_true(allows(USER, TARGET + 3, 1, MMU_READ));
     assert_false(allows(USER, TARGET + 4, 1, MMU_READ));
     assert_false(allows(USER, TARGET - 1, 1, MMU_READ));
+    assert_false(allows(USER, TARGET, 5, MMU_READ));
     set_pmp(0, 0x18 | 1, TARGET >> 2); /* naturally aligned, eight bytes */
     assert_true(allows(USER, TARGET, 8, MMU_READ));
     assert_false(allows(USER, TARGET + 8, 1, MMU_READ));
@@ -521,6 +538,7 @@ int main(void)
         T(without_adue_missing_a_and_d_are_page_faults),
         T(a_refused_access_leaves_a_and_d_alone),
         T(tables_outside_ram_are_access_faults),
+        T(a_table_may_end_where_ram_ends),
         T(tables_in_rom_can_be_read_but_not_updated),
         T(without_a_matching_entry_only_m_may),
         T(entries_bind_m_only_when_locked),

@@ -116,7 +116,7 @@ static void csrs_of_absent_extensions_are_illegal(void **state)
     static const uint16_t absent[] = {
         0x008, 0x015, 0x017, 0x10c, 0x120, 0x150, 0x200, 0x240, 0x280, 0x308, 0x30c, 0x310, 0x312,
         0x31a, 0x321, 0x34a, 0x34b, 0x350, 0x3a1, 0x3a3, 0x3a4, 0x3c0, 0x5a8, 0x600, 0x680, 0x721,
-        0x7a0, 0x7a1, 0x7a8, 0x7b0, 0xb01, 0xb80, 0xc20, 0xc80, 0xda0, 0xe12, 0xfb0,
+        0x7a0, 0x7a1, 0x7a8, 0x7b0, 0xb01, 0xb20, 0xb80, 0xc20, 0xc80, 0xda0, 0xe12, 0xfb0,
     };
     for (size_t i = 0; i < sizeof(absent) / sizeof(absent[0]); i++) {
         assert_false(readable(absent[i]));
@@ -236,7 +236,7 @@ static void mip_writes_reach_the_software_bits_of_s(void **state)
     assert_true(get(MIP) == 0x280); /* wires are not writable */
 }
 
-static void setting_a_bit_of_mip_does_not_latch_the_external_wire(void **state)
+static void setting_a_bit_of_mip_does_not_latch_a_wire(void **state)
 {
     (void)state;
     hart.pins = IRQ_BIT(IRQ_S_EXT);
@@ -245,6 +245,12 @@ static void setting_a_bit_of_mip_does_not_latch_the_external_wire(void **state)
     put(MIP, hart_csr_rmw_base(&hart, MIP, read) | IRQ_BIT(IRQ_S_SOFT));
     hart.pins = 0;
     assert_true(get(MIP) == IRQ_BIT(IRQ_S_SOFT));
+    put(MIDELEG, 0x222);
+    hart.mip_soft = 0;
+    hart.pins = IRQ_BIT(IRQ_S_SOFT);
+    put(SIP, hart_csr_rmw_base(&hart, SIP, get(SIP)) | IRQ_BIT(IRQ_S_TIMER));
+    hart.pins = 0;
+    assert_true(get(MIP) == 0);
     assert_int_equal(hart_csr_rmw_base(&hart, MIE, 0x20), 0x20); /* all others: what was read */
 }
 
@@ -263,6 +269,8 @@ static void stip_follows_stimecmp_when_stce_is_set(void **state)
     assert_true(get(MIP) == IRQ_BIT(IRQ_S_TIMER));
     put(STIMECMP, 101);
     assert_true(get(MIP) == 0);
+    put(MIP, ALL);
+    assert_true(get(MIP) == (IRQ_BIT(IRQ_S_SOFT) | IRQ_BIT(IRQ_S_EXT))); /* the others stay writable */
 }
 
 static void s_reaches_stimecmp_only_with_stce_and_tm(void **state)
@@ -271,7 +279,7 @@ static void s_reaches_stimecmp_only_with_stce_and_tm(void **state)
     for (unsigned i = 0; i < 4; i++) {
         hart.priv = PRIV_M;
         put(MENVCFG, i & 1 ? MENVCFG_STCE : 0);
-        put(MCOUNTEREN, i & 2 ? 2 : 0);
+        put(MCOUNTEREN, i & 2 ? 2 : ~UINT64_C(2));
         assert_true(readable(STIMECMP));
         hart.priv = PRIV_S;
         assert_int_equal(readable(STIMECMP), i == 3);
@@ -340,6 +348,9 @@ static void fcsr_is_frm_over_fflags(void **state)
     assert_int_equal(put(FRM, 2), EFFECT_FRM);
     assert_int_equal(put(FFLAGS, 0x21), EFFECT_NONE);
     assert_int_equal(get(FCSR), 0x41);
+    assert_int_equal(put(FRM, 4), EFFECT_FRM);
+    assert_int_equal(get(FFLAGS), 1);
+    put(FRM, 2);
     assert_int_equal(put(FRM, 2), EFFECT_NONE);
 }
 
@@ -410,6 +421,10 @@ static void pmp_registers_are_warl(void **state)
     assert_true(get(PMPADDR0 + 15) == (UINT64_C(1) << 54) - 1);
     put(PMPCFG0 + 2, UINT64_C(0x1f) << 56);
     assert_int_equal(hart.pmpcfg[15], 0x1f);
+    put(PMPCFG0 + 2, 0x1f); /* each register is eight entries and no more */
+    assert_true(get(PMPCFG0) == UINT64_C(0x1f181918));
+    put(PMPCFG0, 0);
+    assert_int_equal(hart.pmpcfg[8], 0x1f);
     assert_int_equal(get(MSECCFG), 0);
 }
 
@@ -427,6 +442,19 @@ static void a_locked_pmp_entry_stays_until_reset(void **state)
     assert_int_equal(put(PMPADDR0 + 2, 0), EFFECT_FLUSH);
     assert_int_equal(get(PMPADDR0), 0x100);
     assert_int_equal(get(PMPADDR0 + 1), 0x200);
+    put(PMPCFG0, UINT64_C(0x0f991f) | UINT64_C(0x9f) << 24);
+    put(PMPADDR0 + 4, 4);
+    assert_int_equal(get(PMPADDR0 + 4), 4); /* below nothing that is locked */
+    put(PMPADDR0 + 2, 2);
+    assert_int_equal(get(PMPADDR0 + 2), 2); /* below one that is locked, but no top of a range */
+    put(PMPCFG0, UINT64_C(0x0f) << 32);
+    put(PMPADDR0 + 3, 3);
+    assert_int_equal(get(PMPADDR0 + 3), 0); /* locked itself */
+    put(PMPCFG0 + 2, 0x0f00);
+    put(PMPADDR0 + 8, 8);
+    assert_int_equal(get(PMPADDR0 + 8), 8); /* below a top of a range that is not locked */
+    put(PMPADDR0 + 15, 15);
+    assert_int_equal(get(PMPADDR0 + 15), 15);
     hart_reset(&hart, 3, 0x1000);
     put(PMPADDR0 + 1, 0x400);
     assert_int_equal(get(PMPADDR0 + 1), 0x400);
@@ -466,7 +494,7 @@ int main(void)
         cmocka_unit_test_setup(sie_and_sip_show_only_delegated_interrupts, setup),
         cmocka_unit_test_setup(sip_lets_s_write_ssip_alone, setup),
         cmocka_unit_test_setup(mip_writes_reach_the_software_bits_of_s, setup),
-        cmocka_unit_test_setup(setting_a_bit_of_mip_does_not_latch_the_external_wire, setup),
+        cmocka_unit_test_setup(setting_a_bit_of_mip_does_not_latch_a_wire, setup),
         cmocka_unit_test_setup(stip_follows_stimecmp_when_stce_is_set, setup),
         cmocka_unit_test_setup(s_reaches_stimecmp_only_with_stce_and_tm, setup),
         cmocka_unit_test_setup(counters_are_gated_by_both_counteren_registers, setup),
