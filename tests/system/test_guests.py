@@ -1,5 +1,5 @@
 """Bare-metal guests that check themselves: each prints PASS and powers off."""
-import os, pathlib, subprocess, sys
+import os, pathlib, shutil, subprocess, sys
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent / 'lib'))
 import vm
@@ -91,6 +91,23 @@ def memcheck_sees_a_page_that_is_spoiled():
             process.kill()
             process.wait()
         assert word in text and process.returncode == code, f'exit code {process.returncode}: {text[-500:]}'
+
+
+@vm.test
+def random_instructions_leave_what_they_leave_on_the_reference_machine():
+    reference = shutil.which('qemu-system-riscv64')
+    guests = sorted(GUESTS.glob('rand_*.elf'))
+    if not reference or not guests:
+        raise vm.Skip('needs qemu-system-riscv64 and the rand guests')
+    for elf in guests:
+        tail = ['-M', 'virt', '-m', '128M', '-nographic', '-bios', 'none', '-kernel', str(elf)]
+        theirs, ours = (subprocess.run([machine] + tail, stdin=subprocess.DEVNULL, capture_output=True, text=True,
+                                       errors='replace', timeout=LIMIT_S).stdout.splitlines()
+                        for machine in (reference, GODWIT))
+        assert theirs and theirs[-1].startswith('END'), f'{elf.name}: the reference did not finish'
+        for number, (is_line, should) in enumerate(zip(ours, theirs)):
+            assert is_line == should, f'{elf.name} line {number + 1}: {is_line!r}, reference {should!r}'
+        assert len(ours) == len(theirs), f'{elf.name}: {len(ours)} lines, reference {len(theirs)}'
 
 
 if __name__ == '__main__':
