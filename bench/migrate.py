@@ -44,8 +44,8 @@ def one(run, memory, harts, limit_ms):
     own = info.get('__org.godwit_report', {})
     if any(errors for _, _, errors in before + during + after):
         raise lib.Failure('the guest found a wrong page')
-    return {'total_ms': info['total-time'], 'pause_ms': own.get('downtime', info['downtime']),
-            'predicted_ms': own.get('predicted-downtime', 0), 'rounds': info['ram']['dirty-sync-count'],
+    return {'total_ms': info['total-time'], 'pause_ms': own.get('downtime-ms', info['downtime']),
+            'predicted_ms': own.get('predicted-downtime-ms', 0), 'rounds': info['ram']['dirty-sync-count'],
             'wire_mib': info['ram']['transferred'] / 2**20,
             'gap_ms': max(gap for gap, _, _ in during + after[:1]),
             'control_ms': max(gap for gap, _, _ in before[2:])}

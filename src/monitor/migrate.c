@@ -224,7 +224,27 @@ static struct json_object *own_member(const struct migration_info *info)
     return own;
 }
 
-static struct json_object *describe(const struct migration_info *info)
+/* Where an incoming side listens, with the port that the system chose: a list of one, as QEMU has it. */
+static struct json_object *socket_address(const char *listening)
+{
+    struct json_object *list = json_object_new_array(), *address = json_object_new_object();
+    const char *port = strrchr(listening, ':');
+    char host[URI_MAX] = "";
+    if (!strncmp(listening, "tcp:", 4) && port > listening + 3) {
+        bool brackets = listening[4] == '[' && port[-1] == ']';
+        snprintf(host, sizeof host, "%.*s", (int)(port - listening - 4 - 2 * brackets), listening + 4 + brackets);
+        json_put_str(address, "type", "inet");
+        json_put_str(address, "host", host);
+        json_put_str(address, "port", port + 1);
+    } else {
+        json_put_str(address, "type", "unix");
+        json_put_str(address, "path", listening + strlen("unix:"));
+    }
+    json_object_array_add(list, address);
+    return list;
+}
+
+static struct json_object *describe(const struct migration_info *info, const char *listening)
 {
     struct json_object *result = json_object_new_object();
     if (info->state == MIGRATION_NONE)
@@ -243,6 +263,8 @@ static struct json_object *describe(const struct migration_info *info)
     }
     if (info->error.code && (info->state == MIGRATION_FAILED || info->state == MIGRATION_UNRESOLVED))
         json_put_str(result, "error-desc", info->error.text);
+    if (info->incoming && (!strncmp(listening, "tcp:", 4) || !strncmp(listening, "unix:", 5)))
+        json_put(result, "socket-address", socket_address(listening));
     json_put(result, "__org.godwit_report", own_member(info));
     return result;
 }
@@ -251,7 +273,7 @@ int cmd_query_migrate(struct call *call)
 {
     struct migration_info info;
     migration_query(migration_of(call), &info);
-    call->result = describe(&info);
+    call->result = describe(&info, migration_listening(migration_of(call)));
     return 0;
 }
 
@@ -289,6 +311,14 @@ void print_migrate(struct call *call)
     if (!status)
         return;
     fprintf(out, error ? "Migration status: %s (%s)\n" : "Migration status: %s\n", status, error);
+    struct json_object *address = json_object_array_get_idx(json_get(call->result, "socket-address"), 0);
+    if (address && json_get(address, "path"))
+        fprintf(out, "listening on: unix:%s\n", json_get_str(address, "path"));
+    else if (address)
+        fprintf(out,
+                strchr(json_get_str(address, "host"), ':') ? "listening on: tcp:[%s]:%s\n"
+                                                           : "listening on: tcp:%s:%s\n",
+                json_get_str(address, "host"), json_get_str(address, "port"));
     if (!ram) {
         fprintf(out, "the guest is: %s\n", json_get_str(own, "where"));
         return;

@@ -76,13 +76,56 @@ class Qmp:
         return self('human-monitor-command', command_line=line)
 
 
+class Line:
+    """The far end of a serial line: a socket that godwit connects to; what the guest says goes into a file."""
+
+    def __init__(self, path, record):
+        self.listener = socket.socket(socket.AF_UNIX)
+        self.listener.bind(str(path))
+        self.listener.listen(1)
+        self.peer, self.ready = None, threading.Event()
+        self.record = open(record, 'wb', buffering=0)
+        self.thread = threading.Thread(target=self._read, daemon=True)
+        self.thread.start()
+
+    def _read(self):
+        try:
+            self.peer, _ = self.listener.accept()
+            self.ready.set()
+            while data := self.peer.recv(65536):
+                self.record.write(data)
+        except OSError:
+            pass
+
+    def type(self, text):
+        if not self.ready.wait(PATIENCE_S):
+            raise Failure('nobody connected to the serial line')
+        self.peer.sendall(text.encode())
+
+    def close(self):
+        for end in (self.listener, self.peer):
+            if end:
+                try:
+                    end.shutdown(socket.SHUT_RDWR)
+                except OSError:
+                    pass
+                end.close()
+        self.thread.join(PATIENCE_S)
+        self.record.close()
+
+
 class Vm:
-    def __init__(self, args, binary=None, name='guest', qmp=True, serial=True, env=None, base=True):
+    def __init__(self, args, binary=None, name='guest', qmp=True, serial=True, env=None, base=True, typing=False,
+                 pass_fds=()):
+        """serial: True for a file, or the options to give; typing: the serial line is a socket that type() writes to."""
         self.name, self.folder = name, pathlib.Path(tempfile.mkdtemp(prefix='godwit-'))
         self.serial_path, self.qmp_path = self.folder / 'serial', self.folder / 'qmp'
         command = [binary or GODWIT]
         if base:
             command += ['-M', 'virt', '-display', 'none', '-monitor', 'none']
+        self.line = Line(self.folder / 'line', self.serial_path) if typing else None
+        if typing:
+            serial = ['-serial', f'unix:{self.folder / "line"}']
         command += ['-serial', f'file:{self.serial_path}'] if serial is True else serial or []
         command += ['-qmp', f'unix:{self.qmp_path},server=on,wait=off'] if qmp else []
         self.command = command + [str(a) for a in args]
@@ -90,7 +133,7 @@ class Vm:
         environment = dict(os.environ, XDG_STATE_HOME=str(self.folder / 'state'), **(env or {}))
         with open(self.errors_path, 'wb') as errors:
             self.process = subprocess.Popen(self.command, stdin=subprocess.DEVNULL, stdout=errors, stderr=errors,
-                                            env=environment)
+                                            env=environment, pass_fds=pass_fds)
         self._qmp, self.has_qmp = None, qmp
 
     def __enter__(self):
@@ -108,9 +151,15 @@ class Vm:
         if self.process.poll() is None:
             self.process.kill()
         self.process.wait()
+        if self.line:
+            self.line.close()
         if self._qmp:
             self._qmp.socket.close()
         shutil.rmtree(self.folder, ignore_errors=True)
+
+    def type(self, text):
+        """Keys for the guest's serial line (typing=True)."""
+        self.line.type(text)
 
     def alive(self):
         if self.process.poll() is not None:
@@ -185,7 +234,12 @@ class Vm:
 
 def listening(vm):
     """The URI that an incoming godwit really listens on (tcp port 0: the system chose)."""
-    return vm.qmp('query-migrate').get('socket-address') or vm.qmp.hmp('info migrate')
+    def look():
+        return vm.qmp('query-migrate').get('socket-address')
+    address = wait_for(f'{vm.name} to listen', look, alive=vm.alive)[0]
+    if address['type'] == 'unix':
+        return f'unix:{address["path"]}'
+    return f'tcp:[{address["host"]}]:{address["port"]}' if ':' in address['host'] else f'tcp:{address["host"]}:{address["port"]}'
 
 
 def free_port(family=socket.AF_INET):

@@ -1,0 +1,109 @@
+"""A line between two processes that can be slow, cut or lie."""
+import select, socket, threading, time
+
+
+class Proxy:
+    """Listens on a tcp port and passes everything on to `uri` (tcp:HOST:PORT), both ways.
+
+    forward(offset, data) sees what the source sends and returns what the destination shall get; None cuts the line.
+    back(offset, data) is the same for the other way. bytes_per_s paces the way there. accept=False: nobody answers.
+    """
+
+    def __init__(self, uri, forward=None, back=None, bytes_per_s=0):
+        host, port = uri[len('tcp:'):].rsplit(':', 1)
+        self.target, self.forward, self.back = (host.strip('[]'), int(port)), forward, back
+        self.bytes_per_s, self.sent, self.answered = bytes_per_s, 0, 0
+        self.cut, self.done = threading.Event(), threading.Event()
+        self.listener = socket.socket()
+        self.listener.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 65536)
+        self.listener.bind(('127.0.0.1', 0))
+        self.listener.listen(4)
+        self.uri = f'tcp:127.0.0.1:{self.listener.getsockname()[1]}'
+        self.ends = []
+
+    def __enter__(self):
+        self.thread = threading.Thread(target=self._run, daemon=True)
+        self.thread.start()
+        return self
+
+    def __exit__(self, *_):
+        self.cut.set()
+        for end in (self.listener, *self.ends):
+            try:
+                end.shutdown(socket.SHUT_RDWR)
+            except OSError:
+                pass
+        self.thread.join()
+        for end in (self.listener, *self.ends):
+            end.close()
+
+    def _run(self):
+        try:
+            here, _ = self.listener.accept()
+            self.ends.append(here)
+            there = socket.create_connection(self.target)
+            self.ends.append(there)
+            ways = [threading.Thread(target=self._pump, args=(here, there, True), daemon=True),
+                    threading.Thread(target=self._pump, args=(there, here, False), daemon=True)]
+            for way in ways:
+                way.start()
+            for way in ways:
+                way.join()
+        except OSError:
+            pass
+        self.done.set()
+
+    def _pump(self, source, sink, there):
+        hook, offset = self.forward if there else self.back, 0
+        try:
+            while not self.cut.is_set():
+                data = source.recv(16384)
+                if not data:
+                    sink.shutdown(socket.SHUT_WR)
+                    return
+                changed = hook(offset, data) if hook else data
+                offset += len(data)
+                if there:
+                    self.sent = offset
+                else:
+                    self.answered = offset
+                if changed:
+                    sink.sendall(changed)
+                if changed is None:
+                    self._hang_up()
+                    return
+                if there and self.bytes_per_s:
+                    self.cut.wait(len(data) / self.bytes_per_s)
+        except OSError:
+            self._hang_up()
+
+    def _hang_up(self):
+        self.cut.set()
+        for end in self.ends:
+            try:
+                end.shutdown(socket.SHUT_RDWR)
+            except OSError:
+                pass
+
+
+def cut_at(k):
+    """The line ends after k bytes: the k-th still arrives."""
+    passed = [False]
+    def hook(offset, data):
+        if offset + len(data) < k:
+            return data
+        if passed[0]:
+            return None
+        passed[0] = True
+        return data[:max(0, k - offset)] or None
+    return hook
+
+
+def flip(at, mask=0x10):
+    def hook(offset, data):
+        if not offset <= at < offset + len(data):
+            return data
+        data = bytearray(data)
+        data[at - offset] ^= mask
+        return bytes(data)
+    return hook
