@@ -3,7 +3,7 @@
 #pragma once
 #include <stdint.h>
 
-#if defined(__SANITIZE_THREAD__) || defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_UNDEFINED__)
+#if defined(__SANITIZE_THREAD__) || defined(__SANITIZE_ADDRESS__) || defined(GODWIT_NO_TAIL_CALLS)
 #define GUEST_ALIGNED(type, p) (((uintptr_t)(p) & (sizeof(type) - 1)) == 0)
 #else
 #define GUEST_ALIGNED(type, p) 1 /* the same host instruction either way */
