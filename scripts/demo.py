@@ -113,8 +113,8 @@ def main():
                     ('on the wire', f'{ram["transferred"] / 2**20:.1f} MiB'),
                     ('compression', f'{raw / max(1, ram["transferred"]):.2f} : 1 on {raw / 2**20:.1f} MiB of data pages'),
                     ('pause asked for', f'at most {args.downtime_limit} ms'),
-                    ('pause predicted', f'{detail.get("predicted-downtime", 0):.1f} ms' if detail else 'not told'),
-                    ('pause measured', f'{detail.get("downtime", info["downtime"]):.1f} ms'),
+                    ('pause predicted', f'{detail.get("predicted-downtime-ms", 0):.1f} ms' if detail else 'not told'),
+                    ('pause measured', f'{detail.get("downtime-ms", info["downtime"]):.1f} ms'),
                     ('longest gap the guest saw', f'{float(after[0][column]) * scale:.1f} ms in the second it moved'),
                     ('the same without moving', f'{max(float(g[column]) * scale for g in before[1:] or before):.1f} ms')]
             table(rows)

@@ -1,5 +1,46 @@
 #include "vcpu/fpu_core.h"
 
+#include <float.h>
+#include <math.h>
+#include <string.h>
+
+/* The short way through the host's FPU, which is in its default state on every thread of this program.
+ *
+ * When NX has already accrued, nobody can see whether this operation raises it. If then the result to nearest is a
+ * normal number above the smallest one, no other flag can have been raised: NaNs and infinities come out as such,
+ * and what underflows comes out at or below the smallest normal number. So one look at the result's exponent is
+ * enough, and operands need no look at all. */
+static inline bool host_may(unsigned rm, const unsigned *flags)
+{
+    return FLT_EVAL_METHOD == 0 && rm == FPU_RNE && (*flags & FPU_NX);
+}
+
+static inline bool host_did64(double result, uint64_t *bits)
+{
+    memcpy(bits, &result, sizeof(*bits));
+    return (*bits >> 52 & 0x7ff) - 2 < 0x7ff - 2;
+}
+
+static inline bool host_did32(float result, uint32_t *bits)
+{
+    memcpy(bits, &result, sizeof(*bits));
+    return (*bits >> 23 & 0xff) - 2 < 0xff - 2;
+}
+
+static inline double f64_of(uint64_t bits)
+{
+    double value;
+    memcpy(&value, &bits, sizeof(value));
+    return value;
+}
+
+static inline float f32_of(uint32_t bits)
+{
+    float value;
+    memcpy(&value, &bits, sizeof(value));
+    return value;
+}
+
 /* Every operation is written once, over a format the compiler knows at each of its two callers. */
 #define FOR_FORMAT static inline __attribute__((always_inline))
 
@@ -84,19 +125,18 @@ FOR_FORMAT uint64_t divide(const struct fpu_format *format, uint64_t bits_a, uin
     return fpu_zero(format, sign);
 }
 
-/* The integer square root of a number of 127 or 128 bits, its last bit jammed with the remainder. */
+/* The integer square root of a number of 127 or 128 bits, its last bit jammed with the remainder. The host's root is
+ * an estimate good to about 50 bits; one of Newton's steps makes it good to a unit and never too small (the mean of
+ * root and n / root is at least the true root), and the loop makes it exact. */
 static uint64_t sqrt_jam(fpu_u128 n)
 {
-    fpu_u128 root = 0, rest = n;
-    for (fpu_u128 bit = (fpu_u128)1 << 126; bit; bit >>= 2) {
-        fpu_u128 step = root + bit;
-        root >>= 1;
-        if (rest >= step) {
-            rest -= step;
-            root += bit;
-        }
-    }
-    return (uint64_t)root | (rest != 0);
+    double estimate = sqrt((double)(uint64_t)(n >> 64)) * 0x1p32;
+    uint64_t root = estimate >= 0x1p64 ? UINT64_MAX : (uint64_t)estimate;
+    fpu_u128 next = (root + n / root) >> 1;
+    root = next > UINT64_MAX ? UINT64_MAX : (uint64_t)next;
+    while ((fpu_u128)root * root > n)
+        root--;
+    return root | ((fpu_u128)root * root != n);
 }
 
 FOR_FORMAT uint64_t square_root(const struct fpu_format *format, uint64_t bits, unsigned rm, unsigned *flags)
@@ -175,11 +215,17 @@ FOR_FORMAT uint64_t fma_round_once(const struct fpu_format *format, uint64_t bit
 
 uint32_t fpu_add32(uint32_t a, uint32_t b, unsigned rm, unsigned *flags)
 {
+    uint32_t bits;
+    if (host_may(rm, flags) && host_did32(f32_of(a) + f32_of(b), &bits))
+        return bits;
     return (uint32_t)add(&fpu_single, a, b, rm, flags);
 }
 
 uint64_t fpu_add64(uint64_t a, uint64_t b, unsigned rm, unsigned *flags)
 {
+    uint64_t bits;
+    if (host_may(rm, flags) && host_did64(f64_of(a) + f64_of(b), &bits))
+        return bits;
     return add(&fpu_double, a, b, rm, flags);
 }
 
@@ -196,40 +242,64 @@ uint64_t fpu_sub64(uint64_t a, uint64_t b, unsigned rm, unsigned *flags)
 
 uint32_t fpu_mul32(uint32_t a, uint32_t b, unsigned rm, unsigned *flags)
 {
+    uint32_t bits;
+    if (host_may(rm, flags) && host_did32(f32_of(a) * f32_of(b), &bits))
+        return bits;
     return (uint32_t)mul(&fpu_single, a, b, rm, flags);
 }
 
 uint64_t fpu_mul64(uint64_t a, uint64_t b, unsigned rm, unsigned *flags)
 {
+    uint64_t bits;
+    if (host_may(rm, flags) && host_did64(f64_of(a) * f64_of(b), &bits))
+        return bits;
     return mul(&fpu_double, a, b, rm, flags);
 }
 
 uint32_t fpu_div32(uint32_t a, uint32_t b, unsigned rm, unsigned *flags)
 {
+    uint32_t bits;
+    if (host_may(rm, flags) && host_did32(f32_of(a) / f32_of(b), &bits))
+        return bits;
     return (uint32_t)divide(&fpu_single, a, b, rm, flags);
 }
 
 uint64_t fpu_div64(uint64_t a, uint64_t b, unsigned rm, unsigned *flags)
 {
+    uint64_t bits;
+    if (host_may(rm, flags) && host_did64(f64_of(a) / f64_of(b), &bits))
+        return bits;
     return divide(&fpu_double, a, b, rm, flags);
 }
 
 uint32_t fpu_sqrt32(uint32_t a, unsigned rm, unsigned *flags)
 {
+    uint32_t bits;
+    if (host_may(rm, flags) && host_did32(sqrtf(f32_of(a)), &bits))
+        return bits;
     return (uint32_t)square_root(&fpu_single, a, rm, flags);
 }
 
 uint64_t fpu_sqrt64(uint64_t a, unsigned rm, unsigned *flags)
 {
+    uint64_t bits;
+    if (host_may(rm, flags) && host_did64(sqrt(f64_of(a)), &bits))
+        return bits;
     return square_root(&fpu_double, a, rm, flags);
 }
 
 uint32_t fpu_fma32(uint32_t a, uint32_t b, uint32_t c, unsigned rm, unsigned *flags)
 {
+    uint32_t bits;
+    if (host_may(rm, flags) && host_did32(fmaf(f32_of(a), f32_of(b), f32_of(c)), &bits))
+        return bits;
     return (uint32_t)fma_round_once(&fpu_single, a, b, c, rm, flags);
 }
 
 uint64_t fpu_fma64(uint64_t a, uint64_t b, uint64_t c, unsigned rm, unsigned *flags)
 {
+    uint64_t bits;
+    if (host_may(rm, flags) && host_did64(fma(f64_of(a), f64_of(b), f64_of(c)), &bits))
+        return bits;
     return fma_round_once(&fpu_double, a, b, c, rm, flags);
 }

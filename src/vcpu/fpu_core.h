@@ -2,7 +2,7 @@
  *
  * A finite value is sig * 2^(exp - 63) with bit 63 of sig set. What an operation cannot keep is or-ed into bit 0
  * ("jammed"), far below the lowest bit that rounding looks at, so that one rounding at the end is exact. Integers
- * only: the same bits on every host, and no host rounding mode to manage. */
+ * only: the same bits on every host, and no host rounding mode to manage. fpu_arith.c has a short cut beside it. */
 #pragma once
 #include <assert.h>
 #include <stdbool.h>

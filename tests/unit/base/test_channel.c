@@ -2,12 +2,14 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <netinet/in.h>
 #include <pthread.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/eventfd.h>
+#include <sys/socket.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -196,6 +198,20 @@ static void abort_fd_ends_accept_and_connect(void **state)
 
     assert_int_equal(channel_listen("tcp:127.0.0.1:0", &listener, NULL), 0);
     assert_int_equal(channel_accept(listener, stop, &channel, NULL), -ECANCELED);
+
+    /* Nobody accepts and the backlog is full: the next handshake stays unanswered. */
+    struct sockaddr_in address = { .sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK) };
+    const char *bound = channel_listener_name(listener);
+    int queue[16];
+    address.sin_port = htons((uint16_t)atoi(strrchr(bound, ':') + 1));
+    for (unsigned i = 0; i < 16; i++) {
+        queue[i] = socket(AF_INET, SOCK_STREAM | SOCK_NONBLOCK, 0);
+        connect(queue[i], (struct sockaddr *)&address, sizeof(address));
+    }
+    assert_int_equal(channel_connect(bound, stop, &channel, NULL), -ECANCELED);
+    for (unsigned i = 0; i < 16; i++) {
+        close(queue[i]);
+    }
     channel_listener_close(listener);
     close(stop);
 }

@@ -208,6 +208,44 @@ static void a_parked_writer_counts_but_must_poll_when_it_returns(void **state)
     dirty_free(dirty);
 }
 
+/* A writer that looks around at the very moment it is kicked, and answers. */
+struct witness {
+    struct dirty_writer writer;
+    struct dirty *dirty;
+    unsigned kicks;
+    bool on_when_kicked;
+    uint64_t count_when_kicked;
+};
+
+static void witness_kick(void *opaque)
+{
+    struct witness *witness = opaque;
+
+    witness->kicks++;
+    witness->on_when_kicked = dirty_client_on(witness->dirty, DIRTY_MIGRATION);
+    witness->count_when_kicked = dirty_count(witness->dirty, DIRTY_MIGRATION);
+    dirty_writer_ack(witness->dirty, &witness->writer, dirty_writer_poll(witness->dirty, &witness->writer));
+}
+
+static void tracking_begins_with_flag_then_revoke_then_marks(void **state)
+{
+    (void)state;
+    struct dirty *dirty = fresh();
+    struct witness witness = { .dirty = dirty, .writer = { .kick = witness_kick, .opaque = &witness } };
+
+    dirty_writer_register(dirty, &witness.writer);
+    dirty_start(dirty, DIRTY_MIGRATION, true);
+    assert_int_equal(witness.kicks, 1);
+    assert_true(witness.on_when_kicked);
+    assert_int_equal(witness.count_when_kicked, 0);
+    assert_int_equal(dirty_count(dirty, DIRTY_MIGRATION), PAGES);
+    dirty_stop(dirty, DIRTY_MIGRATION);
+    assert_int_equal(witness.kicks, 2);
+    assert_false(witness.on_when_kicked);
+    dirty_writer_unregister(dirty, &witness.writer);
+    dirty_free(dirty);
+}
+
 struct waiting {
     struct dirty *dirty;
     uint64_t token;
@@ -315,6 +353,7 @@ int main(void)
         cmocka_unit_test(a_revoke_is_done_when_every_writer_acknowledged),
         cmocka_unit_test(an_older_acknowledgement_does_not_end_a_newer_revoke),
         cmocka_unit_test(a_parked_writer_counts_but_must_poll_when_it_returns),
+        cmocka_unit_test(tracking_begins_with_flag_then_revoke_then_marks),
         cmocka_unit_test(a_blocked_revoker_is_woken_by_ack_park_and_unregister),
         cmocka_unit_test(a_mark_in_sealed_ram_is_a_bug),
     };

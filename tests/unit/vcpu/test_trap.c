@@ -38,6 +38,9 @@ static void an_exception_goes_to_m_and_stacks_the_status(void **state)
     assert_false(hart.mstatus & MSTATUS_MIE);
     assert_true(effects & EFFECT_MODE);
     assert_int_equal(hart.sepc, 0);
+    hart_trap(&hart, CAUSE_ILLEGAL, 0, &effects); /* and again, from M */
+    assert_int_equal(mpp(), PRIV_M);
+    assert_false(hart.mstatus & (MSTATUS_MPIE | MSTATUS_MIE));
 }
 
 static void a_delegated_exception_goes_to_s(void **state)

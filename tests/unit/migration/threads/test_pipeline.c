@@ -196,6 +196,7 @@ static void cancel_while_stuck(uint64_t cap, bool destination)
     assert_int_equal(pipeline_round(road.pipeline, false, NULL, NULL), -ECANCELED);
     assert_int_equal(pipeline_send(road.pipeline, "x", 1, NULL), -ECANCELED);
     assert_int_equal(pipeline_flush(road.pipeline, NULL), -ECANCELED);
+    assert_int_equal(channel_wait(road.out, POLLOUT, 0), -ECANCELED); /* whoever else waits for the channel is woken */
 
     /* Nothing that was taken is lost. */
     uint64_t all = road.here[0]->source.units + road.here[1]->source.units;
