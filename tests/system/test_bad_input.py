@@ -316,7 +316,7 @@ def a_place_that_cannot_be_reached_fails_with_its_name():
                                 (f'file:{folder}', 'directory'),
                                 ('file:/dev/full', 'no space'),
                                 ('exec:exit 3', 'status 3'),
-                                ('exec:head -c 9000 > /dev/null', 'command'),
+                                ('exec:head -c 9000 > /dev/null', 'command', 'status 0'),
                                 ('exec:kill -9 $$', 'signal 9'),
                                 ('fd:999', '999'),
                                 ('tcp:no.such.host.invalid:1', 'no.such.host.invalid')]:
@@ -437,7 +437,7 @@ def a_waiting_process_that_cannot_listen_says_why():
         port = taken.getsockname()[1]
         for uri, *words in [(f'tcp:127.0.0.1:{port}', 'in use'), ('unix:/nonexistent/x', '/nonexistent'),
                             ('file:/nonexistent/x', '/nonexistent/x'), ('fd:999', '999'), ('pigeon:x', 'pigeon'),
-                            ('exec:exit 7', 'not loaded')]:
+                            ('exec:exit 7', 'not loaded', 'status 7')]:
             with destination_vm(uri, qmp=False) as there:
                 gave_up(there, *words)
 
