@@ -308,7 +308,7 @@ static int complete(struct incoming *i)
 static int load(struct incoming *i)
 {
     for (;;) {
-        uint8_t type;
+        uint8_t type = ELEMENT_EOF;
         int rc = wait_element(i, &type);
         if (rc == 0 && type == ELEMENT_EOF)
             return complete(i);
