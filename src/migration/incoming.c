@@ -308,7 +308,7 @@ static int complete(struct incoming *i)
 static int load(struct incoming *i)
 {
     for (;;) {
-        uint8_t type;
+        uint8_t type = ELEMENT_EOF;
         int rc = wait_element(i, &type);
         if (rc == 0 && type == ELEMENT_EOF)
             return complete(i);
@@ -550,6 +550,8 @@ void incoming_run(struct migration *m)
         i->at = TARGET_EMPTY;
         say_sentence(i, MESSAGE_REFUSAL, i->err.text);
     }
+    if (i->at != TARGET_RUNS && i->err.code != -ECANCELED)
+        channel_explain(i->channel, &i->err);
     report_end(i);
 
     if (i->channel && i->err.code != -ECANCELED)

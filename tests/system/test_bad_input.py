@@ -12,7 +12,7 @@ CUTS, FLIPS, FILE_FLIPS, FILE_CUTS = (400, 200, 4000, 1000) if LONG else (24, 12
 
 
 def source_vm(more='', options=(), **how):
-    return Vm(machine(harts=2, more=options) + memcheck('2M', 2, f'rate=200 {more}'), typing=True, name='source', **how)
+    return Vm(machine(harts=2, more=options) + memcheck('2M', 2, f'rate=1 {more}'), typing=True, name='source', **how)
 
 
 def destination_vm(incoming='tcp:127.0.0.1:0', options=(), **how):
@@ -149,10 +149,11 @@ def a_way_back_cut_after_any_byte_leaves_the_guest_with_one_side():
 @test
 def a_bit_that_flips_on_the_line_is_noticed():
     total, answered = stream_bytes()
-    dice = random.Random(SEED)
-    counts = sweep((k, {'forward': flip(k, 1 << dice.randrange(8))}) for k in spread(total - 300, FLIPS))
-    if counts.get(False):
-        raise Failure(f'{counts[False]} of {FLIPS} guests moved through a line that lied')
+    dice, done = random.Random(SEED), []
+    counts = sweep((k, {'forward': flip(k, 1 << dice.randrange(8), done)}) for k in spread(total - 400, FLIPS))
+    print(f'# {len(done)} bits were flipped')
+    if counts.get(True, 0) < len(done) or len(done) < FLIPS // 2:
+        raise Failure(f'{len(done)} bits were flipped, {counts.get(True, 0)} migrations failed')
 
 
 # --- a file that is not what it should be -----------------------------------------------------------------------
@@ -315,7 +316,7 @@ def a_place_that_cannot_be_reached_fails_with_its_name():
                                 (f'file:{folder}', 'directory'),
                                 ('file:/dev/full', 'no space'),
                                 ('exec:exit 3', 'status 3'),
-                                ('exec:head -c 9000 > /dev/null', 'command'),
+                                ('exec:head -c 9000 > /dev/null', 'command', 'status 0'),
                                 ('exec:kill -9 $$', 'signal 9'),
                                 ('fd:999', '999'),
                                 ('tcp:no.such.host.invalid:1', 'no.such.host.invalid')]:
@@ -436,7 +437,7 @@ def a_waiting_process_that_cannot_listen_says_why():
         port = taken.getsockname()[1]
         for uri, *words in [(f'tcp:127.0.0.1:{port}', 'in use'), ('unix:/nonexistent/x', '/nonexistent'),
                             ('file:/nonexistent/x', '/nonexistent/x'), ('fd:999', '999'), ('pigeon:x', 'pigeon'),
-                            ('exec:exit 7', 'not loaded')]:
+                            ('exec:exit 7', 'not loaded', 'status 7')]:
             with destination_vm(uri, qmp=False) as there:
                 gave_up(there, *words)
 
