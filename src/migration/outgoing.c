@@ -249,11 +249,10 @@ static int move(struct outgoing *o)
 static int pause_guest(struct outgoing *o)
 {
     o->time_ns.requested = clock_now_ns();
-    o->state_before = machine_state(o->machine);
-    if (o->state_before != RUN_RUNNING && o->state_before != RUN_PAUSED && o->state_before != RUN_PRELAUNCH)
-        return err_set(&o->err, -EINVAL, "the guest went to state %s meanwhile", run_state_name(o->state_before));
-    o->ran = o->state_before == RUN_RUNNING;
-    machine_pause(o->machine, RUN_FINISH_MIGRATE);
+    enum run_state found = machine_hand_over(o->machine);
+    if (found != RUN_RUNNING && found != RUN_PAUSED && found != RUN_PRELAUNCH)
+        return err_set(&o->err, -EINVAL, "the guest went to state %s meanwhile", run_state_name(found));
+    o->ran = found == RUN_RUNNING;
     o->paused = true;
     outgoing_feed(o, HANDOVER_STOPPED);
     o->time_ns.paused = clock_now_ns();

@@ -19,7 +19,6 @@ struct outgoing {
     bool one_way, to_file;
 
     enum handover_state at;
-    enum run_state state_before;
     bool ran; /* when it was paused for this */
     bool paused, tracking, sealed, retract_sent;
     char released_path[RELEASED_PATH_MAX];

@@ -14,11 +14,7 @@ static void resume_guest(struct outgoing *o)
     if (!o->paused)
         return;
     o->paused = false;
-    struct err why = { 0 };
-    if (!o->ran)
-        machine_pause(o->machine, o->state_before);
-    else if (machine_resume(o->machine, true, &why) < 0)
-        err_set(&o->err, why.code, "the guest is here but cannot go on: %s", why.text);
+    machine_hand_back(o->machine);
 }
 
 static int send_word(struct outgoing *o, enum message_type type)
