@@ -35,6 +35,9 @@ $(BUILD)/obj/%.o: %.c $(BUILD)/config.mk
 	@mkdir -p $(@D)
 	$(CC) $(CFLAGS_ALL) -MMD -MP -c -o $@ $<
 
+# The handlers of the execution engine are chained by tail calls (engine.h), at -O1 and -Og too.
+$(BUILD)/obj/src/vcpu/%.o: CFLAGS_ALL += -foptimize-sibling-calls
+
 # --- tests: one small program per file, run by tests/run ------------------------------------------------
 
 UNIT     := $(patsubst %.c,$(BUILD)/%,$(sort $(shell find tests/unit -name 'test_*.c' 2>/dev/null)))

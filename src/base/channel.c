@@ -2,6 +2,7 @@
 
 #include <errno.h>
 #include <stdlib.h>
+#include <stdio.h>
 #include <string.h>
 #include <sys/stat.h>
 #include <unistd.h>
@@ -110,6 +111,18 @@ void channel_listener_close(struct channel_listener *listener)
 }
 
 /* --- over ops ------------------------------------------------------------------------------------------ */
+
+int channel_explain(struct channel *channel, struct err *err)
+{
+    char fate[128], text[ERR_TEXT_MAX];
+    if (!channel || !channel->ops->fate || !err->code || !channel->ops->fate(channel, fate, sizeof(fate))) {
+        return err->code;
+    }
+    int code = err->code;
+    snprintf(text, sizeof(text), "%s", err->text);
+    err_clear(err);
+    return err_set(err, code, "%s (%s)", text, fate);
+}
 
 ssize_t channel_writev(struct channel *channel, const struct iovec *iov, int count)
 {

@@ -11,6 +11,8 @@
 
 #include "base/channel_private.h"
 
+enum { FATE_WAIT_MS = 200 };
+
 static struct channel_fd *fd_of(struct channel *channel)
 {
     return (struct channel_fd *)channel;
@@ -78,6 +80,23 @@ static void fd_shutdown(struct channel *channel)
     (void)ignored;
 }
 
+/* A command that closed its end is about to end: give it a moment. close() reaps it. */
+static bool fd_fate(struct channel *channel, char *out, size_t size)
+{
+    struct channel_fd *c = fd_of(channel);
+    struct pollfd ended = { .fd = c->pidfd, .events = POLLIN };
+    siginfo_t info = { 0 };
+
+    if (c->pid <= 0 || c->reaped || poll(&ended, 1, FATE_WAIT_MS) <= 0 ||
+        waitid(P_PID, (id_t)c->pid, &info, WEXITED | WNOHANG | WNOWAIT) != 0 || info.si_pid == 0) {
+        return false;
+    }
+    snprintf(out, size,
+             info.si_code == CLD_EXITED ? "the command ended with status %d" : "the command was killed by signal %d",
+             info.si_status);
+    return true;
+}
+
 static int finish_command(struct channel_fd *c, struct err *err)
 {
     int ret = channel_wait_fd(c->pidfd, POLLIN, c->wake_fd);
@@ -143,6 +162,7 @@ static const struct channel_ops fd_ops = {
     .shutdown = fd_shutdown,
     .finish = fd_finish,
     .close = fd_close,
+    .fate = fd_fate,
 };
 
 static int set_flags(int fd)

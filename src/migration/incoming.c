@@ -315,7 +315,7 @@ static int complete(struct incoming *i)
 static int load(struct incoming *i)
 {
     for (;;) {
-        uint8_t type;
+        uint8_t type = ELEMENT_EOF;
         int rc = wait_element(i, &type);
         if (rc == 0 && type == ELEMENT_EOF)
             return complete(i);
@@ -596,6 +596,8 @@ void incoming_run(struct migration *m)
     bool runs = i->at == TARGET_RUNS;
     if (runs)
         report_end(i);
+    else if (i->err.code != -ECANCELED)
+        channel_explain(i->channel, &i->err);
     if (i->channel && i->err.code != -ECANCELED && handover_ended(i->at))
         drain_line(i);
     if (!runs)

@@ -452,6 +452,8 @@ static void tear_down(struct outgoing *o)
         m->ear = NULL;
     }
     unlock(&m->lock);
+    if (o->at != SOURCE_AWAY && o->err.code != -ECANCELED)
+        channel_explain(o->channel, &o->err);
     if (o->channel)
         channel_shutdown(o->channel);
     return_path_stop(&o->ear);

@@ -23,17 +23,6 @@ static bool counts_instructions(unsigned csr)
     return csr == CSR_MCYCLE || csr == CSR_MINSTRET || csr == CSR_MCOUNTINHIBIT;
 }
 
-/* What set and clear start from. Bits of mip that a wire drives read as its level, but only the latch is modified: the
- * level must not stick. */
-static uint64_t modify_base(const struct vcpu *v, unsigned csr, uint64_t value)
-{
-    const uint64_t wired = IRQ_BIT(IRQ_S_EXT) | IRQ_BIT(IRQ_S_SOFT);
-
-    if (csr != CSR_MIP && csr != CSR_SIP)
-        return value;
-    return (value & ~wired) | (v->hart.mip_soft & wired);
-}
-
 /* false: trapped. *leave: what follows may mean something else. */
 static bool csr_access(struct vcpu *v, struct uop *u, enum csr_how how, uint64_t operand, bool writes, bool *leave)
 {
@@ -46,7 +35,7 @@ static bool csr_access(struct vcpu *v, struct uop *u, enum csr_how how, uint64_t
         return false;
     }
     if (writes) {
-        uint64_t base = modify_base(v, csr, old);
+        uint64_t base = hart_csr_rmw_base(&v->hart, csr, old);
         uint64_t value = how == CSR_WRITE ? operand : how == CSR_SET ? base | operand : base & ~operand;
 
         if (!hart_csr_write(&v->hart, csr, value, &effects)) {

@@ -97,14 +97,15 @@ static void reservation(void)
     CHECK_EQ(cell[1], 1);
 }
 
-static void misaligned_traps(void)
+/* strict: the specification says store; some machines with one hart do a load first. */
+static void misaligned_traps(bool strict)
 {
     uint64_t cell[2] = { 0 };
 
     expect_traps(true);
     AMO("amoadd.w", (char *)cell + 2, 1);
     CHECK_EQ(trap_record[0].count, 1);
-    CHECK(trap_record[0].cause == 6 || trap_record[0].cause == 7);
+    CHECK(trap_record[0].cause == 6 || trap_record[0].cause == 7 || (trap_record[0].cause == 4 && !strict));
     CHECK_EQ(trap_record[0].value, (uint64_t)cell + 2);
     uint64_t value;
     __asm__ volatile("lr.d %0, (%1)" : "=r"(value) : "r"((char *)cell + 4) : "memory");
@@ -148,10 +149,12 @@ static void contend(unsigned hart)
 
 int main(unsigned hart, const void *dtb)
 {
-    harts = boot_scan(dtb).harts;
+    struct boot boot = boot_scan(dtb);
+
+    harts = boot.harts;
     each();
     reservation();
-    misaligned_traps();
+    misaligned_traps(arg_number(boot.args, "strict", 0));
     harts_start(harts, contend);
     contend(hart);
     CHECK_EQ(by_lock, (uint64_t)ROUNDS * harts);

@@ -25,14 +25,14 @@ static uint64_t flags;
         flags = fp_flags;                                                                                              \
         fp_result;                                                                                                     \
     })
-#define R(x) "r"((uint64_t)(x))
+#define R(x)              "r"((uint64_t)(x))
 #define F3(name, a, b, c) FP_RUN(name " ft3, ft0, ft1, ft2\n fmv.x.d %0, ft3", R(a), R(b), R(c))
-#define F2(name, a, b) FP_RUN(name " ft3, ft0, ft1\n fmv.x.d %0, ft3", R(a), R(b), R(0))
-#define F1(name, a) FP_RUN(name " ft3, ft0\n fmv.x.d %0, ft3", R(a), R(0), R(0))
-#define F2X(name, a, b) FP_RUN(name " %0, ft0, ft1", R(a), R(b), R(0))
-#define F1X(name, a) FP_RUN(name " %0, ft0", R(a), R(0), R(0))
+#define F2(name, a, b)    FP_RUN(name " ft3, ft0, ft1\n fmv.x.d %0, ft3", R(a), R(b), R(0))
+#define F1(name, a)       FP_RUN(name " ft3, ft0\n fmv.x.d %0, ft3", R(a), R(0), R(0))
+#define F2X(name, a, b)   FP_RUN(name " %0, ft0, ft1", R(a), R(b), R(0))
+#define F1X(name, a)      FP_RUN(name " %0, ft0", R(a), R(0), R(0))
 #define F1XR(name, a, rm) FP_RUN(name " %0, ft0, " rm, R(a), R(0), R(0))
-#define FX(name, a) FP_RUN(name " ft3, %2\n fmv.x.d %0, ft3", R(a), R(0), R(0))
+#define FX(name, a)       FP_RUN(name " ft3, %2\n fmv.x.d %0, ft3", R(a), R(0), R(0))
 
 #define IS(expression, value, raised)                                                                                  \
     do {                                                                                                               \
@@ -143,8 +143,16 @@ static void selecting(void)
     IS(F2X("flt.d", D_INF | D_MINUS, D_INF), 1, 0);
     static const struct {
         uint64_t value, class;
-    } row[] = { { D_INF | D_MINUS, 0 }, { D_ONE | D_MINUS, 1 }, { D_MIN_SUB | D_MINUS, 2 }, { D_MINUS, 3 }, { 0, 4 },
-                { D_MIN_SUB, 5 },       { D_ONE, 6 },           { D_INF, 7 },               { D_SNAN, 8 },  { D_NAN, 9 } };
+    } row[] = { { D_INF | D_MINUS, 0 },
+                { D_ONE | D_MINUS, 1 },
+                { D_MIN_SUB | D_MINUS, 2 },
+                { D_MINUS, 3 },
+                { 0, 4 },
+                { D_MIN_SUB, 5 },
+                { D_ONE, 6 },
+                { D_INF, 7 },
+                { D_SNAN, 8 },
+                { D_NAN, 9 } };
     for (unsigned i = 0; i < sizeof(row) / sizeof(row[0]); i++)
         IS(F1X("fclass.d", row[i].value), UINT64_C(1) << row[i].class, 0);
     IS(F1X("fclass.s", D_ONE), 1 << 9, 0); /* not boxed: a quiet NaN */
@@ -186,7 +194,10 @@ static void single(void)
     static uint64_t cell;
     uint64_t loaded;
     cell = 0x3f8000003fc00000;
-    __asm__ volatile("flw ft0, 4(%1)\n fmv.x.d %0, ft0\n fsw ft0, 0(%1)" : "=&r"(loaded) : "r"(&cell) : "ft0", "memory");
+    __asm__ volatile("flw ft0, 4(%1)\n fmv.x.d %0, ft0\n fsw ft0, 0(%1)"
+                     : "=&r"(loaded)
+                     : "r"(&cell)
+                     : "ft0", "memory");
     CHECK_EQ(loaded, S_ONE);
     CHECK_EQ(cell, 0x3f8000003f800000);
 }

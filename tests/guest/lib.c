@@ -283,7 +283,8 @@ uint64_t arg_number(const char *args, const char *name, uint64_t missing)
     for (; *at >= '0' && *at <= '9'; at++)
         value = value * 10 + (uint64_t)(*at - '0');
     switch (*at) {
-    case 'k': case 'K': return value << 10;
+    case 'k':
+    case 'K': return value << 10;
     case 'M': return value << 20;
     case 'G': return value << 30;
     default: return value;

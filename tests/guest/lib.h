@@ -16,17 +16,23 @@ enum { HARTS_MAX = 64, TICKS_PER_S = 10000000 };
         csr_value;                                                                                                     \
     })
 #define csr_write(name, value) __asm__ volatile("csrw " #name ", %0" : : "r"((uint64_t)(value)) : "memory")
-#define csr_set(name, value) __asm__ volatile("csrs " #name ", %0" : : "r"((uint64_t)(value)) : "memory")
+#define csr_set(name, value)   __asm__ volatile("csrs " #name ", %0" : : "r"((uint64_t)(value)) : "memory")
 #define csr_clear(name, value) __asm__ volatile("csrc " #name ", %0" : : "r"((uint64_t)(value)) : "memory")
 
 enum { MODE_U = 0, MODE_S = 1, MODE_M = 3 };
-enum { MSTATUS_MIE = 1 << 3, MSTATUS_MPP = 3 << 11, MSTATUS_MPRV = 1 << 17, MSTATUS_SUM = 1 << 18, MSTATUS_MXR = 1 << 19 };
+enum {
+    MSTATUS_MIE = 1 << 3,
+    MSTATUS_MPP = 3 << 11,
+    MSTATUS_MPRV = 1 << 17,
+    MSTATUS_SUM = 1 << 18,
+    MSTATUS_MXR = 1 << 19
+};
 enum { MIP_MSIP = 1 << 3, MIP_STIP = 1 << 5, MIP_MTIP = 1 << 7 };
 
 /* --- console ------------------------------------------------------------------------------------------- */
 
 void put_char(char c);
-int  get_char(void); /* -1: nothing there */
+int get_char(void); /* -1: nothing there */
 /* %s %c %d %u %x with l for 64 bits, widths with 0 for %x. One call is one piece: harts do not mix. */
 void print(const char *format, ...) __attribute__((format(printf, 1, 2)));
 
@@ -34,8 +40,8 @@ void print(const char *format, ...) __attribute__((format(printf, 1, 2)));
 
 uint64_t rtc_ns(void); /* wall clock of the host */
 uint64_t mtime(void);  /* guest time: TICKS_PER_S */
-void     mtimecmp_set(unsigned hart, uint64_t ticks);
-void     sleep_until(unsigned hart, uint64_t ticks); /* wfi on mtimecmp, M mode, interrupts off */
+void mtimecmp_set(unsigned hart, uint64_t ticks);
+void sleep_until(unsigned hart, uint64_t ticks); /* wfi on mtimecmp, M mode, interrupts off */
 
 _Noreturn void power_off(void);
 _Noreturn void power_off_failed(void);
@@ -61,9 +67,9 @@ void barrier_wait(struct barrier *barrier, unsigned harts);
 /* --- device tree --------------------------------------------------------------------------------------- */
 
 struct boot {
-    unsigned    harts;     /* cpu nodes */
-    uint64_t    ram_bytes; /* of /memory */
-    const char *args;      /* /chosen/bootargs, "" when there is none */
+    unsigned harts;     /* cpu nodes */
+    uint64_t ram_bytes; /* of /memory */
+    const char *args;   /* /chosen/bootargs, "" when there is none */
 };
 struct boot boot_scan(const void *dtb);
 /* "name=64M" -> 64 << 20 in `args`, else `missing`. Suffixes k M G. */
@@ -83,7 +89,7 @@ struct trap_words {
  * skipped (or, for fetch faults, the function of call_in_mode left); else it is reported and ends the guest. */
 struct trap_record {
     uint64_t count, cause, pc, value, status;
-    bool     expected;
+    bool expected;
 };
 extern struct trap_record trap_record[HARTS_MAX];
 static inline unsigned hart_self(void)
@@ -97,7 +103,7 @@ void expect_traps(bool expected);
 extern bool (*trap_hook)(struct trap_words *words);
 
 uint64_t call_in_mode(unsigned mode, uint64_t (*function)(uint64_t), uint64_t arg);
-void     pmp_open(void); /* S and U may touch everything */
+void pmp_open(void); /* S and U may touch everything */
 
 /* --- self-checking tests ------------------------------------------------------------------------------- */
 

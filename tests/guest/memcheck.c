@@ -21,25 +21,25 @@ enum kind { KIND_RANDOM, KIND_TEXT, KIND_SPARSE, KIND_ZERO };
 
 struct area {
     uint64_t *base;
-    uint64_t  pages;
-    uint64_t  first_page; /* its number in the whole region */
-    uint64_t  pass;       /* every page was last written in this one; 0: never, all are zero */
+    uint64_t pages;
+    uint64_t first_page; /* its number in the whole region */
+    uint64_t pass;       /* every page was last written in this one; 0: never, all are zero */
 };
 
 struct share {
-    unsigned    hart;
+    unsigned hart;
     struct area hot, cold;
-    uint64_t    budget_start, budget_used; /* rate limit: ticks, pages */
-    uint64_t    last_mtime;
+    uint64_t budget_start, budget_used; /* rate limit: ticks, pages */
+    uint64_t last_mtime;
 };
 
 static struct {
-    unsigned       harts;
-    uint64_t       bytes, hot_bytes, rate;
-    bool           jump, head_only;
-    uint64_t       base;
+    unsigned harts;
+    uint64_t bytes, hot_bytes, rate;
+    bool jump, head_only;
+    uint64_t base;
     struct barrier leaving;
-    _Bool          stop;
+    _Bool stop;
 } config;
 
 static struct { /* owner: hart 0 */
@@ -305,7 +305,8 @@ int main(unsigned hart, const void *dtb)
         power_off_failed();
     }
     print("memcheck: %u harts, %lu MiB at 0x%lx, %lu hot, rate %lu%s%s\n", config.harts, config.bytes >> 20,
-          config.base, config.hot_bytes, config.rate, config.jump ? ", jumping" : "", config.head_only ? ", heads" : "");
+          config.base, config.hot_bytes, config.rate, config.jump ? ", jumping" : "",
+          config.head_only ? ", heads" : "");
     harts_start(config.harts, storm);
     storm(hart);
     state_line();

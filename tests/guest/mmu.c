@@ -63,7 +63,8 @@ static uint64_t in_mode(unsigned mode, uint64_t (*function)(uint64_t), uint64_t 
     expect_traps(true);
     uint64_t result = call_in_mode(mode, function, va);
     if (record->count != (cause != NONE) || (cause && (record->cause != cause || record->value != va))) {
-        print("%lu traps, cause %lu (%lu) value 0x%lx (0x%lx)\n", record->count, record->cause, cause, record->value, va);
+        print("%lu traps, cause %lu (%lu) value 0x%lx (0x%lx)\n", record->count, record->cause, cause, record->value,
+              va);
         test_failed(TEST_NAME, line);
     }
     expect_traps(false);
@@ -93,7 +94,8 @@ static uint64_t as_mode(unsigned mode, uint64_t (*function)(uint64_t), uint64_t 
                          : "r"(va), "r"((uint64_t)MSTATUS_MPRV)
                          : "memory");
     if (record->count != (cause != NONE) || (cause && (record->cause != cause || record->value != va))) {
-        print("%lu traps, cause %lu (%lu) value 0x%lx (0x%lx)\n", record->count, record->cause, cause, record->value, va);
+        print("%lu traps, cause %lu (%lu) value 0x%lx (0x%lx)\n", record->count, record->cause, cause, record->value,
+              va);
         test_failed(TEST_NAME, line);
     }
     expect_traps(false);
@@ -104,7 +106,7 @@ static void permissions(void)
 {
     static const struct {
         unsigned bits;
-        bool     r, w, x;
+        bool r, w, x;
     } row[] = {
         { 0, 0, 0, 0 },
         { PTE_V | PTE_R, 1, 0, 0 },
@@ -228,7 +230,7 @@ static void superpages(void)
 
 static void addresses(void)
 {
-    IN_S(do_load, UINT64_C(1) << 38, LOAD_PAGE);               /* bits 63..39 must equal bit 38 */
+    IN_S(do_load, UINT64_C(1) << 38, LOAD_PAGE); /* bits 63..39 must equal bit 38 */
     IN_S(do_load, WINDOW | UINT64_C(1) << 63, LOAD_PAGE);
     IN_S(do_store, WINDOW | UINT64_C(1) << 39, STORE_PAGE);
     IN_S(jump, WINDOW | UINT64_C(1) << 40, FETCH_PAGE);

@@ -11,17 +11,17 @@ struct state {
 };
 
 struct block {
-    void           (*code)(void);
-    const uint64_t  *initial; /* x1..x31, f0..f31, fcsr */
+    void (*code)(void);
+    const uint64_t *initial; /* x1..x31, f0..f31, fcsr */
 };
 
 extern const struct block rand_block[];
-extern const uint64_t     rand_blocks;
-extern char               rand_return[];
-void                      rand_run(void (*code)(void), struct state *state);
+extern const uint64_t rand_blocks;
+extern char rand_return[];
+void rand_run(void (*code)(void), struct state *state);
 
 struct state *rand_state;
-uint64_t      rand_sp;
+uint64_t rand_sp;
 static struct state state;
 static uint64_t window[WINDOW_WORDS] __attribute__((aligned(4096)));
 static uint64_t traps, traps_hash;

@@ -7,10 +7,10 @@
 #include "lib.h"
 
 static struct {
-    unsigned       harts;
-    uint64_t       period, ticks;
+    unsigned harts;
+    uint64_t period, ticks;
     struct barrier leaving;
-    bool           stop;
+    bool stop;
 } config;
 
 static uint64_t late_most[HARTS_MAX];

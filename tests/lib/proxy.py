@@ -5,7 +5,7 @@ import select, socket, threading, time
 class Proxy:
     """Listens on a tcp port and passes everything on to `uri` (tcp:HOST:PORT), both ways.
 
-    forward(offset, data) sees what the source sends and returns what the destination shall get; None cuts the line.
+    forward(offset, data) sees what the source sends and returns what the destination shall get; a Cut ends the line.
     back(offset, data) is the same for the other way. bytes_per_s paces the way there. accept=False: nobody answers.
     """
 
@@ -69,7 +69,7 @@ class Proxy:
                     self.answered = offset
                 if changed:
                     sink.sendall(changed)
-                if changed is None:
+                if isinstance(changed, Cut):
                     self._hang_up()
                     return
                 if there and self.bytes_per_s:
@@ -86,23 +86,21 @@ class Proxy:
                 pass
 
 
+class Cut(bytes):
+    """What a hook returns to have this much sent and then the line cut."""
+
+
 def cut_at(k):
     """The line ends after k bytes: the k-th still arrives."""
-    passed = [False]
-    def hook(offset, data):
-        if offset + len(data) < k:
-            return data
-        if passed[0]:
-            return None
-        passed[0] = True
-        return data[:max(0, k - offset)] or None
-    return hook
+    return lambda offset, data: data if offset + len(data) < k else Cut(data[:max(0, k - offset)])
 
 
-def flip(at, mask=0x10):
+def flip(at, mask, done):
+    """Turns bits of one byte around, and puts its number into the list `done` when it came by."""
     def hook(offset, data):
         if not offset <= at < offset + len(data):
             return data
+        done.append(at)
         data = bytearray(data)
         data[at - offset] ^= mask
         return bytes(data)

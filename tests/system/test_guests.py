@@ -52,7 +52,7 @@ def floating_point_rounds_and_flags_as_the_isa_says():
 
 @vm.test
 def four_harts_lose_no_atomic_update():
-    passes('isa_amo', 4)
+    passes('isa_amo', 4, 'strict=1')
 
 
 @vm.test

@@ -211,10 +211,10 @@ static void a_parked_writer_counts_but_must_poll_when_it_returns(void **state)
 /* A writer that looks around at the very moment it is kicked, and answers. */
 struct witness {
     struct dirty_writer writer;
-    struct dirty       *dirty;
-    unsigned            kicks;
-    bool                on_when_kicked;
-    uint64_t            count_when_kicked;
+    struct dirty *dirty;
+    unsigned kicks;
+    bool on_when_kicked;
+    uint64_t count_when_kicked;
 };
 
 static void witness_kick(void *opaque)

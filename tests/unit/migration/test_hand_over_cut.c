@@ -48,7 +48,6 @@ static void make_side(struct side *side, bool incoming)
     struct machine_hosts hosts = { .serial = side->serial };
     if (machine_new(&config, &hosts, &side->machine, &err) < 0)
         fail_msg("machine_new: %s", err.text);
-    vcpu_pause_wait(machine_vcpu(side->machine, 0)); /* see test_migration.c */
     if (!incoming) {
         assert_true(ram_load(machine_ram(side->machine), BOARD_RAM_BASE, counts, sizeof(counts)));
         if (machine_boot(side->machine, &err) < 0)

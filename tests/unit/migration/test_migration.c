@@ -57,9 +57,6 @@ static void make_side(struct side *side, bool incoming, uint64_t ram_bytes)
     struct machine_hosts hosts = { .serial = side->serial };
     if (machine_new(&config, &hosts, &side->machine, &err) < 0)
         fail_msg("machine_new: %s", err.text);
-    /* A vCPU that is resumed before its new thread has parked once starts without its state (reported to vcpu/). */
-    for (unsigned i = 0; i < config.harts; i++)
-        vcpu_pause_wait(machine_vcpu(side->machine, i));
     if (!incoming) {
         assert_true(ram_load(machine_ram(side->machine), BOARD_RAM_BASE, walks, sizeof(walks)));
         if (machine_boot(side->machine, &err) < 0)

@@ -197,6 +197,12 @@ int migration_may_resume(struct migration *m, bool *force, struct err *err)
     return m->may_resume_answer < 0 ? err_set(err, m->may_resume_answer, "the guest is elsewhere") : 0;
 }
 
+const char *migration_listening(struct migration *m)
+{
+    (void)m;
+    return "";
+}
+
 void migration_query(struct migration *m, struct migration_info *out)
 {
     *out = m->info;
