@@ -74,7 +74,8 @@ def every_command_parameter_capability_and_event_is_in_monitor_md_and_no_other()
     with lib.Vm(GUEST) as vm:
         commands = {row['name'] for row in vm.qmp('query-commands')}
         same('QMP commands', commands, table_rows(text, '## QMP commands'))
-        hmp = set(re.findall(r'(?m)^((?:info )?[\w?]+)[^\n]* -- ', vm.qmp.hmp('help').replace('\r', '')))
+        lines = re.findall(r'(?m)^((?:info )?[\w|?]+)[^\n]* -- ', vm.qmp.hmp('help').replace('\r', ''))
+        hmp = {name for line in lines for name in line.split('|')}
         same('HMP commands', hmp, table_rows(text, '## HMP commands'))
         same('parameters', set(vm.qmp('query-migrate-parameters')), table_rows(text, '## Parameters'))
         capabilities = {row['capability'] for row in vm.qmp('query-migrate-capabilities')}
