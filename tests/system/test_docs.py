@@ -102,6 +102,18 @@ def every_member_of_the_report_is_in_monitor_md():
         assert not missing, sorted(missing)
 
 
+@test
+def a_destination_that_a_monitor_set_up_outlives_a_guest_that_does_not_fit():
+    with lib.Vm(['-m', '32M', '-bios', 'none', '-incoming', 'defer']) as vm, lib.Vm(GUEST) as source:
+        for attempt in range(2):
+            address = f'unix:{vm.folder}/migration'
+            vm.qmp('migrate-incoming', uri=address)
+            source.start_migration(address)
+            assert source.wait_migration('failed')['__org.godwit_report']['reason'] == 'refused'
+            assert vm.wait_migration('failed')['__org.godwit_report']['where'] == 'there'
+            assert vm.status() == 'inmigrate' and source.status() == 'running'
+
+
 class Stream:
     """A reader of docs/stream-format.md, made from that page alone."""
     def __init__(self, data):
