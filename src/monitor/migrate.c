@@ -311,7 +311,8 @@ void print_migrate(struct call *call)
     if (!status)
         return;
     fprintf(out, error ? "Migration status: %s (%s)\n" : "Migration status: %s\n", status, error);
-    struct json_object *address = json_object_array_get_idx(json_get(call->result, "socket-address"), 0);
+    struct json_object *list = json_get(call->result, "socket-address");
+    struct json_object *address = list ? json_object_array_get_idx(list, 0) : NULL;
     if (address && json_get(address, "path"))
         fprintf(out, "listening on: unix:%s\n", json_get_str(address, "path"));
     else if (address)
