@@ -49,7 +49,6 @@ const struct capability_row capability_table[] = {
     { "events", AT(capability_events), false, "send MIGRATION events to QMP clients" },
     { "return-path", AT(capability_return_path), false,
       "exec: the command leads to another godwit that answers (sockets always use the way back)" },
-    { "auto-converge", AT(capability_auto_converge), false, "slow the guest down when it dirties memory too fast" },
 };
 const unsigned capability_rows = sizeof(capability_table) / sizeof(capability_table[0]);
 /* clang-format on */

@@ -20,7 +20,6 @@ struct migration_params {
     _Atomic uint64_t audit;                          /* "audit": clean pages looked at after a round; 0: none */
     _Atomic bool     capability_events;              /* capabilities, spelled as QEMU does */
     _Atomic bool     capability_return_path;
-    _Atomic bool     capability_auto_converge;
     struct pipeline_tunables live; /* what a running street reads; every set is passed on at once */
 };
 
