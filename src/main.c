@@ -255,8 +255,9 @@ static void look_at_migration(struct app *app)
 {
     struct migration_info info;
     migration_query(app->migration, &info);
-    if (info.incoming && info.state == MIGRATION_FAILED && app->options.incoming[0] &&
-        machine_state(app->machine) == RUN_INMIGRATE) {
+    /* Whoever asked through a monitor is told there, and may send another. */
+    bool asked_here = app->options.incoming[0] && strcmp(app->options.incoming, "defer") != 0;
+    if (info.incoming && info.state == MIGRATION_FAILED && asked_here && machine_state(app->machine) == RUN_INMIGRATE) {
         fprintf(stderr, "godwit: the incoming guest was not loaded: %s\n", info.error.text);
         quit(app, 1);
     }

@@ -13,6 +13,7 @@
 #include "migration/incoming.h"
 
 enum { LOADED_EVERY_NS = 10 * 1000000, KEEP_ALIVE_MS = 500, LOADED_EVERY_MS = 10 };
+enum { MET_ANOTHER = 1 }; /* instead of 0: not the source that is waited for */
 
 /* --- talking back ------------------------------------------------------------------------------------------- */
 
@@ -55,7 +56,9 @@ static int answer_hello(struct incoming *i)
     int rc = message_read(i->channel, true, i->message, incoming_timeout_ms(i), &i->err);
     if (rc == 0) {
         i->key = i->message->key;
-        if (i->message->type != MESSAGE_HELLO)
+        if (i->message->type == MESSAGE_RESUME)
+            rc = MET_ANOTHER;
+        else if (i->message->type != MESSAGE_HELLO)
             rc = err_set(&i->err, -EPROTO, "message type %u where the hello must stand", i->message->type);
     }
     if (rc == 0)
@@ -74,6 +77,16 @@ static int answer_hello(struct incoming *i)
     return rc;
 }
 
+/* A source that looks for its guest, which somebody held at this address before us. It hears so, and we wait on. */
+static void send_away(struct incoming *i)
+{
+    incoming_say_sentence(i, MESSAGE_REFUSAL, "it holds no guest, and waits for one");
+    migration_hold_channel(i->m, NULL);
+    channel_close(i->channel);
+    i->channel = i->line = NULL;
+    err_clear(&i->err);
+}
+
 /* A godwit says hello; a file, a pipe or another kind of peer begins with the stream itself. */
 static int meet(struct incoming *i)
 {
@@ -86,7 +99,7 @@ static int meet(struct incoming *i)
         i->one_way = true;
     } else if (be32_get(raw) == MESSAGE_MAGIC && !i->one_way) {
         rc = answer_hello(i);
-        if (rc < 0)
+        if (rc != 0)
             return rc;
     } else {
         return err_set(&i->err, -EPROTO, "the stream begins with 0x%08x: it is no migration stream", be32_get(raw));
@@ -359,8 +372,10 @@ void incoming_run(struct migration *m)
     assert(i->message);
 
     int rc = accept_peer(i);
-    if (rc == 0)
-        rc = meet(i);
+    while (rc == 0 && (rc = meet(i)) == MET_ANOTHER) {
+        send_away(i);
+        rc = accept_peer(i);
+    }
     if (rc == 0)
         rc = begin(i);
     if (rc == 0) {
@@ -369,15 +384,18 @@ void incoming_run(struct migration *m)
         i->at = TARGET_EMPTY;
         incoming_say_sentence(i, MESSAGE_REFUSAL, i->err.text);
     }
-    if (i->at == TARGET_REFUSED)
-        incoming_linger(i); /* who is told of a failure may end this process: not before the source has heard */
-    if (i->at != TARGET_RUNS && i->err.code != -ECANCELED && i->channel)
-        channel_explain(i->channel, &i->err);
+    bool runs = i->at == TARGET_RUNS;
     eventfd_t ignored;
-    eventfd_read(m->abort_fd, &ignored); /* after the end it means that this thread is wanted back */
-    report_end(i);
-    if (i->at != TARGET_REFUSED && i->err.code != -ECANCELED && i->line)
+    eventfd_read(m->abort_fd, &ignored); /* from the end on it means that this thread is wanted back */
+    if (runs)
+        report_end(i);
+    else if (i->err.code != -ECANCELED && i->channel)
+        channel_explain(i->channel, &i->err);
+    if (i->err.code != -ECANCELED && handover_ended(i->at))
         incoming_linger(i);
+    /* A failure is told when the source has heard of it: who hears of it here may end this process. */
+    if (!runs)
+        report_end(i);
 
     stop_listening(i);
     migration_hold_loader(m, NULL);

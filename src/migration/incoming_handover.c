@@ -35,10 +35,11 @@ int incoming_say(struct incoming *i, enum message_type type, const void *payload
     return rc;
 }
 
-static void sentence_to(struct incoming *i, struct channel *line, enum message_type type, const char *sentence)
+static void sentence_to(struct incoming *i, struct channel *line, const struct message_key *key, enum message_type type,
+                        const char *sentence)
 {
     struct buf out = { 0 };
-    message_put_sentence(&out, type, &i->key, sentence);
+    message_put_sentence(&out, type, key, sentence);
     channel_write_all(line, out.data, out.size, incoming_timeout_ms(i), NULL);
     buf_free(&out);
 }
@@ -46,7 +47,7 @@ static void sentence_to(struct incoming *i, struct channel *line, enum message_t
 void incoming_say_sentence(struct incoming *i, enum message_type type, const char *sentence)
 {
     if (!i->one_way && i->line)
-        sentence_to(i, i->line, type, sentence);
+        sentence_to(i, i->line, &i->key, type, sentence);
 }
 
 static void say_prepared(struct incoming *i)
@@ -92,7 +93,7 @@ static void start_guest(struct incoming *i)
     int rc = m->take ? m->take(m->take_opaque, &i->err) : 0;
     if (rc < 0)
         ;
-    else if (i->collector->handover.run && m->run_on_arrival)
+    else if (i->collector->handover.run && atomic_load_explicit(&m->run_on_arrival, memory_order_relaxed))
         rc = machine_resume(i->machine, true, &i->err);
     else
         machine_pause(i->machine, RUN_PAUSED);
@@ -146,7 +147,9 @@ static void tell_doubt(struct incoming *i)
         err_set(&err, -ENOTCONN, "the line is gone");
     err_prefix(&err, i->at == TARGET_REFUSED
                          ? "the guest cannot run here, and its source has not heard that (migrate_resolve ends this)"
-                         : "the guest is loaded and the source is gone (migrate_resolve ends this)");
+                         : "the guest is loaded and the source is gone or silent (migrate_resolve ends this)");
+    if (i->at != TARGET_REFUSED)
+        err_clear(&i->err); /* what becomes of the guest now is another story */
     lock(&m->lock);
     m->error = err;
     m->where = GUEST_UNKNOWN;
@@ -187,14 +190,15 @@ static bool take_line(struct incoming *i)
     return true;
 }
 
-/* Who is it? True: the source, which has a line again. Everybody else is sent away. */
+/* Who is it? True: the source, which has a line again. Everybody else is sent away, and not told the guest's id. */
 static bool answer_knock(struct incoming *i)
 {
     int rc = message_read(i->knock, false, i->message, KNOCK_MS, NULL);
     if (rc == 0 && i->message->type == MESSAGE_RESUME && message_key_equal(&i->message->key, &i->key) && take_line(i))
         return true;
     if (rc == 0) {
-        sentence_to(i, i->knock, MESSAGE_REFUSAL, "it has to do with another guest already");
+        struct message_key key = i->message->key;
+        sentence_to(i, i->knock, &key, MESSAGE_REFUSAL, "it has to do with another guest already");
         struct channel_ready ignored; /* closing with unread bytes would take the sentence away from under its eyes */
         while (channel_wait_any(NULL, &i->knock, 1, i->m->abort_fd, 0, &ignored) == 0 && ignored.channel[0] &&
                message_read(i->knock, false, i->message, 0, NULL) == 0)
@@ -226,7 +230,7 @@ static enum handover_event read_event(struct incoming *i)
     }
 }
 
-/* An operator's word counts while there is no line. */
+/* An operator's word counts while people see a doubt. */
 static bool operator_says(struct incoming *i, enum handover_event *event, bool *quitting)
 {
     struct migration *m = i->m;
@@ -284,7 +288,7 @@ static bool look(struct incoming *i, int64_t until_ns, enum handover_event *even
     return true;
 }
 
-/* False: the time is up, or this thread is wanted back. */
+/* SILENCE when the time is up. False: this thread is wanted back. */
 static bool next_event(struct incoming *i, int64_t until_ns, enum handover_event *event)
 {
     *event = HANDOVER_EVENTS;
@@ -295,8 +299,12 @@ static bool next_event(struct incoming *i, int64_t until_ns, enum handover_event
             eventfd_read(i->m->abort_fd, &ignored);
         if (operator_says(i, event, &quitting))
             return true;
-        if ((quitting && (!i->line || handover_ended(i->at))) || clock_now_ns() >= until_ns)
+        if (quitting && (!i->line || handover_ended(i->at)))
             return false;
+        if (clock_now_ns() >= until_ns) {
+            *event = HANDOVER_SILENCE;
+            return true;
+        }
         if (!look(i, until_ns, event))
             return false;
     }
@@ -307,14 +315,18 @@ bool incoming_hold(struct incoming *i)
 {
     incoming_feed(i, HANDOVER_LOADED);
     while (!handover_ended(i->at) && i->at != TARGET_LOADING) {
+        int silence_ms = incoming_timeout_ms(i);
+        int64_t until_ns = i->in_doubt ? INT64_MAX : clock_now_ns() + (int64_t)silence_ms * NS_PER_MS;
         enum handover_event event = HANDOVER_GO; /* one way: nobody is there to say it, the last byte did */
-        if (!i->one_way && !next_event(i, INT64_MAX, &event))
+        if (!i->one_way && !next_event(i, until_ns, &event))
             return false;
+        if (event == HANDOVER_SILENCE)
+            err_set(&i->err, -ETIMEDOUT, "%s: it has said nothing for %d ms", i->channel->name, silence_ms);
         incoming_feed(i, event);
-        if (event == HANDOVER_LINK_LOST) {
+        if (event == HANDOVER_LINK_LOST)
             drop_line(i);
-            tell_doubt(i);
-        }
+        if (event == HANDOVER_LINK_LOST || event == HANDOVER_SILENCE)
+            tell_doubt(i); /* the source may come back, over a new line, or after a silence over the old one */
     }
     lock(&i->m->lock);
     i->m->released = i->at != TARGET_LOADING; /* nothing is left to cancel, or everything */
@@ -351,6 +363,8 @@ void incoming_linger(struct incoming *i)
     int64_t until_ns = clock_now_ns() + (int64_t)LINGER_MS * NS_PER_MS;
     enum handover_event event;
     while (!i->done && (i->line || i->m->listener) && next_event(i, until_ns, &event)) {
+        if (event == HANDOVER_SILENCE)
+            break;
         if (event == HANDOVER_RESOLVE_THERE)
             i->done = true; /* it was refused, and an operator told the source */
         incoming_feed(i, event);

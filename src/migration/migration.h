@@ -61,6 +61,7 @@ int  migration_cancel(struct migration *m); /* 0 also when nothing runs; any mom
 /* Incoming: listen now (so that a bad address is told now), load on the migrate thread. run: start the guest when
  * it has arrived (else it stays paused, -S). */
 int  migration_incoming(struct migration *m, const char *uri, bool run, struct err *err);
+void migration_run_on_arrival(struct migration *m, bool run); /* another mind, at any time before it arrived */
 const char *migration_listening(struct migration *m); /* the bound URI, or "" */
 
 /* ASK: ask the peer once more, now; what comes of it shows in the state, or in the error's text. HERE, THERE: the word of

@@ -6,7 +6,7 @@
 #include "migration/released.h"
 #include "migration/sections.h"
 
-enum { OUTGOING_SOURCES = 1, LAST_WORD_MS = 50 };
+enum { OUTGOING_SOURCES = 1, LAST_WORD_MS = 50, ANSWER_MS = 2000 };
 enum { OUTGOING_AGAIN = 1 }; /* instead of 0: the pause was taken back, more rounds are to come */
 enum { OVERRUNS_MAX = 4 };   /* pauses that may be taken back before the migration gives up */
 

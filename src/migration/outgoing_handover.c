@@ -157,8 +157,13 @@ int outgoing_hand_over(struct outgoing *o)
         enum handover_event event = event_of(o, heard);
         if (event == HANDOVER_CANCEL && o->at == SOURCE_ASKED)
             err_set(&o->err, -ECANCELED, "migration cancelled");
-        if (event == HANDOVER_CANCEL && o->at == SOURCE_RELEASED)
-            event = HANDOVER_SILENCE; /* only the end of this process interrupts here */
+        if (event == HANDOVER_CANCEL && o->at == SOURCE_RELEASED) {
+            /* Only the end of this process interrupts here. GO is on its way: that a peer which is well answers it
+             * leaves nobody in doubt. */
+            heard = return_path_wait_until(&o->ear, wanted | HEARD_ERROR | HEARD_CLOSED,
+                                           clock_now_ns() + ANSWER_MS * NS_PER_MS);
+            event = heard ? event_of(o, heard) : HANDOVER_SILENCE;
+        }
         outgoing_feed(o, event);
     }
     o->time_ns.running = clock_now_ns();

@@ -5,6 +5,7 @@
  * elsewhere is seen. The pass numbers live in registers and on the stack, not beside the pages.
  *
  * Arguments (-append): mem=64M harts=N   the region, split evenly
+ *                      at=0              where it begins, from the start of RAM; 0: behind the program
  *                      rate=0            pages a second and hart, 0 is flat out
  *                      pattern=seq|jump  order in which a pass visits its pages
  *                      fill=full|head    write whole pages, or their first and last words (dirties faster)
@@ -290,17 +291,18 @@ static void storm(unsigned hart)
 int main(unsigned hart, const void *dtb)
 {
     struct boot boot = boot_scan(dtb);
-    uint64_t room = 0x80000000 + boot.ram_bytes - (uint64_t)__end;
+    uint64_t at = arg_number(boot.args, "at", 0);
 
+    config.base = at ? 0x80000000 + at : (uint64_t)__end;
+    uint64_t room = 0x80000000 + boot.ram_bytes - config.base;
     config.harts = (unsigned)arg_number(boot.args, "harts", boot.harts);
     config.bytes = arg_number(boot.args, "mem", 64 << 20);
     config.hot_bytes = arg_number(boot.args, "hot", 0);
     config.rate = arg_number(boot.args, "rate", 0);
     config.jump = arg_is(boot.args, "pattern", "jump");
     config.head_only = arg_is(boot.args, "fill", "head");
-    config.base = (uint64_t)__end;
-    if (config.harts == 0 || config.harts > boot.harts || config.bytes > room ||
-        config.bytes / PAGE_BYTES < config.harts) {
+    if (config.harts == 0 || config.harts > boot.harts || config.base < (uint64_t)__end ||
+        config.base - 0x80000000 > boot.ram_bytes || config.bytes > room || config.bytes / PAGE_BYTES < config.harts) {
         print("memcheck: there are %u harts and %lu bytes\n", boot.harts, room);
         power_off_failed();
     }

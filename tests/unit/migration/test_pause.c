@@ -340,6 +340,45 @@ static void a_peer_that_takes_nothing_any_more_is_given_up(void **state)
     let_it_walk(&a);
 }
 
+static void hold_with_a_silent_source(void)
+{
+    set("downtime-limit", "600000");
+    assert_int_equal(param_set_text(migration_params_of(b.migration), "peer-timeout", "200", NULL), 0);
+    begin(false, true, "lz4");
+    assert_end(&b, MIGRATION_UNRESOLVED);
+    assert_int_equal(machine_state(b.machine), RUN_INMIGRATE);
+}
+
+static void wait_until_it_runs_on_the_other_side(void)
+{
+    int64_t until_ns = clock_now_ns() + PATIENCE_MS * (int64_t)NS_PER_MS;
+    while (machine_state(b.machine) != RUN_RUNNING) {
+        if (clock_now_ns() > until_ns)
+            fail_msg("the guest does not start");
+        sched_yield();
+    }
+    let_it_walk(&b);
+}
+
+static void a_source_that_was_silent_for_long_may_still_say_go(void **state)
+{
+    (void)state;
+    hold_with_a_silent_source();
+    proxy_stall(false, false); /* PREPARED gets through at last */
+    assert_end(&a, MIGRATION_COMPLETED);
+    wait_until_it_runs_on_the_other_side();
+    assert_staircase(&b);
+}
+
+static void an_operator_may_end_the_wait_for_a_silent_source(void **state)
+{
+    (void)state;
+    hold_with_a_silent_source();
+    assert_int_equal(migration_resolve(b.migration, RESOLVE_HERE, NULL), 0);
+    wait_until_it_runs_on_the_other_side();
+    assert_staircase(&b);
+}
+
 #define TEST(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
 
 int main(void)
@@ -350,6 +389,8 @@ int main(void)
         TEST(a_cancel_while_the_line_is_full_lets_the_guest_run_on),
         TEST(a_cancel_while_the_answer_is_awaited_lets_the_guest_run_on),
         TEST(a_peer_that_takes_nothing_any_more_is_given_up),
+        TEST(a_source_that_was_silent_for_long_may_still_say_go),
+        TEST(an_operator_may_end_the_wait_for_a_silent_source),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
