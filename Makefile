@@ -11,10 +11,10 @@ MAKEFLAGS += --no-builtin-rules
 .PHONY: all
 all: $(BUILD)/godwit
 
-ifeq ($(filter clean help demo deps lint format,$(MAKECMDGOALS)),)
+ifeq ($(filter clean help demo deps lint format test-tsan fuzz-smoke,$(MAKECMDGOALS)),)
 $(BUILD)/config.mk: configure VERSION
 	@scripts/deps
-	./configure --build=$(BUILD) $(CONFIGURE_FLAGS)
+	./configure --build=$(BUILD) $(or $(CONFIGURE_FLAGS),$(CONFIGURED_WITH))
 include $(BUILD)/config.mk
 endif
 
@@ -35,9 +35,13 @@ $(BUILD)/obj/%.o: %.c $(BUILD)/config.mk
 	@mkdir -p $(@D)
 	$(CC) $(CFLAGS_ALL) -MMD -MP -c -o $@ $<
 
+# The handlers of the execution engine are chained by tail calls (engine.h), at -O1 and -Og too.
+$(BUILD)/obj/src/vcpu/%.o: CFLAGS_ALL += -foptimize-sibling-calls
+
 # --- tests: one small program per file, run by tests/run ------------------------------------------------
 
 UNIT     := $(patsubst %.c,$(BUILD)/%,$(sort $(shell find tests/unit -name 'test_*.c' 2>/dev/null)))
+FUZZ     := $(patsubst %.c,$(BUILD)/%,$(sort $(wildcard tests/fuzz/fuzz_*.c)))
 BENCH    := $(patsubst %.c,$(BUILD)/%,$(sort $(wildcard bench/*.c)))
 
 $(UNIT): $(BUILD)/%: $(BUILD)/obj/%.o $(LIB)
@@ -49,20 +53,29 @@ $(BENCH): $(BUILD)/%: $(BUILD)/obj/%.o $(LIB)
 	@mkdir -p $(@D)
 	$(CC) $(OPT) $(LDFLAGS) -pthread -o $@ $< $(LIB) $(LIBS)
 
+# A fuzz target brings LLVMFuzzerTestOneInput(); main() comes from the sanitizer's library.
+$(FUZZ): $(BUILD)/%: $(BUILD)/obj/%.o $(LIB)
+	@mkdir -p $(@D)
+	$(CC) $(OPT) -fsanitize=fuzzer $(LDFLAGS) -pthread -o $@ $< $(LIB) $(LIBS)
+
 -include tests/guest/guest.mk
 
-.PHONY: unit bench-tools guests test test-unit test-tsan stress demo lint format deps install clean help
+.PHONY: unit bench-tools fuzzers guests test test-unit test-tsan fuzz-smoke stress demo lint format deps install clean help
 unit: $(UNIT)
 bench-tools: $(BENCH)
+fuzzers: $(FUZZ)
 guests: $(GUESTS)
 
 test: all unit guests                    ## everything that takes up to 10 minutes
 	tests/run --build $(BUILD)
 test-unit: unit                          ## the unit tests alone
 	tests/run --build $(BUILD) unit
-test-tsan: guests                        ## all of it but the Linux boots, under ThreadSanitizer
+test-tsan:                               ## all of it but the Linux boots, under ThreadSanitizer
 	$(MAKE) BUILD=$(BUILD)-tsan CONFIGURE_FLAGS=--enable-sanitizer=thread all unit guests
 	tests/run --build $(BUILD)-tsan --no-linux
+fuzz-smoke:                              ## each fuzzer for 20 s (FUZZ_S=...), with ASan and UBSan
+	$(MAKE) BUILD=$(BUILD)-fuzz CONFIGURE_FLAGS=--enable-sanitizer=fuzzer fuzzers
+	tests/fuzz/smoke $(BUILD)-fuzz $(FUZZ_S)
 stress: all unit guests                  ## the long versions
 	tests/run --build $(BUILD) --long
 
@@ -79,8 +92,8 @@ install: all                             ## into $(DESTDIR)$(PREFIX)
 	install -D -m 755 $(BUILD)/godwit $(DESTDIR)$(PREFIX)/bin/godwit
 	install -D -m 644 -t $(DESTDIR)$(PREFIX)/share/man/man1 docs/man/*.1
 clean:                                   ## removes the build folders
-	rm -rf $(BUILD) $(BUILD)-tsan $(BUILD)-asan $(BUILD)-ubsan $(BUILD)-fuzz
+	rm -rf $(BUILD) $(BUILD)-tsan $(BUILD)-asan $(BUILD)-ubsan $(BUILD)-fuzz $(BUILD)-lint
 help:                                    ## this list
 	@awk -F '##' '/^[a-z-]+:.*##/ { split($$1, t, ":"); printf "  make %-12s %s\n", t[1], $$2 }' Makefile
 
--include $(OBJ:.o=.d) $(UNIT:$(BUILD)/%=$(BUILD)/obj/%.d)
+-include $(OBJ:.o=.d) $(patsubst $(BUILD)/%,$(BUILD)/obj/%.d,$(UNIT) $(FUZZ) $(BENCH))

@@ -318,7 +318,7 @@ static double median_mb_per_s(const double *seconds, unsigned count)
 /* The median of the pairs' ratios, not the ratio of the medians: neighbours in time saw the same noise. */
 static double median_share(const double *street, const double *alone, unsigned count)
 {
-    double share[REPEATS_MAX];
+    double share[REPEATS_MAX] = { 0 };
     for (unsigned i = 0; i < count; i++) {
         share[i] = alone[i] / street[i] * 100;
     }

@@ -112,7 +112,9 @@ static int end_for(struct app *app, const char *option, const char *id, const ch
         return *out ? 0 : err_set(err, -ENOENT, "-%s: there is no chardev '%s'", option, spec + 8);
     }
     int result = end_open(app, id, spec, chardev_spec_mux(spec), out, err);
-    return result < 0 ? err_prefix(err, "-%s", option) : 0;
+    if (result < 0)
+        err_prefix(err, "-%s", option);
+    return result;
 }
 
 static int end_take(struct end *end, const char *option, struct chardev **out, struct err *err)
@@ -253,8 +255,9 @@ static void look_at_migration(struct app *app)
 {
     struct migration_info info;
     migration_query(app->migration, &info);
-    if (info.incoming && info.state == MIGRATION_FAILED && app->options.incoming[0] &&
-        machine_state(app->machine) == RUN_INMIGRATE) {
+    /* Whoever asked through a monitor is told there, and may send another. */
+    bool asked_here = app->options.incoming[0] && strcmp(app->options.incoming, "defer") != 0;
+    if (info.incoming && info.state == MIGRATION_FAILED && asked_here && machine_state(app->machine) == RUN_INMIGRATE) {
         fprintf(stderr, "godwit: the incoming guest was not loaded: %s\n", info.error.text);
         quit(app, 1);
     }
@@ -387,7 +390,7 @@ static int tunables_set(struct app *app, struct err *err)
 static int machine_make(struct app *app, struct err *err)
 {
     struct machine_hosts hosts = { .find_chardev = console_find, .opaque = app };
-    struct end *serial;
+    struct end *serial = NULL;
     int result = end_for(app, "serial", "serial0", app->options.serial, &serial, err);
     if (result == 0)
         result = end_take(serial, "serial", &hosts.serial, err);

@@ -47,7 +47,7 @@ int channel_exec_open(const char *rest, const char *uri, struct channel **out, s
 {
     struct channel_fd *c;
     int pair[2];
-    pid_t pid;
+    pid_t pid = -1;
 
     if (!*rest) {
         return err_set(err, -EINVAL, "exec: needs a command");

@@ -70,7 +70,7 @@ static int split(const char *rest, char host[HOST_MAX], char port[PORT_TEXT_MAX]
 
 static int lookup(const char *rest, bool listening, struct addrinfo **out, struct err *err)
 {
-    char host[HOST_MAX], port[PORT_TEXT_MAX];
+    char host[HOST_MAX] = "", port[PORT_TEXT_MAX] = "";
     struct addrinfo hints = { .ai_socktype = SOCK_STREAM, .ai_flags = listening ? AI_PASSIVE : 0 };
     int ret = split(rest, host, port, err);
 
@@ -111,7 +111,7 @@ int channel_tcp_connect(const char *rest, const char *uri, int abort_fd, struct 
 
 static void name_bound(struct channel_listener *out)
 {
-    struct sockaddr_storage address;
+    struct sockaddr_storage address = { 0 };
     socklen_t bytes = sizeof(address);
     char host[64], port[8];
 

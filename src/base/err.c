@@ -1,6 +1,7 @@
 #include "base/err.h"
 
 #include <assert.h>
+#include <errno.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -41,7 +42,7 @@ int err_set_errno(struct err *err, int code, const char *format, ...)
 int err_prefix(struct err *err, const char *format, ...)
 {
     if (!err)
-        return 0;
+        return -EIO; /* whoever drops the text loses which code it was, but never that it failed */
     char where[ERR_TEXT_MAX], rest[ERR_TEXT_MAX];
     va_list args;
     va_start(args, format);

@@ -21,7 +21,7 @@ int err_set(struct err *err, int code, const char *format, ...) __attribute__((f
 /* As err_set, with ": " and strerror(-code) appended. */
 int err_set_errno(struct err *err, int code, const char *format, ...) __attribute__((format(printf, 3, 4)));
 
-/* Put "format: " before the text that is there; returns err->code. */
+/* Put "format: " before the text that is there; returns err->code, or -EIO where err is NULL and nobody knows it. */
 int err_prefix(struct err *err, const char *format, ...) __attribute__((format(printf, 2, 3)));
 
 void err_clear(struct err *err);

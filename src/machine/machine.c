@@ -249,10 +249,61 @@ void machine_pause(struct machine *m, enum run_state state)
     bool ran = m->running;
     if (ran)
         machine_halt(m);
-    machine_set_state(m, state);
+    if (machine_state(m) == RUN_FINISH_MIGRATE && state != RUN_POSTMIGRATE)
+        m->before = state;
+    else
+        machine_set_state(m, state);
     unlock(&m->lock);
     if (ran)
         machine_emit(m, EVENT_STOP, false);
+}
+
+/* With the lock held; true: it was not running, the caller emits RESUME. */
+static bool machine_run(struct machine *m)
+{
+    bool go = !m->running;
+    if (go)
+        machine_go(m);
+    machine_set_state(m, RUN_RUNNING);
+    return go;
+}
+
+static void machine_say_resumed(struct machine *m)
+{
+    machine_emit(m, EVENT_RESUME, false);
+    /* what the guest asked for while it was on its way */
+    if (m->notify && atomic_load_explicit(&m->requests, memory_order_relaxed))
+        m->notify(m->notify_opaque);
+}
+
+enum run_state machine_hand_over(struct machine *m)
+{
+    lock(&m->lock);
+    enum run_state found = m->off ? RUN_SHUTDOWN : machine_state(m);
+    bool ran = found == RUN_RUNNING;
+    if (ran)
+        machine_halt(m);
+    if (ran || found == RUN_PAUSED || found == RUN_PRELAUNCH) {
+        m->before = found;
+        machine_set_state(m, RUN_FINISH_MIGRATE);
+    }
+    unlock(&m->lock);
+    if (ran)
+        machine_emit(m, EVENT_STOP, false);
+    return found;
+}
+
+void machine_hand_back(struct machine *m)
+{
+    lock(&m->lock);
+    enum run_state state = machine_state(m);
+    bool back = state == RUN_FINISH_MIGRATE || state == RUN_POSTMIGRATE;
+    bool go = back && m->before == RUN_RUNNING && machine_run(m);
+    if (back && !go)
+        machine_set_state(m, m->before);
+    unlock(&m->lock);
+    if (go)
+        machine_say_resumed(m);
 }
 
 static int machine_may_run(enum run_state state, struct err *err)
@@ -275,17 +326,10 @@ int machine_resume(struct machine *m, bool force, struct err *err)
 {
     lock(&m->lock);
     int result = force ? 0 : machine_may_run(machine_state(m), err);
-    bool go = result == 0 && !m->running;
-    if (go)
-        machine_go(m);
-    if (result == 0)
-        machine_set_state(m, RUN_RUNNING);
+    bool go = result == 0 && machine_run(m);
     unlock(&m->lock);
     if (go)
-        machine_emit(m, EVENT_RESUME, false);
-    /* what the guest asked for while it was on its way */
-    if (go && m->notify && atomic_load_explicit(&m->requests, memory_order_relaxed))
-        m->notify(m->notify_opaque);
+        machine_say_resumed(m);
     return result;
 }
 
@@ -338,6 +382,7 @@ static bool machine_take_one(struct machine *m, enum machine_request request, bo
     if (take && !machine_resets(m, request)) {
         atomic_fetch_and_explicit(&m->requests, ~bit, memory_order_relaxed);
         atomic_fetch_and_explicit(&m->guest_requests, ~bit, memory_order_relaxed);
+        m->off = m->off || (*by_guest && (request == REQUEST_SHUTDOWN || request == REQUEST_FAIL));
     }
     unlock(&m->lock);
     return take;
@@ -433,6 +478,7 @@ int machine_reset(struct machine *m, struct err *err)
         result = boot_load(&m->config, m->ram, NULL, err);
     if (result == 0) {
         machine_reset_parts(m);
+        m->off = false;
         if (machine_state(m) == RUN_SHUTDOWN || machine_state(m) == RUN_INTERNAL_ERROR)
             machine_set_state(m, RUN_PAUSED);
         if (ran)

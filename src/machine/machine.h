@@ -82,13 +82,20 @@ unsigned machine_devices(struct machine *m, struct device **out, unsigned max);
 enum run_state machine_state(struct machine *m);
 
 /* Bring every vCPU to a safe point, stop the guest clock, drain the devices; when it returns that is true. The
- * state becomes `state`. Pausing a paused machine only changes the state's name. */
+ * state becomes `state`. Pausing a paused machine only changes the state's name, but see machine_hand_over(). */
 void machine_pause(struct machine *m, enum run_state state);
 
 /* Let it run: from PRELAUNCH, PAUSED. -EPERM with a sentence from a state that must not run (INMIGRATE,
  * FINISH_MIGRATE, POSTMIGRATE, SHUTDOWN). `force` is the migration's own hand (FINISH_MIGRATE when it failed,
  * POSTMIGRATE after REFUSED, INMIGRATE at GO): a person's `cont` must not overtake a hand-over. */
 int machine_resume(struct machine *m, bool force, struct err *err);
+
+/* The migration's own pause. A guest that may leave (RUNNING, PAUSED, PRELAUNCH) stops and becomes FINISH_MIGRATE; any
+ * other stays as it is, as does one whose power-off is being answered here. Returns the state it was found in. Until
+ * machine_hand_back() a machine_pause() by somebody else only changes what that goes back to: nobody takes the name of a
+ * hand-over away, and a guest that was stopped meanwhile does not run on when the hand-over fails. */
+enum run_state machine_hand_over(struct machine *m);
+void machine_hand_back(struct machine *m); /* from FINISH_MIGRATE, or POSTMIGRATE after REFUSED; else nothing */
 
 /* A hand-over's resume must be counted from when the first instruction can run: ns of clock_now_ns(). */
 int64_t machine_last_pause_ns(struct machine *m); /* when the last vCPU stopped */

@@ -35,7 +35,9 @@ struct machine {
 
     struct lock lock; /* MACHINE */
     /* under lock */
-    bool running; /* vCPUs are let go, the clock runs */
+    bool running;          /* vCPUs are let go, the clock runs */
+    bool off;              /* the guest's power-off was taken to be answered here, until a reset */
+    enum run_state before; /* what machine_hand_back() goes back to */
 
     /* atomic */
     _Atomic int state; /* enum run_state; written under lock */

@@ -1,6 +1,7 @@
 /* The options that describe parts: -device, -object, -global, -chardev, -mon. */
+#include <ctype.h>
 #include <errno.h>
-#include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include "machine/options_impl.h"
@@ -27,11 +28,15 @@ static int slot_take(struct parser *p, int wanted)
 
 static int device_slot_number(struct parser *p, const char *bus, int *out)
 {
-    int number;
-    char rest;
-    if (sscanf(bus, "virtio-mmio-bus.%d%c", &number, &rest) != 1 || number < 0 || number >= MACHINE_SLOTS)
+    static const char name[] = "virtio-mmio-bus.";
+    const char *digits = bus + sizeof(name) - 1;
+    char *end = NULL;
+    unsigned long number = MACHINE_SLOTS;
+    if (strncmp(bus, name, sizeof(name) - 1) == 0 && isdigit((unsigned char)*digits))
+        number = strtoul(digits, &end, 10); /* what does not fit becomes ULONG_MAX */
+    if (number >= MACHINE_SLOTS || *end)
         return option_bad(p, "no bus '%s' (there are virtio-mmio-bus.0 to .%d)", bus, MACHINE_SLOTS - 1);
-    *out = number;
+    *out = (int)number;
     return 0;
 }
 

@@ -9,8 +9,9 @@ enum {
     WINDOW = 4,              /* rounds that speak for what is left: the newest, they had the hottest pages */
     TRAIN_BYTES_MIN = 65536, /* a shorter train measures the clock, not the link */
     STALL_ROUNDS = 5,
-    SPIN_NS = 20 * 1000000, /* rounds shorter than this and without progress are slowed down to it */
-    EXTRA_ROUNDS = 5,       /* rounds that may still be spent after the limit fits */
+    SPIN_NS = 20 * 1000000,           /* rounds shorter than this and without progress are slowed down to it */
+    EXTRA_ROUNDS = 5,                 /* rounds that may still be spent after the limit fits */
+    OVERRUN_SLACK_NS = 100 * 1000000, /* a host that is busy for a moment is no reason to throw a pause away */
 };
 static const double CAP_BINDS = 0.1;    /* of a round's time spent waiting for the cap */
 static const double SPREAD_MIN = 0.15;  /* no measurement is better than this */
@@ -207,6 +208,13 @@ struct converge_verdict converge_decide(struct converge *c, const struct converg
     if ((double)policy->downtime_limit_ns < fixed_ns)
         return again(verdict, "the downtime limit is below what any pause costs");
     return again(verdict, verdict.stalled ? "the guest dirties memory as fast as it is sent" : "too much is left");
+}
+
+int64_t converge_overrun_ns(const struct converge_policy *policy)
+{
+    if (policy->guest_paused || policy->downtime_limit_ns > INT64_MAX / 2 - OVERRUN_SLACK_NS)
+        return INT64_MAX;
+    return 2 * policy->downtime_limit_ns + OVERRUN_SLACK_NS;
 }
 
 void converge_learn(struct converge *c, int64_t predicted_ns, int64_t measured_ns)

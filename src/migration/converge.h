@@ -66,5 +66,9 @@ double converge_unit_ns(const struct converge *c, const struct converge_policy *
 struct converge_verdict converge_decide(struct converge *c, const struct converge_policy *policy,
                                         const struct converge_costs *costs);
 
+/* How long a pause may last before the guest is let go again: by far too long, whatever was predicted. INT64_MAX when
+ * nobody sees the pause. */
+int64_t converge_overrun_ns(const struct converge_policy *policy);
+
 /* What really happened, next to what was predicted: corrects later predictions. */
 void converge_learn(struct converge *c, int64_t predicted_ns, int64_t measured_ns);

@@ -14,7 +14,14 @@
 #include "migration/released.h"
 #include "migration/sections.h"
 
-enum { SOURCES = 1, LOADED_EVERY_NS = 10 * 1000000, KEEP_ALIVE_MS = 500, LOADED_EVERY_MS = 10, LAST_WORD_MS = 2000 };
+enum {
+    SOURCES = 1,
+    LOADED_EVERY_NS = 10 * 1000000,
+    KEEP_ALIVE_MS = 500,
+    LOADED_EVERY_MS = 10,
+    LAST_WORD_MS = 2000,
+    WISH_EVERY_MS = 100
+};
 
 struct incoming {
     struct migration *m;
@@ -308,7 +315,7 @@ static int complete(struct incoming *i)
 static int load(struct incoming *i)
 {
     for (;;) {
-        uint8_t type;
+        uint8_t type = ELEMENT_EOF;
         int rc = wait_element(i, &type);
         if (rc == 0 && type == ELEMENT_EOF)
             return complete(i);
@@ -362,7 +369,7 @@ static void start_guest(struct incoming *i)
 {
     int rc = 0;
     i->go_ns = clock_now_ns();
-    if (i->collector->handover.run && i->m->run_on_arrival)
+    if (i->collector->handover.run && atomic_load_explicit(&i->m->run_on_arrival, memory_order_relaxed))
         rc = machine_resume(i->machine, true, &i->err);
     else
         machine_pause(i->machine, RUN_PAUSED);
@@ -397,7 +404,7 @@ static enum handover_event read_event(struct incoming *i)
 {
     for (;;) {
         struct err why = { 0 };
-        int rc = message_read(i->channel, false, i->message, -1, &why);
+        int rc = message_read(i->channel, false, i->message, timeout_ms(i), &why);
         if (rc < 0) {
             err_set(&i->err, rc, "%s", why.text);
             return HANDOVER_LINK_LOST;
@@ -413,41 +420,76 @@ static enum handover_event read_event(struct incoming *i)
     }
 }
 
-/* The line is gone and the guest is whole: an operator's word, or the end of this process. False: the latter. */
-static bool unresolved(struct incoming *i)
+/* While there is a line nobody signals what an operator says: look now and then. Without one, wait for it. False: this
+ * process ends. */
+static bool wish_of(struct incoming *i, bool wait, enum resolve_wish *wish)
 {
     struct migration *m = i->m;
-    struct err err = i->err;
-    err_prefix(&err, "the guest is loaded and the source is gone (migrate_resolve ends this)");
-    migration_set_error(m, &err);
-    migration_set_where(m, GUEST_UNKNOWN);
-    migration_set_state(m, MIGRATION_UNRESOLVED);
     lock(&m->lock);
-    while (m->wish == WISH_NONE && !m->quitting)
+    while (wait && m->wish == WISH_NONE && !m->quitting)
         cond_wait(&m->changed, &m->lock);
-    enum resolve_wish wish = m->wish;
+    *wish = i->at == TARGET_UNRESOLVED ? m->wish : WISH_NONE;
+    bool quitting = m->quitting;
     unlock(&m->lock);
-    if (wish == WISH_NONE)
-        return false;
-    feed(i, wish == WISH_HERE ? HANDOVER_RESOLVE_HERE : HANDOVER_RESOLVE_THERE);
-    return true;
+    return *wish != WISH_NONE || !quitting;
+}
+
+/* What happens next to a guest that is held. HANDOVER_EVENTS: the end of this process. */
+static enum handover_event held_event(struct incoming *i, bool *line)
+{
+    int64_t since_ns = clock_now_ns();
+    for (;;) {
+        enum resolve_wish wish;
+        if (!wish_of(i, !*line, &wish))
+            return HANDOVER_EVENTS;
+        if (wish != WISH_NONE)
+            return wish == WISH_HERE ? HANDOVER_RESOLVE_HERE : HANDOVER_RESOLVE_THERE;
+        if (channel_wait(i->channel, POLLIN, WISH_EVERY_MS) != 0) {
+            enum handover_event event = read_event(i);
+            *line = event != HANDOVER_LINK_LOST;
+            return event;
+        }
+        if (i->at == TARGET_PREPARED && clock_now_ns() - since_ns > timeout_ms(i) * NS_PER_MS) {
+            err_set(&i->err, -ETIMEDOUT, "%s: it has said nothing for %d ms", i->channel->name, timeout_ms(i));
+            return HANDOVER_SILENCE;
+        }
+    }
+}
+
+/* The guest is whole, and whose it is cannot be said here: for an operator, or for a source that comes back to life. */
+static void say_unresolved(struct incoming *i)
+{
+    struct err err = i->err;
+    err_clear(&i->err);
+    err_prefix(&err, "the guest is loaded and the source is gone or silent (migrate_resolve ends this)");
+    migration_set_error(i->m, &err);
+    migration_set_where(i->m, GUEST_UNKNOWN);
+    migration_set_state(i->m, MIGRATION_UNRESOLVED);
+}
+
+/* From PREPARED on a cancel would drop what may be the only copy: refused before that is said. */
+static bool seal(struct incoming *i)
+{
+    lock(&i->m->lock);
+    bool cancel = i->m->cancel;
+    i->m->released = !cancel;
+    unlock(&i->m->lock);
+    return !cancel;
 }
 
 /* From PREPARED to an end, or back to loading. False: this process ends while in doubt. */
 static bool hold(struct incoming *i)
 {
-    lock(&i->m->lock);
-    i->m->released = true; /* a cancel here would drop what may be the only copy */
-    unlock(&i->m->lock);
+    bool line = true;
     while (!handover_ended(i->at) && i->at != TARGET_LOADING) {
-        if (i->at == TARGET_UNRESOLVED) {
-            if (!unresolved(i))
-                return false;
-        } else if (i->one_way) {
-            feed(i, HANDOVER_GO); /* nobody is there to say it: the last byte did */
-        } else {
-            feed(i, read_event(i));
-        }
+        /* Where nobody is there to say GO, the last byte did. */
+        enum handover_event event = i->one_way ? HANDOVER_GO : held_event(i, &line);
+        if (event == HANDOVER_EVENTS)
+            return false;
+        enum handover_state before = i->at;
+        feed(i, event);
+        if (i->at == TARGET_UNRESOLVED && before != TARGET_UNRESOLVED)
+            say_unresolved(i);
     }
     lock(&i->m->lock);
     i->m->released = false;
@@ -506,7 +548,7 @@ static void arrive(struct incoming *i)
 {
     while (!handover_ended(i->at)) {
         int rc = load(i);
-        if (rc < 0 && migration_cancelled(i->m)) {
+        if ((rc < 0 && migration_cancelled(i->m)) || (rc == 0 && !seal(i))) {
             err_clear(&i->err);
             rc = err_set(&i->err, -ECANCELED, "migration cancelled");
         }
@@ -550,12 +592,16 @@ void incoming_run(struct migration *m)
         i->at = TARGET_EMPTY;
         say_sentence(i, MESSAGE_REFUSAL, i->err.text);
     }
-    if (i->at != TARGET_RUNS && i->err.code != -ECANCELED)
+    /* A failure is told when the source has heard of it: who hears of it here may end this process. */
+    bool runs = i->at == TARGET_RUNS;
+    if (runs)
+        report_end(i);
+    else if (i->err.code != -ECANCELED)
         channel_explain(i->channel, &i->err);
-    report_end(i);
-
-    if (i->channel && i->err.code != -ECANCELED)
+    if (i->channel && i->err.code != -ECANCELED && handover_ended(i->at))
         drain_line(i);
+    if (!runs)
+        report_end(i);
     migration_hold_loader(m, NULL);
     loader_free(i->loader);
     sections_collect_free(i->collector);

@@ -21,7 +21,8 @@ struct migration {
     /* the main thread's: whoever starts, frees and joins */
     struct thread thread;
     struct channel_listener *listener; /* the thread's once it exists */
-    bool run_on_arrival;
+
+    _Atomic bool run_on_arrival;
 
     struct lock lock; /* rank MIGRATION */
     struct cond changed;

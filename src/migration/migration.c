@@ -312,11 +312,16 @@ int migration_incoming(struct migration *m, const char *uri, bool run, struct er
     rc = channel_listen(uri, &m->listener, err);
     if (rc < 0)
         return rc;
-    m->run_on_arrival = run;
+    migration_run_on_arrival(m, run);
     lock(&m->lock);
     snprintf(m->listening, sizeof(m->listening), "%s", channel_listener_name(m->listener));
     unlock(&m->lock);
     return launch(m, uri, true, err);
+}
+
+void migration_run_on_arrival(struct migration *m, bool run)
+{
+    atomic_store_explicit(&m->run_on_arrival, run, memory_order_relaxed);
 }
 
 const char *migration_listening(struct migration *m)
@@ -448,6 +453,9 @@ static void query_incoming(struct migration *m, int64_t now_ns, struct migration
     out->mbps = per_second(got->wire_bytes * 8, moving_ns) / 1e6;
     out->loaded_bytes_per_s = per_second(got->wire_bytes, moving_ns);
     out->rounds = got->rounds;
+    /* Of the first round: what later ones bring again is not known here. */
+    uint64_t come = (got->units_data + got->units_zero) * m->ram->unit_bytes;
+    out->ram_remaining = got->rounds || come > out->ram_total ? 0 : out->ram_total - come;
 }
 
 void migration_query(struct migration *m, struct migration_info *out)

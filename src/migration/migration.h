@@ -41,6 +41,7 @@ struct migration_info {
     uint64_t pages_per_s;
     uint64_t downtime_bytes;            /* wire bytes sent while paused */
     uint64_t pipeline_bytes;            /* memory the street holds */
+    uint64_t audited_pages, audit_misses; /* "audit": clean pages looked at; changed without a mark */
     /* the pause in parts, ms */
     double   pause_ms, last_round_ms, device_ms, prepared_ms, go_ms;
     struct err error;                   /* why it failed, or is unresolved */
@@ -60,6 +61,7 @@ int  migration_cancel(struct migration *m); /* 0 also when nothing runs; any mom
 /* Incoming: listen now (so that a bad address is told now), load on the migrate thread. run: start the guest when
  * it has arrived (else it stays paused, -S). */
 int  migration_incoming(struct migration *m, const char *uri, bool run, struct err *err);
+void migration_run_on_arrival(struct migration *m, bool run); /* another mind, at any time before it arrived */
 const char *migration_listening(struct migration *m); /* the bound URI, or "" */
 
 enum migration_answer { RESOLVE_ASK, RESOLVE_HERE, RESOLVE_THERE };

@@ -103,6 +103,16 @@ static int connect_peer(struct outgoing *o)
 
 /* --- rounds --------------------------------------------------------------------------------------------- */
 
+/* What binds the writer: outside the pause the cap, and the patience with somebody who answers; within it no cap, and
+ * the same patience with everybody. */
+void outgoing_binds(struct outgoing *o, bool paused)
+{
+    struct pipeline_tunables *live = &o->m->params.live;
+    int64_t frozen_ns = paused || !o->one_way ? outgoing_silence_ms(o) * NS_PER_MS : 0;
+    atomic_store_explicit(&live->uncapped, paused, memory_order_relaxed);
+    atomic_store_explicit(&live->frozen_limit_ns, frozen_ns, memory_order_relaxed);
+}
+
 static int begin(struct outgoing *o)
 {
     struct migration *m = o->m;
@@ -113,7 +123,7 @@ static int begin(struct outgoing *o)
         .channel = o->channel,
         .tunables = &m->params.live,
     };
-    atomic_store_explicit(&m->params.live.uncapped, false, memory_order_relaxed);
+    outgoing_binds(o, false);
     int rc = pipeline_new(&options, &o->pipeline, &o->err);
     if (rc < 0)
         return rc;
@@ -154,15 +164,18 @@ static uint64_t dirty_units(struct outgoing *o)
 }
 
 /* One round, until the destination has loaded it: only then is its time the truth. */
-static int one_round(struct outgoing *o, uint64_t round, struct converge_sample *sample)
+static int one_round(struct outgoing *o, struct converge_sample *sample)
 {
     struct pipeline_stats before, after;
     struct round_result result;
     int64_t start_ns = clock_now_ns();
     pipeline_stats(o->pipeline, &before);
-    int rc = pipeline_round(o->pipeline, false, &result, &o->err);
+    int rc = o->round_open ? 0 : pipeline_round_begin(o->pipeline, false, &o->err);
+    o->round_open = false;
     if (rc == 0)
-        rc = wait_loaded(o, round);
+        rc = pipeline_round_end(o->pipeline, &result, &o->err);
+    if (rc == 0)
+        rc = wait_loaded(o, before.rounds + 1);
     if (rc < 0)
         return rc;
     pipeline_stats(o->pipeline, &after);
@@ -221,16 +234,26 @@ static int pause_between_rounds(struct outgoing *o, int64_t wait_ns)
     return outgoing_cancelled(o);
 }
 
+static uint64_t rounds_of(struct outgoing *o)
+{
+    struct pipeline_stats stats;
+    pipeline_stats(o->pipeline, &stats);
+    return stats.rounds;
+}
+
 static int move(struct outgoing *o)
 {
-    for (uint64_t round = 1;; round++) {
+    for (;;) {
         struct converge_sample sample;
-        int rc = one_round(o, round, &sample);
+        int rc = one_round(o, &sample);
+        if (rc == 0)
+            rc = outgoing_audit(o, false);
         if (rc == 0)
             rc = outgoing_cancelled(o);
         if (rc < 0)
             return rc;
         struct converge_verdict verdict = decide(o, &sample);
+        uint64_t round = rounds_of(o);
         migration_round_done(o->m, round);
         switch (verdict.action) {
         case CONVERGE_SWITCH_OVER: o->predicted_ns = verdict.predicted_ns; return 0;
@@ -248,12 +271,14 @@ static int move(struct outgoing *o)
 
 static int pause_guest(struct outgoing *o)
 {
+    struct converge_policy policy = policy_now(o);
+    int64_t overrun_ns = converge_overrun_ns(&policy);
     o->time_ns.requested = clock_now_ns();
-    o->state_before = machine_state(o->machine);
-    if (o->state_before != RUN_RUNNING && o->state_before != RUN_PAUSED && o->state_before != RUN_PRELAUNCH)
-        return err_set(&o->err, -EINVAL, "the guest went to state %s meanwhile", run_state_name(o->state_before));
-    o->ran = o->state_before == RUN_RUNNING;
-    machine_pause(o->machine, RUN_FINISH_MIGRATE);
+    o->overrun_at_ns = overrun_ns == INT64_MAX ? INT64_MAX : o->time_ns.requested + overrun_ns;
+    enum run_state found = machine_hand_over(o->machine);
+    if (found != RUN_RUNNING && found != RUN_PAUSED && found != RUN_PRELAUNCH)
+        return err_set(&o->err, -EINVAL, "the guest went to state %s meanwhile", run_state_name(found));
+    o->ran = found == RUN_RUNNING;
     o->paused = true;
     outgoing_feed(o, HANDOVER_STOPPED);
     o->time_ns.paused = clock_now_ns();
@@ -261,20 +286,27 @@ static int pause_guest(struct outgoing *o)
     return outgoing_cancelled(o);
 }
 
+/* Until its mark is sent the last round is a round like any other: when it takes too long the guest runs on in the
+ * middle of it, what it writes then is dirty for the next one, and nothing is lost or sent in vain. */
 static int last_round(struct outgoing *o)
 {
     struct pipeline_stats before;
-    struct round_result result;
     pipeline_stats(o->pipeline, &before);
     o->wire_at_pause = before.wire_bytes;
-    atomic_store_explicit(&o->m->params.live.uncapped, true, memory_order_relaxed);
-    int rc = pipeline_round(o->pipeline, true, &result, &o->err);
+    outgoing_binds(o, true);
+    int rc = pipeline_round_begin(o->pipeline, true, &o->err);
+    if (rc == 0 && !pipeline_round_wait(o->pipeline, o->overrun_at_ns)) {
+        o->round_open = true;
+        return outgoing_overrun(o);
+    }
+    if (rc == 0)
+        rc = pipeline_round_end(o->pipeline, NULL, &o->err);
     if (rc < 0)
         return rc;
     dirty_seal(o->ram->dirty);
     o->sealed = true;
     o->time_ns.round = clock_now_ns();
-    return 0;
+    return outgoing_audit(o, true);
 }
 
 void outgoing_digest(struct outgoing *o, struct section_digest *digest)
@@ -310,30 +342,35 @@ static void put_devices(struct outgoing *o, struct section_writer *writer, uint6
     sections_put_digest(writer, &digest);
 }
 
+/* From the EOF on a cut line would leave the peer prepared and in doubt: cancel has to tell it. */
+static int send_eof(struct outgoing *o)
+{
+    lock(&o->m->lock);
+    bool cancel = o->m->cancel;
+    o->m->cancel_softly = !cancel;
+    unlock(&o->m->lock);
+    if (cancel)
+        return err_set(&o->err, -ECANCELED, "migration cancelled");
+    uint8_t eof = ELEMENT_EOF;
+    int rc = pipeline_send(o->pipeline, &eof, 1, &o->err);
+    if (rc == 0)
+        outgoing_feed(o, HANDOVER_SENT);
+    return rc;
+}
+
 static int send_devices(struct outgoing *o)
 {
     struct pipeline_stats stats;
     struct section_writer writer = { .full_sum = o->full_sum, .next_id = o->next_id };
     pipeline_stats(o->pipeline, &stats);
     put_devices(o, &writer, stats.rounds);
-    int rc = 0;
-    if (o->one_way) {
-        rc = pipeline_send(o->pipeline, writer.out.data, writer.out.size, &o->err);
-        if (rc == 0)
-            rc = pipeline_flush(o->pipeline, &o->err);
-    } else {
-        sections_put_eof(&writer);
-        /* From the EOF on a cut line would leave the peer prepared and in doubt: cancel has to tell it. */
-        lock(&o->m->lock);
-        bool cancel = o->m->cancel;
-        o->m->cancel_softly = !cancel;
-        unlock(&o->m->lock);
-        rc = cancel ? err_set(&o->err, -ECANCELED, "migration cancelled")
-                    : pipeline_send(o->pipeline, writer.out.data, writer.out.size, &o->err);
-        if (rc == 0)
-            outgoing_feed(o, HANDOVER_SENT);
-    }
+    /* On the wire, all of it, while a cancel may still cut the line: behind the EOF nothing may be waiting. */
+    int rc = pipeline_send(o->pipeline, writer.out.data, writer.out.size, &o->err);
+    if (rc == 0)
+        rc = pipeline_flush(o->pipeline, &o->err);
     sections_writer_free(&writer);
+    if (rc == 0 && !o->one_way)
+        rc = send_eof(o);
     o->time_ns.sent = clock_now_ns();
     return rc;
 }
@@ -449,6 +486,20 @@ static void report_end(struct outgoing *o)
     migration_set_state(m, cancel ? MIGRATION_CANCELLED : MIGRATION_FAILED);
 }
 
+static int move_and_hand_over(struct outgoing *o)
+{
+    int rc = move(o);
+    if (rc == 0)
+        rc = pause_guest(o);
+    if (rc == 0)
+        rc = last_round(o);
+    if (rc == 0)
+        rc = send_devices(o);
+    if (rc == 0)
+        rc = o->one_way ? outgoing_end_one_way(o) : outgoing_hand_over(o);
+    return rc;
+}
+
 void outgoing_run(struct migration *m)
 {
     struct outgoing *o = calloc(1, sizeof(*o));
@@ -465,15 +516,9 @@ void outgoing_run(struct migration *m)
     if (rc == 0)
         rc = begin(o);
     if (rc == 0)
-        rc = move(o);
-    if (rc == 0)
-        rc = pause_guest(o);
-    if (rc == 0)
-        rc = last_round(o);
-    if (rc == 0)
-        rc = send_devices(o);
-    if (rc == 0)
-        rc = o->one_way ? outgoing_end_one_way(o) : outgoing_hand_over(o);
+        do
+            rc = move_and_hand_over(o);
+        while (rc == OUTGOING_AGAIN);
 
     if (rc < 0 && !handover_ended(o->at))
         outgoing_fail(o);

@@ -1,11 +1,14 @@
 /* The source's side of one migration, shared by outgoing.c (the story) and outgoing_handover.c (who owns the guest). */
 #pragma once
 #include "base/clock.h"
+#include "migration/audit.h"
 #include "migration/internal.h"
 #include "migration/released.h"
 #include "migration/sections.h"
 
-enum { OUTGOING_SOURCES = 1, LAST_WORD_MS = 50 };
+enum { OUTGOING_SOURCES = 1, LAST_WORD_MS = 50, ANSWER_MS = 2000 };
+enum { OUTGOING_AGAIN = 1 }; /* instead of 0: the pause was taken back, more rounds are to come */
+enum { OVERRUNS_MAX = 4 };   /* pauses that may be taken back before the migration gives up */
 
 struct outgoing {
     struct migration *m;
@@ -19,29 +22,39 @@ struct outgoing {
     bool one_way, to_file;
 
     enum handover_state at;
-    enum run_state state_before;
     bool ran; /* when it was paused for this */
     bool paused, tracking, sealed, retract_sent;
     char released_path[RELEASED_PATH_MAX];
 
     struct converge converge;
     int64_t predicted_ns;
+    int64_t overrun_at_ns; /* the pause is taken back then; INT64_MAX: never */
+    unsigned overruns;
+    bool round_open; /* begun as the last one */
     struct {
         int64_t requested, paused, round, sent, prepared, running;
     } time_ns;
     uint64_t wire_at_pause;
     uint64_t full_sum; /* of the FULL sections sent so far */
     uint32_t next_id;  /* section id of the next one */
+    struct audit audit;
     struct err err;    /* the first failure */
 };
 
 int outgoing_cancelled(struct outgoing *o); /* 0, or -ECANCELED with its sentence */
 int64_t outgoing_silence_ms(struct outgoing *o);
+void outgoing_binds(struct outgoing *o, bool paused);
 void outgoing_digest(struct outgoing *o, struct section_digest *digest);
+
+/* Between rounds, and when RAM is sealed: -EBADE when a page changed and nobody marked it. */
+int outgoing_audit(struct outgoing *o, bool sealed);
 
 /* Put an event through the hand-over table and perform what it says. */
 void outgoing_feed(struct outgoing *o, enum handover_event event);
-/* From the EOF to the end: PREPARED, RELEASED, GO, RUNNING. 0 when the guest is away. */
+/* The pause has become far longer than its limit: the guest runs on. OUTGOING_AGAIN, or -ETIME when it was once too
+ * often. */
+int outgoing_overrun(struct outgoing *o);
+/* From the EOF to the end: PREPARED, RELEASED, GO, RUNNING. 0 when the guest is away, OUTGOING_AGAIN. */
 int outgoing_hand_over(struct outgoing *o);
 /* The same where nobody answers. */
 int outgoing_end_one_way(struct outgoing *o);

@@ -14,11 +14,7 @@ static void resume_guest(struct outgoing *o)
     if (!o->paused)
         return;
     o->paused = false;
-    struct err why = { 0 };
-    if (!o->ran)
-        machine_pause(o->machine, o->state_before);
-    else if (machine_resume(o->machine, true, &why) < 0)
-        err_set(&o->err, why.code, "the guest is here but cannot go on: %s", why.text);
+    machine_hand_back(o->machine);
 }
 
 static int send_word(struct outgoing *o, enum message_type type)
@@ -57,6 +53,29 @@ void outgoing_feed(struct outgoing *o, enum handover_event event)
         send_word(o, MESSAGE_GO); /* lost or not, only the answer tells */
     if (step.actions & DO_WRITE_RELEASED)
         write_released(o);
+}
+
+int outgoing_overrun(struct outgoing *o)
+{
+    int64_t pause_ns = clock_now_ns() - o->time_ns.requested;
+    if (++o->overruns > OVERRUNS_MAX) {
+        outgoing_feed(o, HANDOVER_SILENCE);
+        return err_set(&o->err, -ETIME, "given up: the pause overran its limit %u times, at last after %.0f ms",
+                       o->overruns, (double)pause_ns / NS_PER_MS);
+    }
+    bool asked = o->at == SOURCE_ASKED;
+    outgoing_feed(o, HANDOVER_OVERRUN);
+    outgoing_binds(o, false);
+    converge_learn(&o->converge, o->predicted_ns, pause_ns);
+    if (asked) /* what the peer says to the RETRACT, or said before, is the old attempt's */
+        return_path_new_attempt(&o->ear, ++o->key.attempt);
+    o->retract_sent = false;
+    migration_set_state(o->m, MIGRATION_ACTIVE);
+    lock(&o->m->lock);
+    o->m->cancel_softly = false;
+    unlock(&o->m->lock);
+    int rc = outgoing_cancelled(o); /* a soft one has cut nothing that would end the next round */
+    return rc < 0 ? rc : OUTGOING_AGAIN;
 }
 
 /* --- hand over ---------------------------------------------------------------------------------------------- */
@@ -136,10 +155,21 @@ static bool unresolved(struct outgoing *o)
     }
 }
 
+/* Is PREPARED, or an end of waiting for it, there before the pause has become too long? */
+static bool prepared_in_time(struct outgoing *o)
+{
+    unsigned wanted = HEARD_PREPARED | HEARD_ERROR | HEARD_CLOSED | HEARD_INTERRUPT;
+    if (o->overrun_at_ns > clock_now_ns() + outgoing_silence_ms(o) * NS_PER_MS)
+        return true; /* a silent peer is noticed first */
+    return return_path_wait_until(&o->ear, wanted, o->overrun_at_ns) != 0;
+}
+
 int outgoing_hand_over(struct outgoing *o)
 {
     while (!handover_ended(o->at)) {
         unsigned wanted = o->at == SOURCE_ASKED ? HEARD_PREPARED : HEARD_RUNNING | HEARD_REFUSED;
+        if (o->at == SOURCE_ASKED && !prepared_in_time(o))
+            return outgoing_overrun(o);
         if (o->at == SOURCE_UNRESOLVED) {
             if (!unresolved(o))
                 return -ECONNABORTED;
@@ -149,8 +179,13 @@ int outgoing_hand_over(struct outgoing *o)
         enum handover_event event = event_of(o, heard);
         if (event == HANDOVER_CANCEL && o->at == SOURCE_ASKED)
             err_set(&o->err, -ECANCELED, "migration cancelled");
-        if (event == HANDOVER_CANCEL && o->at == SOURCE_RELEASED)
-            event = HANDOVER_SILENCE; /* only the end of this process interrupts here */
+        if (event == HANDOVER_CANCEL && o->at == SOURCE_RELEASED) {
+            /* Only the end of this process interrupts here. GO is on its way: that a peer which is well answers it
+             * leaves nobody in doubt. */
+            heard = return_path_wait_until(&o->ear, wanted | HEARD_ERROR | HEARD_CLOSED,
+                                           clock_now_ns() + ANSWER_MS * NS_PER_MS);
+            event = heard ? event_of(o, heard) : HANDOVER_SILENCE;
+        }
         outgoing_feed(o, event);
     }
     o->time_ns.running = clock_now_ns();

@@ -17,6 +17,7 @@ struct migration_params {
     _Atomic uint64_t peer_timeout_ms;                /* "peer-timeout": a silent peer is given up after this */
     _Atomic uint64_t max_rounds;                     /* "max-rounds"; 0: as many as it takes */
     _Atomic uint64_t announce_ms;                    /* "progress-interval" of monitors */
+    _Atomic uint64_t audit;                          /* "audit": clean pages looked at after a round; 0: none */
     _Atomic bool     capability_events;              /* capabilities, spelled as QEMU does */
     _Atomic bool     capability_return_path;
     _Atomic bool     capability_auto_converge;

@@ -293,7 +293,8 @@ static unsigned add_section(struct section_collector *c, const struct state_desc
 int sections_collect_new(struct machine *machine, struct section_collector **out, struct err *err)
 {
     struct machine_section section[MACHINE_SECTIONS_MAX];
-    return sections_collect_table(section, machine_sections(machine, section), out, err);
+    unsigned sections = machine_sections(machine, section);
+    return sections_collect_table(section, sections, out, err);
 }
 
 int sections_collect_table(const struct machine_section *section, unsigned sections, struct section_collector **out,

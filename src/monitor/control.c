@@ -13,12 +13,19 @@ static bool handing_over(struct call *call)
     return info.state == MIGRATION_DEVICE && !info.incoming;
 }
 
+/* Of a guest that is on its way here, whether it has set out already or not. */
+static void set_run_on_arrival(struct call *call, bool run)
+{
+    call->monitor->run_on_arrival = run;
+    migration_run_on_arrival(call->monitor->context.migration, run);
+}
+
 int cmd_stop(struct call *call)
 {
     struct machine *machine = call->monitor->context.machine;
     enum run_state state = machine_state(machine);
     if (state == RUN_INMIGRATE) {
-        call->monitor->run_on_arrival = false;
+        set_run_on_arrival(call, false);
         return 0;
     }
     if (handing_over(call))
@@ -32,14 +39,9 @@ int cmd_cont(struct call *call)
 {
     struct machine *machine = call->monitor->context.machine;
     enum run_state state = machine_state(machine);
-    struct migration_info info;
     bool force = false;
-    migration_query(call->monitor->context.migration, &info);
     if (state == RUN_INMIGRATE) {
-        if (info.incoming && info.state != MIGRATION_NONE)
-            return err_set(&call->err, -EBUSY, "The guest has not arrived yet; it will %s when it does",
-                           call->monitor->run_on_arrival ? "run" : "stay paused");
-        call->monitor->run_on_arrival = true;
+        set_run_on_arrival(call, true);
         return 0;
     }
     if (handing_over(call))

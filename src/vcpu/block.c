@@ -153,12 +153,9 @@ static bool fuse_alu(struct uop *last, const struct insn *insn)
 /* Make the pair one uop. It keeps the second one's place (offset, count), which is where it may trap or branch. */
 static bool fuse(struct builder *b, const struct insn *insn, uint16_t off)
 {
+    if (b->uops == 0 || insn->op >= OP_ENCODED || (insn->rd == 0 && decode_ops[insn->op].kind == KIND_ALU))
+        return false;
     struct uop *last = &b->uop[b->uops - 1];
-
-    if (b->uops == 0 || (insn->rd == 0 && decode_ops[insn->op].kind == KIND_ALU))
-        return false;
-    if (insn->op >= OP_ENCODED)
-        return false;
     if (!fuse_address(last, insn) && !fuse_alu(last, insn) && !fuse_branch(last, insn, off + insn->imm))
         return false;
     last->off = off;
@@ -334,7 +331,7 @@ static bool unchanged(struct block *block, const uint8_t *host)
     const uint16_t *source = source_of(block);
 
     for (unsigned i = 0; i < block->bytes / 2u; i++)
-        if (source[i] != load_half(host + 2 * i))
+        if (source[i] != load_half(host + 2 * (size_t)i))
             return false;
     return true;
 }

@@ -174,9 +174,12 @@ static inline uint64_t low_bytes(uint64_t value, unsigned bytes)
 static bool reach_both(struct vcpu *v, struct uop *u, uint64_t va, unsigned bytes, enum mmu_access access,
                        struct reach half[2])
 {
+    half[0] = half[1] = (struct reach){ 0 };
     unsigned first = bytes_to_page_end(va);
-    uint64_t cause = engine_reach(v, va, first, access, &half[0]);
     uint64_t tval = va;
+
+    half[0] = half[1] = (struct reach){ 0 };
+    uint64_t cause = engine_reach(v, va, first, access, &half[0]);
 
     if (!cause && !half[0].host)
         cause = fault_cause(MMU_ACCESS_FAULT, access);

@@ -59,7 +59,7 @@ static inline struct fpu_num fpu_unpack(const struct fpu_format *format, uint64_
 
 static inline uint64_t fpu_zero(const struct fpu_format *format, bool sign)
 {
-    return (uint64_t)sign << (format->bits - 1);
+    return sign ? UINT64_C(1) << (format->bits - 1) : 0;
 }
 
 static inline uint64_t fpu_inf(const struct fpu_format *format, bool sign)

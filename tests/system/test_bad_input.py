@@ -95,6 +95,7 @@ def one_cut(source, forward=None, back=None):
             there.qmp('__org.godwit_migrate-resolve', answer='there')
             gave_up(there)
             source.qmp('__org.godwit_migrate-resolve', answer='here')
+            source.wait_migration('failed')
             source.qmp('cont')
             wait_running_on(source)
             return None

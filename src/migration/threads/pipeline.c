@@ -51,6 +51,9 @@ struct pipeline {
     uint32_t round; /* the running or the last one */
     unsigned busy;  /* workers in it */
     bool last, ended;
+    /* owner */
+    int64_t round_start_ns;
+    uint64_t round_made; /* made_bytes when it began */
     /* atomic */
     _Atomic uint64_t rounds, units_data, units_zero, units_taken, raw_bytes, made_bytes;
     _Atomic uint64_t revoke_wait_ns, copy_ns, compress_ns;
@@ -337,15 +340,13 @@ static int send_mark(struct pipeline *p, struct round_result *result, struct err
     return 0;
 }
 
-int pipeline_round(struct pipeline *p, bool last, struct round_result *out, struct err *err)
+int pipeline_round_begin(struct pipeline *p, bool last, struct err *err)
 {
-    int64_t start_ns = clock_now_ns();
-    uint64_t made = get(&p->made_bytes);
-    struct round_result result = { 0 };
-
     if (fault_failed(&p->fault)) {
         return fault_get(&p->fault, err);
     }
+    p->round_start_ns = clock_now_ns();
+    p->round_made = get(&p->made_bytes);
     for (unsigned i = 0; i < p->source_count; i++) {
         atomic_store_explicit(&p->states[i].round_data, 0, memory_order_relaxed);
         atomic_store_explicit(&p->states[i].round_zero, 0, memory_order_relaxed);
@@ -356,7 +357,30 @@ int pipeline_round(struct pipeline *p, bool last, struct round_result *out, stru
     p->last = last;
     p->busy = p->worker_count;
     cond_broadcast(&p->fault.cond);
-    while (p->busy) { /* also after a failure: workers notice it within a chunk */
+    unlock(&p->fault.lock);
+    return 0;
+}
+
+bool pipeline_round_wait(struct pipeline *p, int64_t deadline_ns)
+{
+    bool in_time = true;
+
+    lock(&p->fault.lock);
+    /* After a failure workers notice it within a chunk, but what is queued goes nowhere any more. */
+    while (in_time && !p->fault.err.code && (p->busy || writer_queued(&p->writer))) {
+        in_time = cond_wait_until(&p->fault.cond, &p->fault.lock, deadline_ns);
+    }
+    bool done = p->fault.err.code || !(p->busy || writer_queued(&p->writer));
+    unlock(&p->fault.lock);
+    return done;
+}
+
+int pipeline_round_end(struct pipeline *p, struct round_result *out, struct err *err)
+{
+    struct round_result result = { 0 };
+
+    lock(&p->fault.lock);
+    while (p->busy) { /* also after a failure */
         cond_wait(&p->fault.cond, &p->fault.lock);
     }
     unlock(&p->fault.lock);
@@ -368,12 +392,19 @@ int pipeline_round(struct pipeline *p, bool last, struct round_result *out, stru
         return ret;
     }
     add(&p->rounds, 1);
-    result.wire_bytes = get(&p->made_bytes) - made;
-    result.elapsed_ns = clock_now_ns() - start_ns;
+    result.wire_bytes = get(&p->made_bytes) - p->round_made;
+    result.elapsed_ns = clock_now_ns() - p->round_start_ns;
     if (out) {
         *out = result;
     }
     return 0;
+}
+
+int pipeline_round(struct pipeline *p, bool last, struct round_result *out, struct err *err)
+{
+    int ret = pipeline_round_begin(p, last, err);
+
+    return ret < 0 ? ret : pipeline_round_end(p, out, err);
 }
 
 void pipeline_acknowledged(struct pipeline *p, uint64_t rounds)
@@ -442,6 +473,12 @@ void pipeline_digest(const struct pipeline *p, unsigned source, uint64_t out[2])
 {
     assert(source < p->source_count);
     digest_get(&p->states[source].digest, out);
+}
+
+uint64_t pipeline_last_hash(const struct pipeline *p, unsigned source, uint64_t unit)
+{
+    assert(source < p->source_count);
+    return digest_last(&p->states[source].digest, unit);
 }
 
 static void free_source_state(struct pipeline *p, unsigned i, bool put_back)

@@ -26,6 +26,7 @@ struct pipeline_tunables {
     _Atomic uint32_t codec;           /* enum codec to try first */
     _Atomic int32_t  acceleration;    /* LZ4, 1.. */
     _Atomic bool     uncapped;        /* the last round: the cap does not bind */
+    _Atomic int64_t  frozen_limit_ns; /* a channel that takes nothing for so long has failed; 0: wait for ever */
 };
 
 struct pipeline_options {
@@ -64,6 +65,12 @@ int  pipeline_new(const struct pipeline_options *options, struct pipeline **out,
  * round is in the writer's queue and the end-of-round mark (round number, unit counts by source) behind it.
  * -errno and the sentence of the first error of any stage. */
 int  pipeline_round(struct pipeline *p, bool last, struct round_result *out, struct err *err);
+/* The same in three steps, for an owner who has something else to do when it takes too long: begin, wait until
+ * deadline_ns (clock_now_ns; INT64_MAX: none) for the workers and for the writer to have nothing left, and end, which
+ * waits for the workers and puts the mark. wait is false when the deadline passed, true also after a failure. */
+int  pipeline_round_begin(struct pipeline *p, bool last, struct err *err);
+bool pipeline_round_wait(struct pipeline *p, int64_t deadline_ns);
+int  pipeline_round_end(struct pipeline *p, struct round_result *out, struct err *err);
 
 /* The destination has loaded the marks of so many rounds: what they carried need never be put back. No round may be
  * running. */
@@ -78,6 +85,8 @@ void pipeline_stats(const struct pipeline *p, struct pipeline_stats *out);    /*
 void pipeline_fail(struct pipeline *p, int code, const char *why);            /* any thread: cancel; first one wins */
 /* The digest of what the sources looked like as sent (see digest.h); no round may be running. */
 void pipeline_digest(const struct pipeline *p, unsigned source, uint64_t out[2]);
+/* A unit as it was last sent: digest_hash(), DIGEST_ZERO of zeros or when it never was; no round may be running. */
+uint64_t pipeline_last_hash(const struct pipeline *p, unsigned source, uint64_t unit);
 /* After a failure: units that were taken since the last pipeline_acknowledged() go back to the source's dirty map when
  * `put_back`; ends all threads. What is queued is written first unless the pipeline has failed: to end one whose peer
  * may be silent, fail it before. The channel stays the caller's. NULL allowed. */

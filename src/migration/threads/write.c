@@ -1,6 +1,7 @@
 #include "migration/threads/write.h"
 
 #include <errno.h>
+#include <inttypes.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -60,8 +61,19 @@ static void advance(struct writer *writer, struct batch *batch, size_t bytes)
 static void wait_frozen(struct writer *writer)
 {
     int64_t since = clock_now_ns();
-    int ret = channel_wait(writer->channel, POLLOUT, WAIT_MAX_MS);
+    int64_t limit = atomic_load_explicit(&writer->tunables->frozen_limit_ns, memory_order_relaxed);
 
+    if (!writer->frozen_since_ns) {
+        writer->frozen_since_ns = since;
+    }
+    if (limit && since - writer->frozen_since_ns > limit) {
+        char why[ERR_TEXT_MAX];
+        snprintf(why, sizeof(why), "%s: the peer has taken nothing for %" PRId64 " ms", writer->channel->name,
+                 (since - writer->frozen_since_ns) / NS_PER_MS);
+        writer->fail(writer->opaque, -ETIMEDOUT, why);
+        return;
+    }
+    int ret = channel_wait(writer->channel, POLLOUT, WAIT_MAX_MS);
     add(&writer->frozen_ns, clock_now_ns() - since);
     if (ret < 0) {
         writer->fail(writer->opaque, ret, "the channel cannot be waited for");
@@ -105,6 +117,7 @@ static void write_some(struct writer *writer, struct batch *batch)
     ssize_t taken = channel_writev(writer->channel, iov, count);
     rate_give_back(&writer->rate, bytes - (taken > 0 ? (uint64_t)taken : 0));
     if (taken > 0) {
+        writer->frozen_since_ns = 0;
         advance(writer, batch, (size_t)taken);
     } else if (taken == -EAGAIN || taken == 0) {
         wait_frozen(writer);
@@ -153,12 +166,17 @@ void writer_push(struct writer *writer, struct chunk *chunk)
     }
 }
 
+uint64_t writer_queued(const struct writer *writer)
+{
+    return atomic_load_explicit(&writer->queued_bytes, memory_order_acquire);
+}
+
 int writer_flush(struct writer *writer, struct err *err)
 {
     struct fault *fault = writer->fault;
 
     lock(&fault->lock);
-    while (!fault->err.code && atomic_load_explicit(&writer->queued_bytes, memory_order_acquire)) {
+    while (!fault->err.code && writer_queued(writer)) {
         cond_wait(&fault->cond, &fault->lock);
     }
     unlock(&fault->lock);

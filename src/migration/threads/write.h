@@ -26,6 +26,7 @@ struct writer {
     struct queue queue; /* of struct chunk */
     /* owner: write thread */
     struct rate rate;
+    int64_t frozen_since_ns; /* 0: it is not */
     /* atomic */
     _Atomic uint64_t wire_bytes, queued_bytes, frozen_ns, rate_wait_ns;
 };
@@ -34,5 +35,6 @@ struct writer {
 int writer_start(struct writer *writer, struct err *err);
 void writer_push(struct writer *writer, struct chunk *chunk); /* any thread; the chunk comes home to its pool */
 int writer_flush(struct writer *writer, struct err *err);     /* everything pushed was taken by the channel */
+uint64_t writer_queued(const struct writer *writer); /* bytes pushed and not taken yet; any thread */
 void writer_close(struct writer *writer); /* any thread; ends after what is queued, or at once when failed */
 void writer_join(struct writer *writer);  /* closes; frees its queue */

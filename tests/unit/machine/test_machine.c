@@ -148,6 +148,50 @@ static void pausing_a_paused_guest_only_changes_the_name(void **state)
     assert_string_equal(events, "");
 }
 
+static void a_hand_over_that_fails_gives_the_guest_back_as_it_was(void **state)
+{
+    (void)state;
+    boot(counts, sizeof(counts));
+    assert_int_equal(machine_hand_over(m), RUN_PRELAUNCH);
+    machine_hand_back(m);
+    assert_int_equal(machine_state(m), RUN_PRELAUNCH);
+    assert_int_equal(machine_resume(m, false, &err), 0);
+    assert_int_equal(machine_hand_over(m), RUN_RUNNING);
+    assert_int_equal(machine_state(m), RUN_FINISH_MIGRATE);
+    machine_pause(m, RUN_POSTMIGRATE); /* released, then refused */
+    machine_hand_back(m);
+    assert_int_equal(machine_state(m), RUN_RUNNING);
+    assert_true(counts_on(m));
+    assert_string_equal(events, "rsr");
+}
+
+static void a_stop_during_a_hand_over_decides_how_the_guest_comes_back(void **state)
+{
+    (void)state;
+    boot(counts, sizeof(counts));
+    assert_int_equal(machine_resume(m, false, &err), 0);
+    assert_int_equal(machine_hand_over(m), RUN_RUNNING);
+    machine_pause(m, RUN_PAUSED);
+    assert_int_equal(machine_state(m), RUN_FINISH_MIGRATE); /* so `cont` is refused still */
+    assert_int_equal(machine_resume(m, false, &err), -EPERM);
+    machine_hand_back(m);
+    assert_int_equal(machine_state(m), RUN_PAUSED);
+    assert_string_equal(events, "rs");
+}
+
+static void a_guest_whose_power_off_is_answered_here_does_not_leave(void **state)
+{
+    unsigned code;
+    (void)state;
+    boot(turns_off, sizeof(turns_off));
+    assert_int_equal(machine_resume(m, false, &err), 0);
+    assert_int_equal(next_request(&code), REQUEST_SHUTDOWN);
+    assert_int_equal(machine_hand_over(m), RUN_SHUTDOWN); /* it would arrive without its wish, and hang there */
+    assert_int_equal(machine_state(m), RUN_RUNNING);
+    assert_int_equal(machine_reset(m, &err), 0);
+    assert_int_equal(machine_hand_over(m), RUN_RUNNING);
+}
+
 static void a_guest_that_is_elsewhere_runs_only_by_force(void **state)
 {
     static const enum run_state held[] = { RUN_INMIGRATE, RUN_FINISH_MIGRATE, RUN_POSTMIGRATE, RUN_SHUTDOWN,
@@ -424,6 +468,9 @@ int main(void)
     const struct CMUnitTest tests[] = {
         TEST(a_paused_guest_stands_still_and_so_does_its_clock),
         TEST(pausing_a_paused_guest_only_changes_the_name),
+        TEST(a_hand_over_that_fails_gives_the_guest_back_as_it_was),
+        TEST(a_stop_during_a_hand_over_decides_how_the_guest_comes_back),
+        TEST(a_guest_whose_power_off_is_answered_here_does_not_leave),
         TEST(a_guest_that_is_elsewhere_runs_only_by_force),
         TEST(a_guest_that_turns_off_says_so),
         TEST(a_guest_that_fails_gives_its_code),

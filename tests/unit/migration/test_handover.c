@@ -343,6 +343,11 @@ static void moves_of_target(struct search *s, const struct world *w)
         target_feed(&next, HANDOVER_LOAD_FAILED);
         reach(s, &next);
     }
+    if (w->target == TARGET_PREPARED) { /* the source is busy elsewhere; it may still speak */
+        struct world next = *w;
+        target_feed(&next, HANDOVER_SILENCE);
+        reach(s, &next);
+    }
     if (w->deaf_target && w->down.count == 0) {
         struct world next = *w;
         next.deaf_target = 0;

@@ -257,6 +257,19 @@ static void a_paused_guest_arrives_paused(void **state)
     assert_staircase(&b);
 }
 
+static void whoever_waits_for_a_guest_may_still_say_that_it_is_not_to_run(void **state)
+{
+    (void)state;
+    run(&a);
+    listen_on(&b, socket_uri());
+    migration_run_on_arrival(b.migration, false);
+    send_to(&a, socket_uri());
+    assert_state(&a, MIGRATION_COMPLETED);
+    assert_state(&b, MIGRATION_COMPLETED);
+    assert_int_equal(machine_state(b.machine), RUN_PAUSED);
+    assert_staircase(&b);
+}
+
 static void nothing_stays_written_down_after_a_clean_hand_over(void **state)
 {
     (void)state;
@@ -504,6 +517,7 @@ int main(void)
         TEST(a_running_guest_moves_over_tcp_to_the_port_that_was_found),
         TEST(a_guest_moves_ten_times_and_loses_nothing),
         TEST(a_paused_guest_arrives_paused),
+        TEST(whoever_waits_for_a_guest_may_still_say_that_it_is_not_to_run),
         TEST(nothing_stays_written_down_after_a_clean_hand_over),
         TEST(a_machine_of_another_size_is_refused_with_a_sentence_and_the_guest_runs_on),
         TEST(a_refused_connection_is_a_failure_with_the_address),

@@ -178,6 +178,11 @@ int migration_incoming(struct migration *m, const char *uri, bool run, struct er
     return 0;
 }
 
+void migration_run_on_arrival(struct migration *m, bool run)
+{
+    m->incoming_runs = run;
+}
+
 int migration_resolve(struct migration *m, enum migration_answer answer, struct err *err)
 {
     if (m->info.state != MIGRATION_UNRESOLVED)

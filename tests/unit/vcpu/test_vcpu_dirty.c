@@ -84,6 +84,19 @@ static uint64_t pages_that_differ(struct harvest *harvest)
     return wrong;
 }
 
+/* Has every hart met the slow path? The host may have given one of them no time yet. */
+static bool all_storm(struct rig *rig)
+{
+    struct vcpu_stats stats;
+
+    for (unsigned i = 0; i < rig->harts; i++) {
+        vcpu_stats(rig->vcpu[i], &stats);
+        if (stats.instructions < 10000 || stats.slow_stores == 0)
+            return false;
+    }
+    return true;
+}
+
 static uint64_t storm(bool no_revoke)
 {
     struct rig *rig = test_calloc(1, sizeof(*rig));
@@ -97,7 +110,7 @@ static uint64_t storm(bool no_revoke)
     rig_load(rig);
     rig_resume(rig);
     dirty_start(rig->ram->dirty, DIRTY_MIGRATION, true);
-    for (int round = 0; round < ROUNDS; round++)
+    for (int round = 0; round < ROUNDS || !all_storm(rig); round++)
         harvest_round(&harvest);
     assert_true(harvest.pages > STORM_PAGES);
     rig_pause(rig);
@@ -110,12 +123,6 @@ static uint64_t storm(bool no_revoke)
     rig_resume(rig); /* and once tracking is off, nobody marks any more */
     dirty_stop(rig->ram->dirty, DIRTY_MIGRATION);
     rig_pause(rig);
-    for (unsigned i = 0; i < rig->harts; i++) {
-        struct vcpu_stats stats;
-
-        vcpu_stats(rig->vcpu[i], &stats);
-        assert_true(stats.instructions > 1000 && stats.slow_stores > 0);
-    }
     rig_free(rig);
     free(harvest.shadow);
     test_free(rig);
