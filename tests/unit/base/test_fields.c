@@ -70,9 +70,9 @@ static const struct device example = {
 };
 
 static const uint8_t example_wire[] = {
-    3,    1,    0x12, 0x34, 0x89, 0xab, 0xcd, 0xef, 0,    0,    0,    0,    0,    0,    0x10, 0,    0xff,
-    0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xfe, 'a',  'b',  'c',  'd',  'e',  0,    0,    0,    1,    0,
-    0,    0,    2,    0xff, 0xff, 0xff, 0xff, 0,    9,    1,    0,    0,    0,    0,    0,    0,    77,
+    3,    1,    0x12, 0x34, 0x89, 0xab, 0xcd, 0xef, 0,   0,   0,   0,   0, 0, 0x10, 0, 0xff,
+    0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xfe, 'a',  'b', 'c', 'd', 'e', 0, 0, 0,    1, 0,
+    0,    0,    2,    0xff, 0xff, 0xff, 0xff, 0,    9,   1,   0,   0,   0, 0, 0,    0, 77,
 };
 
 enum { WIRE_BYTES = sizeof(example_wire), WIRE_BYTES_1 = WIRE_BYTES - 4 };
@@ -234,9 +234,10 @@ static void every_field_is_printed_by_its_name(void **state)
     FILE *out = open_memstream(&text, &bytes);
     state_print(&desc, &example, out);
     fclose(out);
-    static const char *const lines[] = { "dev version 2\n", "  mode: 03\n",          "  offset: fffffffffffffffe\n",
-                                         "  name: 61 62 63 64 65\n", "  line[0].number: 0009\n",
-                                         "  line[1].used: 00\n",     "  since_2: 0000004d\n" };
+    static const char *const lines[] = {
+        "dev version 2\n",          "  mode: 03\n",         "  offset: fffffffffffffffe\n", "  name: 61 62 63 64 65\n",
+        "  line[0].number: 0009\n", "  line[1].used: 00\n", "  since_2: 0000004d\n"
+    };
     for (size_t i = 0; i < sizeof(lines) / sizeof(lines[0]); i++)
         if (!strstr(text, lines[i]))
             fail_msg("no \"%s\" in:\n%s", lines[i], text);
