@@ -14,7 +14,7 @@ all: $(BUILD)/godwit
 ifeq ($(filter clean help demo deps lint format test-tsan fuzz-smoke,$(MAKECMDGOALS)),)
 $(BUILD)/config.mk: configure VERSION
 	@scripts/deps
-	./configure --build=$(BUILD) $(CONFIGURE_FLAGS)
+	./configure --build=$(BUILD) $(or $(CONFIGURE_FLAGS),$(CONFIGURED_WITH))
 include $(BUILD)/config.mk
 endif
 

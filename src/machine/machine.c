@@ -365,6 +365,12 @@ static bool machine_on_its_way(struct machine *m)
     return state == RUN_INMIGRATE || state == RUN_FINISH_MIGRATE || state == RUN_POSTMIGRATE;
 }
 
+/* A reset that will happen; with no_reboot it is an end like the others. */
+static bool machine_resets(const struct machine *m, enum machine_request request)
+{
+    return request == REQUEST_RESET && !m->config.no_reboot;
+}
+
 /* Clears the note, but not that of a reset: machine_reset() does, when it is under way. */
 static bool machine_take_one(struct machine *m, enum machine_request request, bool *by_guest)
 {
@@ -373,7 +379,7 @@ static bool machine_take_one(struct machine *m, enum machine_request request, bo
     *by_guest = atomic_load_explicit(&m->guest_requests, memory_order_relaxed) & bit;
     bool there = atomic_load_explicit(&m->requests, memory_order_acquire) & bit;
     bool take = there && !(machine_on_its_way(m) && (*by_guest || request == REQUEST_RESET));
-    if (take && request != REQUEST_RESET) {
+    if (take && !machine_resets(m, request)) {
         atomic_fetch_and_explicit(&m->requests, ~bit, memory_order_relaxed);
         atomic_fetch_and_explicit(&m->guest_requests, ~bit, memory_order_relaxed);
         m->off = m->off || (*by_guest && (request == REQUEST_SHUTDOWN || request == REQUEST_FAIL));
@@ -394,7 +400,7 @@ enum machine_request machine_take_request(struct machine *m, unsigned *code)
             continue;
         if (request == REQUEST_FAIL)
             *code = atomic_load_explicit(&m->fail_code, memory_order_relaxed);
-        if (request != REQUEST_RESET)
+        if (!machine_resets(m, request))
             machine_emit(m, request == REQUEST_POWERDOWN ? EVENT_POWERDOWN : EVENT_SHUTDOWN, by_guest);
         return request;
     }

@@ -280,6 +280,7 @@ static uint8_t *write_begin(struct ram *ram, uint64_t gpa, uint64_t bytes, bool 
     if (!block || (block->rom && !loader))
         return NULL;
     no_longer_fresh(block);
+    atomic_fetch_add_explicit(&ram->writing, 1, memory_order_seq_cst); /* the data after it: see copy() */
     return block->host + (gpa - block->gpa);
 }
 
@@ -293,10 +294,18 @@ void ram_write_end(struct ram *ram, uint64_t gpa, uint64_t bytes)
     const struct ram_block *block = ram_block_at(ram, gpa, bytes);
 
     assert(block);
-    if (bytes == 0 || !ram->dirty)
-        return;
-    uint64_t first = ram_page_of(block, gpa), last = ram_page_of(block, gpa + bytes - 1);
-    dirty_mark_range(ram->dirty, first, last - first + 1);
+    if (bytes > 0 && ram->dirty) {
+        uint64_t first = ram_page_of(block, gpa), last = ram_page_of(block, gpa + bytes - 1);
+        dirty_mark_range(ram->dirty, first, last - first + 1);
+    }
+    unsigned was = atomic_fetch_sub_explicit(&ram->writing, 1, memory_order_release); /* after the mark */
+    assert(was > 0);
+    (void)was;
+}
+
+bool ram_being_written(const struct ram *ram)
+{
+    return atomic_load_explicit(&ram->writing, memory_order_acquire) != 0;
 }
 
 static bool write_all(struct ram *ram, uint64_t gpa, const void *data, uint64_t bytes, bool loader)

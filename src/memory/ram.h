@@ -33,6 +33,7 @@ struct ram {
     struct ram_block block[RAM_BLOCKS_MAX];
     unsigned         blocks;
     struct dirty    *dirty; /* made by ram_seal_layout() */
+    _Atomic unsigned writing; /* brackets that are open now */
 };
 
 struct ram_options {
@@ -70,6 +71,8 @@ bool ram_read(struct ram *ram, uint64_t gpa, void *out, uint64_t bytes);
 uint8_t *ram_write_begin(struct ram *ram, uint64_t gpa, uint64_t bytes);
 void     ram_write_end(struct ram *ram, uint64_t gpa, uint64_t bytes);
 bool     ram_write(struct ram *ram, uint64_t gpa, const void *data, uint64_t bytes);
+/* Somebody is between begin and end. False says: the mark of whatever was read before this has been made. */
+bool     ram_being_written(const struct ram *ram);
 bool     ram_load(struct ram *ram, uint64_t gpa, const void *data, uint64_t bytes); /* loader: ROM too */
 
 /* Copy a page that the guest may be writing at this moment, in or out. dst/src need 8-byte alignment. */

@@ -41,6 +41,7 @@ struct migration_info {
     uint64_t pages_per_s;
     uint64_t downtime_bytes;            /* wire bytes sent while paused */
     uint64_t pipeline_bytes;            /* memory the street holds */
+    uint64_t audited_pages, audit_misses; /* "audit": clean pages looked at; changed without a mark */
     /* the pause in parts, ms */
     double   pause_ms, last_round_ms, device_ms, prepared_ms, go_ms;
     bool     reconnecting;              /* unresolved, and the source still asks by itself */

@@ -248,6 +248,8 @@ static int move(struct outgoing *o)
         struct converge_sample sample;
         int rc = one_round(o, &sample);
         if (rc == 0)
+            rc = outgoing_audit(o, false);
+        if (rc == 0)
             rc = outgoing_cancelled(o);
         if (rc < 0)
             return rc;
@@ -305,7 +307,7 @@ static int last_round(struct outgoing *o)
     dirty_seal(o->ram->dirty);
     o->sealed = true;
     o->time_ns.round = clock_now_ns();
-    return 0;
+    return outgoing_audit(o, true);
 }
 
 void outgoing_digest(struct outgoing *o, struct section_digest *digest)

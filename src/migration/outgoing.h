@@ -2,6 +2,7 @@
  * outgoing_doubt.c (when the peer fell silent). */
 #pragma once
 #include "base/clock.h"
+#include "migration/audit.h"
 #include "migration/internal.h"
 #include "migration/released.h"
 #include "migration/sections.h"
@@ -39,6 +40,7 @@ struct outgoing {
     uint64_t wire_at_pause;
     uint64_t full_sum; /* of the FULL sections sent so far */
     uint32_t next_id;  /* section id of the next one */
+    struct audit audit;
     struct err err;    /* the first failure */
 };
 
@@ -46,6 +48,9 @@ int outgoing_cancelled(struct outgoing *o); /* 0, or -ECANCELED with its sentenc
 int64_t outgoing_silence_ms(struct outgoing *o);
 void outgoing_binds(struct outgoing *o, bool paused);
 void outgoing_digest(struct outgoing *o, struct section_digest *digest);
+
+/* Between rounds, and when RAM is sealed: -EBADE when a page changed and nobody marked it. */
+int outgoing_audit(struct outgoing *o, bool sealed);
 
 /* Put an event through the hand-over table and perform what it says. */
 void outgoing_feed(struct outgoing *o, enum handover_event event);

@@ -41,6 +41,9 @@ const struct param_row param_table[] = {
       "give up when this many rounds did not bring the pause under its limit; 0: as many as it takes" },
     { "progress-interval", NULL, PARAM_MS, AT(announce_ms), 10, 60000, 500, NULL,
       "how often monitors show progress, ms" },
+    { "audit", NULL, PARAM_COUNT, AT(audit), 0, UINT32_MAX, 0, NULL,
+      "for debugging: so many clean pages are looked at after every round, and four times as many in the pause; one that "
+      "changed without being marked ends the migration; 0: none" },
 };
 const unsigned param_rows = sizeof(param_table) / sizeof(param_table[0]);
 
@@ -48,7 +51,6 @@ const struct capability_row capability_table[] = {
     { "events", AT(capability_events), false, "send MIGRATION events to QMP clients" },
     { "return-path", AT(capability_return_path), false,
       "exec: the command leads to another godwit that answers (sockets always use the way back)" },
-    { "auto-converge", AT(capability_auto_converge), false, "slow the guest down when it dirties memory too fast" },
 };
 const unsigned capability_rows = sizeof(capability_table) / sizeof(capability_table[0]);
 /* clang-format on */

@@ -8,6 +8,8 @@
 _Static_assert((int)SOURCE_UNIT_BYTES_MAX >= (int)PAGE_BYTES, "a page is one unit");
 _Static_assert((int)CHUNK_UNITS == (int)DIRTY_WORD_PAGES, "a chunk is one dirty word");
 
+enum { EXPECT_UNITS_MIN = CHUNK_UNITS / 4 };
+
 struct source_ram {
     struct source source;
     /* fixed after new */
@@ -79,6 +81,20 @@ static uint64_t op_dirty(struct source *source)
     return dirty_count(ram_of(source)->ram->dirty, DIRTY_MIGRATION);
 }
 
+/* The first touch of a page costs more than its contents: one call for 64 of them instead of 64 faults, and a huge page
+ * at once where the host has one. Not for a few pages among many that are zero: those stay untouched. */
+static void op_expect(struct source *source, uint64_t word, uint64_t units)
+{
+    struct source_ram *self = ram_of(source);
+    struct ram_block *block = ram_block_by_page(self->ram, word * DIRTY_WORD_PAGES);
+    uint64_t exists = op_exists(source, word);
+    if (!block || __builtin_popcountll(units) < EXPECT_UNITS_MIN || !self->fresh[block - self->ram->block] ||
+        atomic_load_explicit(&self->stored[word], memory_order_relaxed))
+        return;
+    uint64_t offset = (word * DIRTY_WORD_PAGES - block->first_page) << PAGE_SHIFT;
+    ram_touch(block, offset, (uint64_t)__builtin_popcountll(exists) << PAGE_SHIFT);
+}
+
 /* No vCPU of this machine runs while it loads, and all of them start with empty TLBs and no translated code: so
  * there is nobody to mark for. */
 static int op_store(struct source *source, uint64_t unit, const void *data)
@@ -123,6 +139,7 @@ static const struct source_ops ram_ops = {
     .copy = op_copy,
     .put_back = op_put_back,
     .dirty = op_dirty,
+    .expect = op_expect,
     .store = op_store,
     .zero = op_zero,
     .peek = op_peek,

@@ -195,6 +195,7 @@ static const char *reason_name(int code)
     switch (code) {
     case -ETIME: return "gave-up";     /* the policy's own decision */
     case -EREMOTEIO: return "refused"; /* the destination looked, and said no */
+    case -EBADE: return "audit";       /* a page changed without a mark: a bug here */
     default: return "failed";
     }
 }
@@ -212,6 +213,8 @@ static struct json_object *own_member(const struct migration_info *info)
     json_put_bool(own, "incoming", info->incoming);
     json_put_u64(own, "raw-bytes", info->raw_bytes);
     json_put_u64(own, "pipeline-bytes", info->pipeline_bytes);
+    json_put_u64(own, "audited-pages", info->audited_pages);
+    json_put_u64(own, "audit-misses", info->audit_misses);
     json_put_num(own, "loaded-bytes-per-second", info->loaded_bytes_per_s);
     json_put_num(own, "downtime-limit-ms", info->downtime_limit_ms);
     json_put_num(own, "expected-downtime-ms", info->expected_downtime_ms);
@@ -338,6 +341,9 @@ void print_migrate(struct call *call)
     fprintf(out, "the guest is: %s\n", json_get_str(own, "where"));
     if (wire > 0 && json_get_num(own, "raw-bytes") >= RATIO_BYTES_MIN)
         fprintf(out, "compression ratio: %.2f\n", json_get_num(own, "raw-bytes") / wire);
+    if (json_get_int(own, "audited-pages"))
+        fprintf(out, "audited: %" PRId64 " pages, %" PRId64 " misses\n", json_get_int(own, "audited-pages"),
+                json_get_int(own, "audit-misses"));
     fprintf(out, "pipeline memory: %" PRId64 " kbytes\n", json_get_int(own, "pipeline-bytes") >> 10);
     if (json_get(call->result, "downtime"))
         fprintf(out,

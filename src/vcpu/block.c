@@ -331,7 +331,7 @@ static bool unchanged(struct block *block, const uint8_t *host)
     const uint16_t *source = source_of(block);
 
     for (unsigned i = 0; i < block->bytes / 2u; i++)
-        if (source[i] != load_half(host + 2 * i))
+        if (source[i] != load_half(host + 2 * (size_t)i))
             return false;
     return true;
 }

@@ -81,7 +81,7 @@ struct vcpu {
 #define GO(uop_)          return (uop_)->fn(v, (uop_))
 #else
 #define ENGINE_TAIL_CALLS 0
-#define GO(uop_)          return (uop_)
+#define GO(uop_)          return (void)v, (uop_)
 #endif
 
 #define NEXT            GO(u + 1)

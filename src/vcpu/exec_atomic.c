@@ -104,7 +104,7 @@ LR_SC(sc_d, store_conditional, 8)
 #define AMO_SIZE(name, type, utype, bytes, apply)                                                                      \
     OP(name)                                                                                                           \
     {                                                                                                                  \
-        utype *p = (utype *)(void *)amo_host(v, u, bytes);                                                             \
+        __typeof__(utype) *p = (void *)amo_host(v, u, bytes);                                                          \
         utype b = (utype)XR(rs2);                                                                                      \
         if (!p)                                                                                                        \
             return NULL;                                                                                               \
@@ -124,7 +124,7 @@ AMO(amoxor, __atomic_fetch_xor(p, b, __ATOMIC_SEQ_CST))
 
 /* The host has no atomic minimum: swap in the chosen one until nobody interferes. */
 #define CHOOSER(name, type, utype, comparison)                                                                         \
-    static utype name(utype *p, utype b)                                                                               \
+    static utype name(__typeof__(utype) *p, utype b)                                                                   \
     {                                                                                                                  \
         utype old = __atomic_load_n(p, __ATOMIC_RELAXED);                                                              \
         while (!__atomic_compare_exchange_n(p, &old, (type)old comparison(type) b ? old : b, true, __ATOMIC_SEQ_CST,   \

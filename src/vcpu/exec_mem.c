@@ -176,8 +176,10 @@ static bool reach_both(struct vcpu *v, struct uop *u, uint64_t va, unsigned byte
 {
     half[0] = half[1] = (struct reach){ 0 };
     unsigned first = bytes_to_page_end(va);
-    uint64_t cause = engine_reach(v, va, first, access, &half[0]);
     uint64_t tval = va;
+
+    half[0] = half[1] = (struct reach){ 0 };
+    uint64_t cause = engine_reach(v, va, first, access, &half[0]);
 
     if (!cause && !half[0].host)
         cause = fault_cause(MMU_ACCESS_FAULT, access);

@@ -69,6 +69,9 @@ int load_chunk(struct source *source, struct digest *digest, struct chunk *chunk
     struct digest_change change = { { 0 } };
     int ret = frame_verify(chunk_head(chunk), source->id, chunk_payload(chunk), err);
 
+    if (ret == 0 && source->ops->expect && chunk->frame.data) {
+        source->ops->expect(source, chunk->frame.first_unit / CHUNK_UNITS, chunk->frame.data);
+    }
     if (ret == 0) {
         ret = store_units(source, digest, &change, chunk, scratch, err);
     }

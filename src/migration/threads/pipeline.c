@@ -475,6 +475,12 @@ void pipeline_digest(const struct pipeline *p, unsigned source, uint64_t out[2])
     digest_get(&p->states[source].digest, out);
 }
 
+uint64_t pipeline_last_hash(const struct pipeline *p, unsigned source, uint64_t unit)
+{
+    assert(source < p->source_count);
+    return digest_last(&p->states[source].digest, unit);
+}
+
 static void free_source_state(struct pipeline *p, unsigned i, bool put_back)
 {
     struct source_state *state = &p->states[i];

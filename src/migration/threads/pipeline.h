@@ -85,6 +85,8 @@ void pipeline_stats(const struct pipeline *p, struct pipeline_stats *out);    /*
 void pipeline_fail(struct pipeline *p, int code, const char *why);            /* any thread: cancel; first one wins */
 /* The digest of what the sources looked like as sent (see digest.h); no round may be running. */
 void pipeline_digest(const struct pipeline *p, unsigned source, uint64_t out[2]);
+/* A unit as it was last sent: digest_hash(), DIGEST_ZERO of zeros or when it never was; no round may be running. */
+uint64_t pipeline_last_hash(const struct pipeline *p, unsigned source, uint64_t unit);
 /* After a failure: units that were taken since the last pipeline_acknowledged() go back to the source's dirty map when
  * `put_back`; ends all threads. What is queued is written first unless the pipeline has failed: to end one whose peer
  * may be silent, fail it before. The channel stays the caller's. NULL allowed. */

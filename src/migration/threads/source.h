@@ -25,6 +25,8 @@ struct source_ops {
     void (*put_back)(struct source *source, uint64_t word, uint64_t units);
     uint64_t (*dirty)(struct source *source); /* units dirty now */
     /* --- loading; any load thread; each unit belongs to one thread at a time --- */
+    /* these units of a word are about to be stored: get the memory for all of them at once. NULL: nothing to prepare */
+    void (*expect)(struct source *source, uint64_t word, uint64_t units);
     int (*store)(struct source *source, uint64_t unit, const void *data); /* 0 or -errno */
     int (*zero)(struct source *source, uint64_t unit);                   /* touches nothing where memory is fresh */
     /* what is there now, for the digest, after the store: pointer valid until the unit is stored again */

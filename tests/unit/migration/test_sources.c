@@ -2,6 +2,7 @@
 
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 
 #include "migration/sources.h"
 
@@ -118,6 +119,33 @@ static void a_zero_clears_what_was_there_before_the_source_was_made(void **state
     ram_free(ram);
 }
 
+static unsigned touched(struct ram *ram)
+{
+    const struct ram_block *block = ram_block_by_name(ram, "ram");
+    unsigned char page[200];
+    unsigned count = 0;
+    assert_int_equal(mincore(block->host, sizeof(page) * PAGE_BYTES, page), 0);
+    for (unsigned i = 0; i < sizeof(page); i++)
+        count += page[i] & 1;
+    return count;
+}
+
+static void memory_for_much_data_is_got_at_once_and_for_little_not_at_all(void **state)
+{
+    (void)state;
+    struct ram *ram = two_blocks();
+    struct source *source;
+    assert_int_equal(source_ram_new(ram, 1, &source, NULL), 0);
+    assert_int_equal(touched(ram), 0);
+    source->ops->expect(source, 1, 0xff);
+    assert_int_equal(touched(ram), 0);
+    source->ops->expect(source, 4, 0xff); /* the last word is short */
+    source->ops->expect(source, 1, UINT64_MAX);
+    assert_true(touched(ram) >= 64); /* more where huge pages are */
+    source_ram_free(source);
+    ram_free(ram);
+}
+
 static void a_unit_in_a_hole_is_refused(void **state)
 {
     (void)state;
@@ -139,6 +167,7 @@ int main(void)
         cmocka_unit_test(a_copy_is_the_page_and_a_store_is_found_again),
         cmocka_unit_test(a_zero_clears_what_a_store_left_there),
         cmocka_unit_test(a_zero_clears_what_was_there_before_the_source_was_made),
+        cmocka_unit_test(memory_for_much_data_is_got_at_once_and_for_little_not_at_all),
         cmocka_unit_test(a_unit_in_a_hole_is_refused),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

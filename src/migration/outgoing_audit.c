@@ -1,0 +1,25 @@
+/* The auditor of audit.h in the source's story: a look between rounds, and one in the pause. */
+#include <string.h>
+
+#include "migration/outgoing.h"
+
+static uint64_t page_sent(const void *opaque, uint64_t page)
+{
+    return pipeline_last_hash(opaque, 0, page); /* RAM is the first source */
+}
+
+int outgoing_audit(struct outgoing *o, bool sealed)
+{
+    struct migration *m = o->m;
+    uint64_t sample = atomic_load_explicit(&m->params.audit, memory_order_relaxed), seed;
+    if (!o->audit.ram) {
+        memcpy(&seed, o->key.id, sizeof(seed));
+        audit_init(&o->audit, o->ram, page_sent, o->pipeline, seed);
+    }
+    int rc = audit_round(&o->audit, sample, sealed, &o->err);
+    lock(&m->lock);
+    m->figures.audited_pages = o->audit.pages;
+    m->figures.audit_misses = o->audit.misses;
+    unlock(&m->lock);
+    return rc;
+}

@@ -1,0 +1,112 @@
+#!/usr/bin/env python3
+"""Debian's own kernel boots, works, moves and powers off.
+
+# boots Linux
+# runs alone
+"""
+import pathlib, re, sys, time
+
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent / 'lib'))
+from vm import LONG, PATIENCE_S, Failure, Vm, linux_args, listening, main, test, wait_for
+
+BOOT_S = 4 * PATIENCE_S
+HOPS = 50 if LONG else 10
+BEAT = r'dirtier: beat=(\d+) gap_ms=([\d.]+) written_mib=(\d+) errors=(\d+)'
+PANIC = r'Kernel panic|Oops|BUG:|rcu.*stall|soft lockup|Segmentation fault|ERROR'
+
+
+def healthy(vm):
+    found = re.search(PANIC, vm.serial())
+    if found:
+        line = next(line for line in vm.serial().splitlines() if found.group(0) in line)
+        raise Failure(f'the guest in {vm.name} says: {line.strip()}')
+
+
+def wait_for_line(vm, pattern, limit_s=BOOT_S, after=0):
+    match = vm.wait_serial(f'{pattern}|{PANIC}', limit_s, after=after)
+    healthy(vm)
+    return match
+
+
+def waiting(args, name):
+    """The same machine without its kernel: what a destination is told."""
+    args, both = list(args), []
+    while args:
+        key = args.pop(0)
+        value = args.pop(0)
+        if key not in ('-kernel', '-initrd', '-append'):
+            both += [key, value]
+    return Vm(both + ['-incoming', 'tcp:127.0.0.1:0'], name=name)
+
+
+def boots_and_powers_off(harts):
+    begun = time.monotonic()
+    with Vm(linux_args('off', harts=harts), name='guest') as vm:
+        wait_for_line(vm, rf'init: .* on {harts} cpus')
+        print(f'# init after {time.monotonic() - begun:.1f} s')
+        if vm.wait_exit() != 0:
+            raise Failure(f'code {vm.wait_exit()} after poweroff: {vm.stderr()}')
+        healthy(vm)
+
+
+@test
+def debian_boots_to_init_on_one_hart_and_powers_off():
+    boots_and_powers_off(1)
+
+
+@test
+def debian_boots_to_init_on_two_harts_and_powers_off():
+    boots_and_powers_off(2)
+
+
+@test
+def a_debian_guest_that_writes_memory_moves_without_an_error():
+    args = linux_args('dirtier,64,50,2')
+    with Vm(args, name='source') as source, waiting(args, 'destination') as there:
+        wait_for_line(source, rf'(?s)({BEAT}.*){{2}}')
+        info = source.migrate(listening(there), limit_s=2 * PATIENCE_S)
+        there.wait_status('running')
+        wait_for_line(there, rf'(?s)({BEAT}.*){{3}}')
+        beats = [tuple(map(float, found)) for vm in (source, there) for found in re.findall(BEAT, vm.serial())]
+        if any(errors for *_, errors in beats):
+            raise Failure(f'pages were not as the guest wrote them: {beats}')
+        numbers = [int(beat) for beat, *_ in beats]
+        if numbers != sorted(set(numbers)):
+            raise Failure(f'beats came out of order or twice: {numbers}')
+        own = info['__org.godwit_report']
+        print(f'# {info["total-time"]} ms, {info["ram"]["dirty-sync-count"]} rounds, downtime {own["downtime-ms"]:.1f} ms'
+              f' (predicted {own["predicted-downtime-ms"]:.1f}), longest gap seen inside {max(b[1] for b in beats):.1f} ms')
+
+
+@test
+def a_debian_guest_that_computes_checksums_survives_many_hops():
+    """Every checksum that it prints is compared inside with the first; here, that it goes on after each hop."""
+    args = linux_args('checksum', memory='256M', more='')
+    # The virtio device's driver is in the guest: its rings move with it.
+    args += ['-device', 'virtio-rng-device']
+    at = Vm(args, name='hop 0')
+    try:
+        wait_for_line(at, CHECKSUM)
+        for number in range(1, HOPS + 1):
+            there = waiting(args, f'hop {number}')
+            try:
+                at.migrate(listening(there), limit_s=2 * PATIENCE_S)
+                there.wait_status('running')
+                wait_for_line(there, CHECKSUM)
+            except BaseException:
+                there.__exit__(*sys.exc_info())
+                raise
+            healthy(at)
+            at.close()
+            at = there
+    except BaseException:
+        at.__exit__(*sys.exc_info())
+        raise
+    at.close()
+
+
+CHECKSUM = r'checksum: [^\n]*\n'
+
+
+if __name__ == '__main__':
+    main()
