@@ -130,7 +130,7 @@ def in_doubt_nobody_runs_and_asking_ends_it():
         says(there, 'the guest is loaded and the source is gone', 'migrate_resolve')
         stands_still(source)
         stands_still(there)
-        refuses(source, 'migrate', 'unresolved', uri='tcp:127.0.0.1:1')
+        refuses(source, 'migrate', 'paused due to previous migration', uri='tcp:127.0.0.1:1')
         refuses(there, RESOLVE, 'cannot be asked', answer='ask')
         refuses(source, RESOLVE, "'answer' is 'here', 'there' or 'ask', not 'maybe'", answer='maybe')
         said = source.qmp.hmp('migrate_resolve')
