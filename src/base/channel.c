@@ -91,6 +91,11 @@ const char *channel_listener_name(const struct channel_listener *listener)
     return listener->name;
 }
 
+bool channel_listener_open(const struct channel_listener *listener)
+{
+    return listener->fd >= 0 || listener->made;
+}
+
 void channel_listener_close(struct channel_listener *listener)
 {
     struct stat now;

@@ -16,6 +16,7 @@
 #include "base/err.h"
 
 struct channel;
+struct channel_listener;
 
 struct channel_ops {
     ssize_t (*writev)(struct channel *channel, const struct iovec *iov, int count); /* bytes or -errno, -EAGAIN */
@@ -35,6 +36,17 @@ struct channel {
     char name[128];           /* for messages: "tcp:127.0.0.1:4444" */
 };
 
+/* Wait for several things at once. All may be NULL; only channels and listeners over descriptors can be waited for. */
+enum { CHANNELS_MAX = 4 };
+struct channel_ready {
+    bool peer;                  /* somebody knocks at the listener */
+    bool channel[CHANNELS_MAX]; /* something to read, its end, or shut down; false for NULL */
+    bool abort;                 /* abort_fd is readable */
+};
+/* 0 with at least one of them, -ETIMEDOUT with none; timeout_ms -1 waits for ever. abort_fd: -1 none. */
+int channel_wait_any(struct channel_listener *listener, struct channel *const *channels, unsigned count, int abort_fd,
+                     int timeout_ms, struct channel_ready *out);
+
 /* After a failure: adds what became of the other end where we can know it ("the command ended with status 3"). May wait a
  * moment for a command that is about to end. Returns err->code. */
 int channel_explain(struct channel *channel, struct err *err);
@@ -42,12 +54,12 @@ int channel_explain(struct channel *channel, struct err *err);
 /* Blocks until connected or refused; `*abort_fd`, when not -1, is polled too: readable ends it with -ECANCELED. */
 int channel_connect(const char *uri, int abort_fd, struct channel **out, struct err *err);
 
-/* The incoming side. Listens (tcp, unix) or opens (exec, fd, file); accept returns the one peer. */
-struct channel_listener;
+/* The incoming side. Listens (tcp, unix) or opens (exec, fd, file); accept returns the next peer, or the one there is. */
 int channel_listen(const char *uri, struct channel_listener **out, struct err *err);
 int channel_accept(struct channel_listener *listener, int abort_fd, struct channel **out, struct err *err);
 /* Where it listens, with the port the system chose when 0 was asked: "tcp:127.0.0.1:39215". */
 const char *channel_listener_name(const struct channel_listener *listener);
+bool channel_listener_open(const struct channel_listener *listener); /* can another peer come? */
 void channel_listener_close(struct channel_listener *listener); /* NULL allowed; removes a unix socket's path */
 
 /* Helpers over ops, for either kind of caller. */

@@ -1,4 +1,5 @@
 /* A channel over descriptors: what sockets, pipes, files and commands have in common. */
+#include <assert.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <signal.h>
@@ -10,6 +11,7 @@
 #include <unistd.h>
 
 #include "base/channel_private.h"
+#include "base/clock.h"
 
 enum { FATE_WAIT_MS = 200 };
 
@@ -220,4 +222,40 @@ int channel_wait_fd(int fd, short events, int abort_fd)
             return fds[1].revents ? -ECANCELED : 0;
         }
     }
+}
+
+int channel_wait_any(struct channel_listener *listener, struct channel *const *channels, unsigned count, int abort_fd,
+                     int timeout_ms, struct channel_ready *out)
+{
+    struct pollfd fds[2 + 2 * CHANNELS_MAX];
+    int64_t deadline_ns = timeout_ms < 0 ? INT64_MAX : clock_now_ns() + (int64_t)timeout_ms * NS_PER_MS;
+
+    assert(count <= CHANNELS_MAX);
+    fds[0] = (struct pollfd){ .fd = abort_fd, .events = POLLIN };
+    fds[1] = (struct pollfd){ .fd = listener ? listener->fd : -1, .events = POLLIN };
+    for (unsigned i = 0; i < count; i++) {
+        assert(!channels[i] || channels[i]->ops == &fd_ops);
+        struct channel_fd *c = channels[i] ? fd_of(channels[i]) : NULL;
+        fds[2 + 2 * i] = (struct pollfd){ .fd = c ? c->read_fd : -1, .events = POLLIN };
+        fds[3 + 2 * i] = (struct pollfd){ .fd = c ? c->wake_fd : -1, .events = POLLIN };
+    }
+    for (;;) {
+        int64_t left_ns = deadline_ns == INT64_MAX ? -1 : deadline_ns - clock_now_ns();
+        int left_ms = left_ns < 0 ? (timeout_ms < 0 ? -1 : 0) : (int)((left_ns + NS_PER_MS - 1) / NS_PER_MS);
+        int ready = poll(fds, 2 + 2 * count, left_ms);
+        if (ready == 0) {
+            return -ETIMEDOUT;
+        }
+        if (ready > 0) {
+            break;
+        }
+        if (errno != EINTR) {
+            return -errno;
+        }
+    }
+    *out = (struct channel_ready){ .abort = fds[0].revents, .peer = fds[1].revents };
+    for (unsigned i = 0; i < count; i++) {
+        out->channel[i] = fds[2 + 2 * i].revents || fds[3 + 2 * i].revents;
+    }
+    return 0;
 }

@@ -22,7 +22,8 @@ enum handover_state {
     TARGET_LOADING,
     TARGET_PREPARED,   /* said so; holds the guest for whoever asks */
     TARGET_STARTING,   /* GO came */
-    TARGET_UNRESOLVED, /* PREPARED, and the link is gone: holds on, runs nothing */
+    TARGET_UNRESOLVED, /* PREPARED, and the link it came over is gone: holds on, runs nothing. The source may come back
+                          over another, which carries words but no memory */
     TARGET_RUNS,       /* end */
     TARGET_REFUSED,    /* end: after GO it could not, wrote that down, never will */
     TARGET_EMPTY,      /* end: nothing was loaded, or it was dropped */
@@ -47,7 +48,7 @@ enum handover_event {
     HANDOVER_RETRACT,
     HANDOVER_STARTED,
     HANDOVER_START_FAILED,
-    HANDOVER_ASK, /* the source wants the last answer again */
+    HANDOVER_ASK, /* the source, on a new line, wants the last answer again */
     /* both */
     HANDOVER_PEER_ERROR, /* its sentence, or a message that is none */
     HANDOVER_LINK_LOST,
@@ -72,6 +73,7 @@ enum handover_action {
     DO_SEND_REFUSED = 1 << 10,
     DO_SEND_RETRACTED = 1 << 11,
     DO_SEND_ERROR = 1 << 12,
+    DO_SEND_DONE = 1 << 13, /* source: heard you, nobody will ask again */
 };
 
 struct handover_step {

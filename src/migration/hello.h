@@ -12,7 +12,7 @@
 
 enum { HELLO_PROTOCOL = 1, HELLO_PROTOCOL_MIN = 1 };
 enum hello_role { HELLO_SOURCE = 1, HELLO_DESTINATION = 2 };
-enum hello_capability { HELLO_CAN_LZ4 = 1 << 0, HELLO_CAN_RETRACT = 1 << 1 };
+enum hello_capability { HELLO_CAN_LZ4 = 1 << 0, HELLO_CAN_RETRACT = 1 << 1, HELLO_CAN_RESUME = 1 << 2 };
 
 struct hello {
     uint16_t protocol;

@@ -1,79 +1,21 @@
 /* The destination's story, top to bottom: accept, hello, load, prepare, wait for GO, run. On the migrate thread.
  *
- * Every byte is hostile until it was checked. From PREPARED on the guest is held until the source, or an operator,
- * says what becomes of it. */
+ * Every byte is hostile until it was checked. */
 #include <assert.h>
 #include <errno.h>
 #include <inttypes.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/eventfd.h>
 
 #include "base/clock.h"
 #include "migration/hello.h"
-#include "migration/internal.h"
-#include "migration/released.h"
-#include "migration/sections.h"
+#include "migration/incoming.h"
 
-enum {
-    SOURCES = 1,
-    LOADED_EVERY_NS = 10 * 1000000,
-    KEEP_ALIVE_MS = 500,
-    LOADED_EVERY_MS = 10,
-    LAST_WORD_MS = 2000,
-    WISH_EVERY_MS = 100
-};
-
-struct incoming {
-    struct migration *m;
-    struct machine *machine;
-    struct ram *ram;
-    struct source *sources[SOURCES];
-    struct channel *channel;
-    struct loader *loader;
-    struct section_collector *collector;
-    struct message *message;
-    struct message_key key;
-    bool one_way;
-
-    enum handover_state at;
-    struct {
-        bool started, ended, open_round;
-        uint64_t rounds;
-    } progress[SOURCES];
-    uint64_t told_units, told_rounds; /* in the last LOADED */
-    int64_t told_ns, go_ns;
-    bool machine_touched;
-    char refused_path[RELEASED_PATH_MAX];
-    struct err err;
-};
-
-static int timeout_ms(struct incoming *i)
-{
-    return (int)atomic_load_explicit(&i->m->params.peer_timeout_ms, memory_order_relaxed);
-}
+enum { LOADED_EVERY_NS = 10 * 1000000, KEEP_ALIVE_MS = 500, LOADED_EVERY_MS = 10 };
+enum { MET_ANOTHER = 1 }; /* instead of 0: not the source that is waited for */
 
 /* --- talking back ------------------------------------------------------------------------------------------- */
-
-static int say(struct incoming *i, enum message_type type, const void *payload, uint32_t bytes)
-{
-    if (i->one_way || !i->channel)
-        return 0;
-    struct buf out = { 0 };
-    message_put(&out, type, &i->key, payload, bytes);
-    int rc = channel_write_all(i->channel, out.data, out.size, timeout_ms(i), &i->err);
-    buf_free(&out);
-    return rc;
-}
-
-static void say_sentence(struct incoming *i, enum message_type type, const char *sentence)
-{
-    if (i->one_way || !i->channel)
-        return;
-    struct buf out = { 0 };
-    message_put_sentence(&out, type, &i->key, sentence);
-    channel_write_all(i->channel, out.data, out.size, timeout_ms(i), NULL);
-    buf_free(&out);
-}
 
 static int say_loaded(struct incoming *i)
 {
@@ -90,7 +32,7 @@ static int say_loaded(struct incoming *i)
         .now_ns = (uint64_t)i->told_ns,
     };
     message_loaded_encode(&loaded, payload);
-    return say(i, MESSAGE_LOADED, payload, sizeof(payload));
+    return incoming_say(i, MESSAGE_LOADED, payload, sizeof(payload));
 }
 
 /* --- accept and hello ----------------------------------------------------------------------------------------- */
@@ -99,10 +41,9 @@ static int accept_peer(struct incoming *i)
 {
     struct migration *m = i->m;
     int rc = channel_accept(m->listener, m->abort_fd, &i->channel, &i->err);
-    channel_listener_close(m->listener); /* one peer; and the address is free for the next attempt */
-    m->listener = NULL;
     if (rc < 0)
         return rc;
+    i->line = i->channel;
     i->one_way = i->channel->stream_local || !i->channel->can_write;
     migration_hold_channel(m, i->channel);
     return migration_cancelled(m) ? err_set(&i->err, -ECANCELED, "migration cancelled") : 0;
@@ -112,32 +53,45 @@ static int answer_hello(struct incoming *i)
 {
     struct hello *hello = calloc(1, sizeof(*hello));
     assert(hello);
-    int rc = message_read(i->channel, true, i->message, timeout_ms(i), &i->err);
+    int rc = message_read(i->channel, true, i->message, incoming_timeout_ms(i), &i->err);
     if (rc == 0) {
         i->key = i->message->key;
-        if (i->message->type != MESSAGE_HELLO)
+        if (i->message->type == MESSAGE_RESUME)
+            rc = MET_ANOTHER;
+        else if (i->message->type != MESSAGE_HELLO)
             rc = err_set(&i->err, -EPROTO, "message type %u where the hello must stand", i->message->type);
     }
     if (rc == 0)
         rc = hello_decode(i->message, HELLO_SOURCE, hello, &i->err);
+    i->peer_can_resume = rc == 0 && hello->capabilities & HELLO_CAN_RESUME;
     if (rc == 0)
         rc = machine_config_match(machine_config_of(i->machine), &hello->machine, &i->err);
     if (rc == 0) {
         struct buf payload = { 0 };
         hello_fill(hello, HELLO_DESTINATION, machine_config_of(i->machine));
         hello_encode(hello, &payload);
-        rc = say(i, MESSAGE_HELLO, payload.data, (uint32_t)payload.size);
+        rc = incoming_say(i, MESSAGE_HELLO, payload.data, (uint32_t)payload.size);
         buf_free(&payload);
     }
     free(hello);
     return rc;
 }
 
+/* A source that looks for its guest, which somebody held at this address before us. It hears so, and we wait on. */
+static void send_away(struct incoming *i)
+{
+    incoming_say_sentence(i, MESSAGE_REFUSAL, "it holds no guest, and waits for one");
+    migration_hold_channel(i->m, NULL);
+    channel_close(i->channel);
+    i->channel = i->line = NULL;
+    err_clear(&i->err);
+}
+
 /* A godwit says hello; a file, a pipe or another kind of peer begins with the stream itself. */
 static int meet(struct incoming *i)
 {
     uint8_t raw[4];
-    int rc = channel_read_all(i->channel, raw, sizeof(raw), i->one_way ? -1 : timeout_ms(i), &i->err);
+    int rc = channel_read_all(i->channel, raw, sizeof(raw), i->one_way ? -1 : incoming_timeout_ms(i), &i->err);
     if (rc < 0)
         return err_prefix(&i->err, "nobody said anything");
     bool magic_seen = be32_get(raw) == STREAM_MAGIC;
@@ -145,7 +99,7 @@ static int meet(struct incoming *i)
         i->one_way = true;
     } else if (be32_get(raw) == MESSAGE_MAGIC && !i->one_way) {
         rc = answer_hello(i);
-        if (rc < 0)
+        if (rc != 0)
             return rc;
     } else {
         return err_set(&i->err, -EPROTO, "the stream begins with 0x%08x: it is no migration stream", be32_get(raw));
@@ -153,13 +107,21 @@ static int meet(struct incoming *i)
     return sections_read_begin(i->channel, magic_seen, &i->err);
 }
 
+static void stop_listening(struct incoming *i)
+{
+    channel_listener_close(i->m->listener);
+    i->m->listener = NULL;
+}
+
 static int begin(struct incoming *i)
 {
     struct migration *m = i->m;
+    if (!i->peer_can_resume || !channel_listener_open(m->listener))
+        stop_listening(i); /* one peer, which will not come back: the address is free for the next */
     struct loader_options options = {
         .workers = (unsigned)atomic_load_explicit(&m->params.threads, memory_order_relaxed),
         .sources = i->sources,
-        .source_count = SOURCES,
+        .source_count = INCOMING_SOURCES,
         .channel = i->channel,
     };
     int rc = loader_new(&options, &i->loader, &i->err);
@@ -196,7 +158,7 @@ static int wait_element(struct incoming *i, uint8_t *type)
 
 static int find_source(struct incoming *i, const struct section_head *head)
 {
-    for (int s = 0; s < SOURCES; s++)
+    for (int s = 0; s < INCOMING_SOURCES; s++)
         if (i->sources[s]->id == head->id)
             return s;
     return err_set(&i->err, -EPROTO, "section %u: element 0x%02x for a source that was never started", head->id,
@@ -206,9 +168,9 @@ static int find_source(struct incoming *i, const struct section_head *head)
 static int read_start(struct incoming *i, const struct section_head *head)
 {
     int s = 0;
-    while (s < SOURCES && strcmp(i->sources[s]->name, head->name) != 0)
+    while (s < INCOMING_SOURCES && strcmp(i->sources[s]->name, head->name) != 0)
         s++;
-    if (s == SOURCES || head->instance != 0)
+    if (s == INCOMING_SOURCES || head->instance != 0)
         return err_set(&i->err, -EPROTO, "section %s, instance %u: this machine has no such source", head->name,
                        head->instance);
     if (head->id != i->sources[s]->id)
@@ -232,7 +194,7 @@ static int read_part(struct incoming *i, const struct section_head *head)
     if (rc < 0)
         return rc;
     /* A mark closes the round of all sources: its counts were checked for each of them. */
-    for (int each = 0; each < SOURCES; each++) {
+    for (int each = 0; each < INCOMING_SOURCES; each++) {
         i->progress[each].open_round = mark ? false : i->progress[each].open_round || each == s;
         i->progress[each].rounds += mark;
     }
@@ -279,10 +241,10 @@ static int read_element(struct incoming *i, uint8_t type)
 static int check_digest(struct incoming *i)
 {
     const struct section_digest *theirs = &i->collector->digest;
-    if (theirs->sources != SOURCES)
+    if (theirs->sources != INCOMING_SOURCES)
         return err_set(&i->err, -EPROTO, "section %s: %u sources, this machine has %d", section_digest_state.name,
-                       theirs->sources, SOURCES);
-    for (unsigned s = 0; s < SOURCES; s++) {
+                       theirs->sources, INCOMING_SOURCES);
+    for (unsigned s = 0; s < INCOMING_SOURCES; s++) {
         uint64_t ours[2];
         loader_digest(i->loader, s, ours);
         if (theirs->source[s].id != i->sources[s]->id || memcmp(theirs->source[s].digest, ours, sizeof(ours)) != 0)
@@ -295,7 +257,7 @@ static int check_digest(struct incoming *i)
 /* EOF: everything that can fail happens here, before PREPARED. */
 static int complete(struct incoming *i)
 {
-    for (int s = 0; s < SOURCES; s++)
+    for (int s = 0; s < INCOMING_SOURCES; s++)
         if (!i->progress[s].ended)
             return err_set(&i->err, -EPROTO, "section %s: the stream ended without its end", i->sources[s]->name);
     int rc = sections_complete(i->collector, &i->err);
@@ -326,192 +288,17 @@ static int load(struct incoming *i)
     }
 }
 
-/* --- performing what the hand-over decides ------------------------------------------------------------------------- */
-
-static void feed(struct incoming *i, enum handover_event event);
-
-static void say_prepared(struct incoming *i)
-{
-    struct buf payload = { 0 };
-    buf_put_be32(&payload, SOURCES);
-    for (unsigned s = 0; s < SOURCES; s++) {
-        uint64_t digest[2];
-        loader_digest(i->loader, s, digest);
-        buf_put_be32(&payload, i->sources[s]->id);
-        buf_put_be64(&payload, digest[0]);
-        buf_put_be64(&payload, digest[1]);
-    }
-    say(i, MESSAGE_PREPARED, payload.data, (uint32_t)payload.size);
-    buf_free(&payload);
-}
-
-static void say_running(struct incoming *i)
-{
-    uint8_t payload[9];
-    int64_t start_ns = machine_last_resume_ns(i->machine) - i->go_ns;
-    be64_put(payload, start_ns > 0 ? (uint64_t)start_ns : 0);
-    payload[8] = machine_state(i->machine) == RUN_RUNNING;
-    say(i, MESSAGE_RUNNING, payload, sizeof(payload));
-}
-
-static void unload(struct incoming *i)
-{
-    if (i->machine_touched)
-        machine_unload(i->machine);
-    i->machine_touched = false;
-    if (i->collector)
-        sections_collect_reset(i->collector);
-    for (int s = 0; s < SOURCES; s++)
-        i->progress[s].ended = false;
-}
-
-static void start_guest(struct incoming *i)
-{
-    int rc = 0;
-    i->go_ns = clock_now_ns();
-    if (i->collector->handover.run && atomic_load_explicit(&i->m->run_on_arrival, memory_order_relaxed))
-        rc = machine_resume(i->machine, true, &i->err);
-    else
-        machine_pause(i->machine, RUN_PAUSED);
-    feed(i, rc < 0 ? HANDOVER_START_FAILED : HANDOVER_STARTED);
-}
-
-static void feed(struct incoming *i, enum handover_event event)
-{
-    struct handover_step step = handover_step(i->at, event);
-    i->at = step.state;
-    if (step.actions & DO_UNLOAD)
-        unload(i);
-    if (step.actions & DO_SEND_PREPARED)
-        say_prepared(i);
-    if (step.actions & DO_START)
-        start_guest(i);
-    if (step.actions & DO_SEND_RUNNING)
-        say_running(i);
-    if (step.actions & DO_WRITE_REFUSED)
-        released_write(&i->key, "REFUSED", i->channel->name, i->refused_path, NULL);
-    if (step.actions & DO_SEND_REFUSED)
-        say_sentence(i, MESSAGE_REFUSED, i->err.text);
-    if (step.actions & DO_SEND_RETRACTED)
-        say(i, MESSAGE_RETRACTED, NULL, 0);
-    if (step.actions & DO_SEND_ERROR)
-        say_sentence(i, MESSAGE_ERROR, i->err.text);
-}
-
-/* --- holding the guest ------------------------------------------------------------------------------------------------ */
-
-static enum handover_event read_event(struct incoming *i)
-{
-    for (;;) {
-        struct err why = { 0 };
-        int rc = message_read(i->channel, false, i->message, timeout_ms(i), &why);
-        if (rc < 0) {
-            err_set(&i->err, rc, "%s", why.text);
-            return HANDOVER_LINK_LOST;
-        }
-        if (!message_key_equal(&i->message->key, &i->key))
-            continue;
-        switch (i->message->type) {
-        case MESSAGE_GO: return HANDOVER_GO;
-        case MESSAGE_RETRACT: return HANDOVER_RETRACT;
-        case MESSAGE_ASK: return HANDOVER_ASK;
-        default: continue;
-        }
-    }
-}
-
-/* While there is a line nobody signals what an operator says: look now and then. Without one, wait for it. False: this
- * process ends. */
-static bool wish_of(struct incoming *i, bool wait, enum resolve_wish *wish)
-{
-    struct migration *m = i->m;
-    lock(&m->lock);
-    while (wait && m->wish == WISH_NONE && !m->quitting)
-        cond_wait(&m->changed, &m->lock);
-    *wish = i->at == TARGET_UNRESOLVED ? m->wish : WISH_NONE;
-    bool quitting = m->quitting;
-    unlock(&m->lock);
-    return *wish != WISH_NONE || !quitting;
-}
-
-/* What happens next to a guest that is held. HANDOVER_EVENTS: the end of this process. */
-static enum handover_event held_event(struct incoming *i, bool *line)
-{
-    int64_t since_ns = clock_now_ns();
-    for (;;) {
-        enum resolve_wish wish;
-        if (!wish_of(i, !*line, &wish))
-            return HANDOVER_EVENTS;
-        if (wish != WISH_NONE)
-            return wish == WISH_HERE ? HANDOVER_RESOLVE_HERE : HANDOVER_RESOLVE_THERE;
-        if (channel_wait(i->channel, POLLIN, WISH_EVERY_MS) != 0) {
-            enum handover_event event = read_event(i);
-            *line = event != HANDOVER_LINK_LOST;
-            return event;
-        }
-        if (i->at == TARGET_PREPARED && clock_now_ns() - since_ns > timeout_ms(i) * NS_PER_MS) {
-            err_set(&i->err, -ETIMEDOUT, "%s: it has said nothing for %d ms", i->channel->name, timeout_ms(i));
-            return HANDOVER_SILENCE;
-        }
-    }
-}
-
-/* The guest is whole, and whose it is cannot be said here: for an operator, or for a source that comes back to life. */
-static void say_unresolved(struct incoming *i)
-{
-    struct err err = i->err;
-    err_clear(&i->err);
-    err_prefix(&err, "the guest is loaded and the source is gone or silent (migrate_resolve ends this)");
-    migration_set_error(i->m, &err);
-    migration_set_where(i->m, GUEST_UNKNOWN);
-    migration_set_state(i->m, MIGRATION_UNRESOLVED);
-}
-
-/* From PREPARED on a cancel would drop what may be the only copy: refused before that is said. */
-static bool seal(struct incoming *i)
+/* Before PREPARED: a cancel from here on would drop what may be the only copy. */
+static int commit(struct incoming *i)
 {
     lock(&i->m->lock);
     bool cancel = i->m->cancel;
     i->m->released = !cancel;
     unlock(&i->m->lock);
-    return !cancel;
-}
-
-/* From PREPARED to an end, or back to loading. False: this process ends while in doubt. */
-static bool hold(struct incoming *i)
-{
-    bool line = true;
-    while (!handover_ended(i->at) && i->at != TARGET_LOADING) {
-        /* Where nobody is there to say GO, the last byte did. */
-        enum handover_event event = i->one_way ? HANDOVER_GO : held_event(i, &line);
-        if (event == HANDOVER_EVENTS)
-            return false;
-        enum handover_state before = i->at;
-        feed(i, event);
-        if (i->at == TARGET_UNRESOLVED && before != TARGET_UNRESOLVED)
-            say_unresolved(i);
-    }
-    lock(&i->m->lock);
-    i->m->released = false;
-    unlock(&i->m->lock);
-    return true;
+    return cancel ? -ECANCELED : 0;
 }
 
 /* --- the end ---------------------------------------------------------------------------------------------------------- */
-
-/* Let the source read our last word: closing with unread bytes would take it away from under its eyes. */
-static void drain_line(struct incoming *i)
-{
-    static uint8_t ignored[65536]; /* one migrate thread per process */
-    int64_t until_ns = clock_now_ns() + LAST_WORD_MS * NS_PER_MS;
-    while (!i->one_way && clock_now_ns() < until_ns && !migration_cancelled(i->m)) {
-        ssize_t got = channel_read(i->channel, ignored, sizeof(ignored));
-        if (got == -EAGAIN)
-            got = channel_wait(i->channel, POLLIN, LAST_WORD_MS) == 1 ? 1 : 0;
-        if (got <= 0)
-            return;
-    }
-}
 
 static void report_end(struct incoming *i)
 {
@@ -525,9 +312,11 @@ static void report_end(struct incoming *i)
         migration_set_state(m, MIGRATION_COMPLETED);
         return;
     }
-    bool in_doubt = !handover_ended(i->at);
-    if (in_doubt)
+    if (!handover_ended(i->at))
         return; /* UNRESOLVED was said already */
+    lock(&m->lock);
+    err_clear(&m->error); /* of a doubt that has ended */
+    unlock(&m->lock);
     migration_set_error(m, &i->err);
     migration_set_where(m, GUEST_THERE);
     migration_set_state(m, i->err.code == -ECANCELED ? MIGRATION_CANCELLED : MIGRATION_FAILED);
@@ -548,17 +337,18 @@ static void arrive(struct incoming *i)
 {
     while (!handover_ended(i->at)) {
         int rc = load(i);
-        if ((rc < 0 && migration_cancelled(i->m)) || (rc == 0 && !seal(i))) {
+        if (rc == 0)
+            rc = commit(i);
+        if (rc < 0 && migration_cancelled(i->m)) {
             err_clear(&i->err);
             rc = err_set(&i->err, -ECANCELED, "migration cancelled");
         }
         if (rc < 0) {
-            feed(i, failure_of(&i->err));
+            incoming_feed(i, failure_of(&i->err));
             return;
         }
         migration_set_state(i->m, MIGRATION_DEVICE);
-        feed(i, HANDOVER_LOADED);
-        if (!hold(i))
+        if (!incoming_hold(i))
             return;
         if (i->at == TARGET_LOADING) { /* RETRACT: the source goes on, and so do we, under the next number */
             i->key.attempt++;
@@ -582,30 +372,39 @@ void incoming_run(struct migration *m)
     assert(i->message);
 
     int rc = accept_peer(i);
-    if (rc == 0)
-        rc = meet(i);
+    while (rc == 0 && (rc = meet(i)) == MET_ANOTHER) {
+        send_away(i);
+        rc = accept_peer(i);
+    }
     if (rc == 0)
         rc = begin(i);
     if (rc == 0) {
         arrive(i);
     } else {
         i->at = TARGET_EMPTY;
-        say_sentence(i, MESSAGE_REFUSAL, i->err.text);
+        incoming_say_sentence(i, MESSAGE_REFUSAL, i->err.text);
     }
-    /* A failure is told when the source has heard of it: who hears of it here may end this process. */
     bool runs = i->at == TARGET_RUNS;
+    eventfd_t ignored;
+    eventfd_read(m->abort_fd, &ignored); /* from the end on it means that this thread is wanted back */
     if (runs)
         report_end(i);
-    else if (i->err.code != -ECANCELED)
+    else if (i->err.code != -ECANCELED && i->channel)
         channel_explain(i->channel, &i->err);
-    if (i->channel && i->err.code != -ECANCELED && handover_ended(i->at))
-        drain_line(i);
+    if (i->err.code != -ECANCELED && handover_ended(i->at))
+        incoming_linger(i);
+    /* A failure is told when the source has heard of it: who hears of it here may end this process. */
     if (!runs)
         report_end(i);
+
+    stop_listening(i);
     migration_hold_loader(m, NULL);
     loader_free(i->loader);
     sections_collect_free(i->collector);
     migration_hold_channel(m, NULL);
+    if (i->line != i->channel)
+        channel_close(i->line);
+    channel_close(i->knock);
     channel_close(i->channel);
     free(i->message);
     free(i);

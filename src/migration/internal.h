@@ -16,7 +16,9 @@ struct migration {
     int abort_fd;       /* eventfd: readable while a cancel is wanted; for connect and accept */
     void (*event)(void *opaque, enum migration_event event, enum migration_state state, uint64_t round);
     void *event_opaque;
-    struct migration_params params; /* atomics inside */
+    struct migration_params params;             /* atomics inside */
+    int (*take)(void *opaque, struct err *err); /* see migration_before_start() */
+    void *take_opaque;
 
     /* the main thread's: whoever starts, frees and joins */
     struct thread thread;
@@ -36,6 +38,10 @@ struct migration {
     bool quitting;      /* migration_free(): even what is unresolved ends */
     bool released;      /* no cancel any more */
     bool cancel_softly; /* the peer may be prepared: tell it, do not just cut the line */
+    bool refused;       /* destination: it said, or will say, REFUSED */
+    bool askable;       /* source in doubt: the peer can be asked */
+    bool ask;           /* wanted by somebody */
+    bool reconnecting;  /* it is asked without anybody's wish */
     enum resolve_wish wish;
     char uri[256], listening[160];
     struct channel *channel; /* while the migrate thread holds it: for shutdown */

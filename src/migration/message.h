@@ -26,7 +26,9 @@ enum message_type {
     MESSAGE_GO = 8,
     MESSAGE_RETRACT = 9,
     MESSAGE_RETRACTED = 10, /* destination: the guest that was loaded is gone again */
-    MESSAGE_ASK = 11,       /* source, in doubt: say again what you are (PREPARED, RUNNING or REFUSED) */
+    MESSAGE_RESUME =
+        11,            /* source, in doubt, first on a new line: say again what you are (PREPARED, RUNNING, REFUSED) */
+    MESSAGE_DONE = 12, /* source: RUNNING or REFUSED was heard, nobody will ask again */
 };
 
 struct message_key { /* whose message it is */

@@ -31,7 +31,7 @@ static const unsigned transitions[] = {
     [MIGRATION_ACTIVE] = TO(MIGRATION_DEVICE) | TO(MIGRATION_FAILED) | TO(MIGRATION_CANCELLED),
     [MIGRATION_DEVICE] = TO(MIGRATION_ACTIVE) | TO(MIGRATION_COMPLETED) | TO(MIGRATION_FAILED) |
                          TO(MIGRATION_CANCELLED) | TO(MIGRATION_UNRESOLVED),
-    [MIGRATION_UNRESOLVED] = TO(MIGRATION_COMPLETED) | TO(MIGRATION_FAILED),
+    [MIGRATION_UNRESOLVED] = TO(MIGRATION_DEVICE) | TO(MIGRATION_COMPLETED) | TO(MIGRATION_FAILED),
     [MIGRATION_COMPLETED] = TO(MIGRATION_SETUP),
     [MIGRATION_FAILED] = TO(MIGRATION_SETUP),
     [MIGRATION_CANCELLED] = TO(MIGRATION_SETUP),
@@ -59,8 +59,7 @@ void migration_set_state(struct migration *m, enum migration_state state)
     int64_t now_ns = clock_now_ns();
     if (state == MIGRATION_ACTIVE && m->active_ns == 0)
         m->active_ns = now_ns;
-    if (state_is_over(state))
-        m->end_ns = now_ns;
+    m->end_ns = state_is_over(state) ? now_ns : 0; /* a doubt may turn into a hand-over again */
     cond_broadcast(&m->changed);
     uint64_t rounds = m->rounds;
     unlock(&m->lock);
@@ -217,6 +216,12 @@ void migration_on_event(struct migration *m,
     m->event_opaque = opaque;
 }
 
+void migration_before_start(struct migration *m, int (*take)(void *opaque, struct err *err), void *opaque)
+{
+    m->take = take;
+    m->take_opaque = opaque;
+}
+
 /* --- starting ------------------------------------------------------------------------------------------- */
 
 static void thread_main(void *opaque)
@@ -240,8 +245,12 @@ static int check_idle(struct migration *m, const char *uri, struct err *err)
     lock(&m->lock);
     bool unresolved = m->state == MIGRATION_UNRESOLVED;
     bool busy = !state_is_over(m->state);
-    if (!busy && m->channel) /* only its last word is still on its way; shutting down delivers it */
-        channel_shutdown(m->channel);
+    if (!busy && !unresolved &&
+        m->thread_runs) { /* only its last word is still on its way; shutting down delivers it */
+        eventfd_write(m->abort_fd, 1);
+        if (m->channel)
+            channel_shutdown(m->channel);
+    }
     unlock(&m->lock);
     if (unresolved)
         return err_set(err, -EBUSY, "a migration is unresolved: migrate_resolve first");
@@ -260,6 +269,7 @@ static int launch(struct migration *m, const char *uri, bool incoming, struct er
     m->incoming = incoming;
     m->thread_runs = true;
     m->cancel = m->quitting = m->released = m->cancel_softly = m->one_way = false;
+    m->refused = m->askable = m->ask = m->reconnecting = false;
     m->wish = WISH_NONE;
     m->where = incoming ? GUEST_THERE : GUEST_HERE;
     m->figures = (struct migration_info){ 0 };
@@ -355,19 +365,21 @@ int migration_resolve(struct migration *m, enum migration_answer answer, struct 
     bool believed_away = m->state == MIGRATION_COMPLETED && !m->incoming && m->one_way && m->where != GUEST_HERE;
     if (!unresolved && !believed_away)
         err_set(&text, -EINVAL, "there is nothing to resolve: the migration is %s", migration_state_name(m->state));
+    else if (answer == RESOLVE_ASK && unresolved && m->askable)
+        m->ask = true;
     else if (answer == RESOLVE_ASK)
         err_set(&text, -ENOTCONN,
                 "the peer at %s cannot be asked: look there, then say whether the guest is here or "
                 "there",
                 m->uri);
-    else if (unresolved) {
+    else if (answer == RESOLVE_HERE && m->refused)
+        err_set(&text, -EPERM, "the guest was refused here, its source may have taken it back already");
+    else if (unresolved)
         m->wish = answer == RESOLVE_HERE ? WISH_HERE : WISH_THERE;
-        if (m->ear)
-            return_path_interrupt(m->ear);
-        cond_broadcast(&m->changed);
-    } else if (answer == RESOLVE_HERE) {
+    else if (answer == RESOLVE_HERE)
         m->where = GUEST_HERE; /* the operator's word: migration_may_resume() lets `cont` through */
-    }
+    if (unresolved && text.code == 0 && m->thread_runs)
+        interrupt(m, false);
     bool alone = unresolved && !m->thread_runs && text.code == 0; /* nobody else to change the state */
     if (alone)
         m->where = answer == RESOLVE_HERE ? GUEST_HERE : GUEST_THERE;
@@ -468,6 +480,7 @@ void migration_query(struct migration *m, struct migration_info *out)
     out->incoming = m->incoming;
     memcpy(out->uri, m->uri, sizeof(out->uri));
     out->error = m->error;
+    out->reconnecting = m->reconnecting;
     out->rounds = m->rounds;
     out->ram_total = source_ram_bytes(m->ram);
     out->downtime_limit_ms = (double)atomic_load_explicit(&m->params.downtime_limit_ms, memory_order_relaxed);

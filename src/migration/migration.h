@@ -44,6 +44,7 @@ struct migration_info {
     uint64_t audited_pages, audit_misses; /* "audit": clean pages looked at; changed without a mark */
     /* the pause in parts, ms */
     double   pause_ms, last_round_ms, device_ms, prepared_ms, go_ms;
+    bool     reconnecting;              /* unresolved, and the source still asks by itself */
     struct err error;                   /* why it failed, or is unresolved */
 };
 
@@ -64,6 +65,8 @@ int  migration_incoming(struct migration *m, const char *uri, bool run, struct e
 void migration_run_on_arrival(struct migration *m, bool run); /* another mind, at any time before it arrived */
 const char *migration_listening(struct migration *m); /* the bound URI, or "" */
 
+/* ASK: ask the peer once more, now; what comes of it shows in the state, or in the error's text. HERE, THERE: the word of
+ * somebody who has looked. On a destination HERE lets the guest run, THERE drops it. */
 enum migration_answer { RESOLVE_ASK, RESOLVE_HERE, RESOLVE_THERE };
 int  migration_resolve(struct migration *m, enum migration_answer answer, struct err *err);
 
@@ -74,6 +77,10 @@ int  migration_may_resume(struct migration *m, bool *force, struct err *err);
 void migration_query(struct migration *m, struct migration_info *out);
 /* Wait until it is over (not active, not cancelling) or timeout_ms passed; true: over. Not on the main thread. */
 bool migration_wait(struct migration *m, int timeout_ms);
+
+/* What an incoming guest needs before it may run here and nobody else may hold: taken after GO, on the migrate thread, no
+ * lock held. -errno with a sentence: the guest is REFUSED, and its source takes it back. Set before migration_incoming(). */
+void migration_before_start(struct migration *m, int (*take)(void *opaque, struct err *err), void *opaque);
 
 /* State changes and finished rounds; called on the migrate thread with no lock held. */
 enum migration_event { MIGRATION_EVENT_STATE, MIGRATION_EVENT_ROUND };

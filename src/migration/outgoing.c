@@ -60,6 +60,7 @@ static int say_hello(struct outgoing *o)
         rc = err_set(&o->err, -EPROTO, "the destination answers the hello with message type %u", answer->type);
     } else {
         rc = hello_decode(answer, HELLO_DESTINATION, hello, &o->err);
+        o->peer_can_resume = rc == 0 && hello->capabilities & HELLO_CAN_RESUME;
     }
     buf_free(&payload);
     buf_free(&out);

@@ -1,4 +1,5 @@
-/* The source's side of one migration, shared by outgoing.c (the story) and outgoing_handover.c (who owns the guest). */
+/* The source's side of one migration, shared by outgoing.c (the story), outgoing_handover.c (who owns the guest) and
+ * outgoing_doubt.c (when the peer fell silent). */
 #pragma once
 #include "base/clock.h"
 #include "migration/audit.h"
@@ -19,11 +20,13 @@ struct outgoing {
     struct pipeline *pipeline;
     struct return_path ear;
     struct message_key key;
-    bool one_way, to_file;
+    bool one_way, to_file, peer_can_resume;
 
     enum handover_state at;
     bool ran; /* when it was paused for this */
     bool paused, tracking, sealed, retract_sent;
+    bool doubted;          /* was UNRESOLVED at some time */
+    struct channel *again; /* the new line, while there is one */
     char released_path[RELEASED_PATH_MAX];
 
     struct converge converge;
@@ -56,7 +59,9 @@ void outgoing_feed(struct outgoing *o, enum handover_event event);
 int outgoing_overrun(struct outgoing *o);
 /* From the EOF to the end: PREPARED, RELEASED, GO, RUNNING. 0 when the guest is away, OUTGOING_AGAIN. */
 int outgoing_hand_over(struct outgoing *o);
-/* The same where nobody answers. */
+/* UNRESOLVED until the peer or an operator says where the guest is; false: this process ends before. */
+bool outgoing_in_doubt(struct outgoing *o);
+/* The hand-over where nobody answers. */
 int outgoing_end_one_way(struct outgoing *o);
 /* A failure before the end, as an event: the table says whether the guest may run here again. */
 void outgoing_fail(struct outgoing *o);

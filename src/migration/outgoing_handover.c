@@ -17,11 +17,16 @@ static void resume_guest(struct outgoing *o)
     machine_hand_back(o->machine);
 }
 
+/* In doubt the old line decides nothing any more: such words go over the new one, or nowhere. */
 static int send_word(struct outgoing *o, enum message_type type)
 {
     struct buf out = { 0 };
+    int rc;
     message_put(&out, type, &o->key, NULL, 0);
-    int rc = pipeline_send(o->pipeline, out.data, out.size, NULL);
+    if (o->again)
+        rc = channel_write_all(o->again, out.data, out.size, (int)outgoing_silence_ms(o), NULL);
+    else
+        rc = o->doubted && type != MESSAGE_DONE ? -ENOTCONN : pipeline_send(o->pipeline, out.data, out.size, NULL);
     buf_free(&out);
     return rc;
 }
@@ -43,6 +48,7 @@ void outgoing_feed(struct outgoing *o, enum handover_event event)
 {
     struct handover_step step = handover_step(o->at, event);
     o->at = step.state;
+    o->doubted = o->doubted || step.state == SOURCE_UNRESOLVED;
     if (step.actions & DO_FORGET_RELEASED)
         released_forget(o->released_path);
     if (step.actions & DO_SEND_RETRACT)
@@ -51,6 +57,8 @@ void outgoing_feed(struct outgoing *o, enum handover_event event)
         resume_guest(o);
     if (step.actions & DO_SEND_GO)
         send_word(o, MESSAGE_GO); /* lost or not, only the answer tells */
+    if (step.actions & DO_SEND_DONE)
+        send_word(o, MESSAGE_DONE); /* lost: the peer waits a while for a question, in vain */
     if (step.actions & DO_WRITE_RELEASED)
         write_released(o);
 }
@@ -125,36 +133,6 @@ static enum handover_event event_of(struct outgoing *o, enum heard heard)
     }
 }
 
-/* Nobody knows. Listen on while there is a line, and wait for an operator; false: this process ends. */
-static bool unresolved(struct outgoing *o)
-{
-    struct migration *m = o->m;
-    struct err err = o->err;
-    err_prefix(&err, "the guest is released and the peer does not say whether it runs (migrate_resolve ends this)");
-    migration_set_error(m, &err);
-    migration_set_state(m, MIGRATION_UNRESOLVED);
-    for (bool line = true;;) {
-        enum heard heard = 0;
-        if (line)
-            heard = return_path_wait(&o->ear, HEARD_RUNNING | HEARD_REFUSED, 0, -1, NULL);
-        line = line && !(heard & (HEARD_CLOSED | HEARD_ERROR));
-        lock(&m->lock);
-        while (!line && m->wish == WISH_NONE && !m->quitting)
-            cond_wait(&m->changed, &m->lock);
-        enum resolve_wish wish = m->wish;
-        bool quitting = m->quitting;
-        unlock(&m->lock);
-        if (heard == HEARD_RUNNING || heard == HEARD_REFUSED)
-            outgoing_feed(o, event_of(o, heard));
-        else if (wish != WISH_NONE)
-            outgoing_feed(o, wish == WISH_HERE ? HANDOVER_RESOLVE_HERE : HANDOVER_RESOLVE_THERE);
-        if (handover_ended(o->at))
-            return true;
-        if (quitting)
-            return false;
-    }
-}
-
 /* Is PREPARED, or an end of waiting for it, there before the pause has become too long? */
 static bool prepared_in_time(struct outgoing *o)
 {
@@ -171,7 +149,7 @@ int outgoing_hand_over(struct outgoing *o)
         if (o->at == SOURCE_ASKED && !prepared_in_time(o))
             return outgoing_overrun(o);
         if (o->at == SOURCE_UNRESOLVED) {
-            if (!unresolved(o))
+            if (!outgoing_in_doubt(o))
                 return -ECONNABORTED;
             break;
         }

@@ -35,6 +35,8 @@ const struct param_row param_table[] = {
       "LZ4: higher is faster and compresses less" },
     { "peer-timeout", NULL, PARAM_MS, AT(peer_timeout_ms), 100, LIMIT_MAX, 10000, NULL,
       "a peer that says nothing for this long is given up, ms" },
+    { "reconnect-time", NULL, PARAM_MS, AT(reconnect_ms), 0, LIMIT_MAX, 30000, NULL,
+      "how long a source that was cut off after letting the guest go asks again by itself, ms; 0: never" },
     { "max-rounds", NULL, PARAM_COUNT, AT(max_rounds), 0, UINT32_MAX, 0, NULL,
       "give up when this many rounds did not bring the pause under its limit; 0: as many as it takes" },
     { "progress-interval", NULL, PARAM_MS, AT(announce_ms), 10, 60000, 500, NULL,
@@ -49,7 +51,6 @@ const struct capability_row capability_table[] = {
     { "events", AT(capability_events), false, "send MIGRATION events to QMP clients" },
     { "return-path", AT(capability_return_path), false,
       "exec: the command leads to another godwit that answers (sockets always use the way back)" },
-    { "auto-converge", AT(capability_auto_converge), false, "slow the guest down when it dirties memory too fast" },
 };
 const unsigned capability_rows = sizeof(capability_table) / sizeof(capability_table[0]);
 /* clang-format on */

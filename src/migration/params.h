@@ -15,12 +15,12 @@ struct migration_params {
     _Atomic uint64_t compression;                    /* "compression": none, lz4 (enum codec) */
     _Atomic uint64_t compression_acceleration;       /* "compression-acceleration" 1..65537 */
     _Atomic uint64_t peer_timeout_ms;                /* "peer-timeout": a silent peer is given up after this */
+    _Atomic uint64_t reconnect_ms;                   /* "reconnect-time": how long a source in doubt asks again; 0: never */
     _Atomic uint64_t max_rounds;                     /* "max-rounds"; 0: as many as it takes */
     _Atomic uint64_t announce_ms;                    /* "progress-interval" of monitors */
     _Atomic uint64_t audit;                          /* "audit": clean pages looked at after a round; 0: none */
     _Atomic bool     capability_events;              /* capabilities, spelled as QEMU does */
     _Atomic bool     capability_return_path;
-    _Atomic bool     capability_auto_converge;
     struct pipeline_tunables live; /* what a running street reads; every set is passed on at once */
 };
 

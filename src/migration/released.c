@@ -70,7 +70,8 @@ int released_write(const struct message_key *key, const char *word, const char *
     char id[2 * MESSAGE_ID_BYTES + 1];
     for (int i = 0; i < MESSAGE_ID_BYTES; i++)
         snprintf(id + 2 * i, 3, "%02x", key->id[i]);
-    snprintf(path, RELEASED_PATH_MAX, "%s/handover-%s", folder, id);
+    bool released = strcmp(word, "RELEASED") == 0; /* two names: both ends may live in one home */
+    snprintf(path, RELEASED_PATH_MAX, "%s/%s-%s", folder, released ? "released" : "refused", id);
     snprintf(temporary, sizeof(temporary), "%s.new", path);
     int bytes = snprintf(text, sizeof(text), "%s\nmigration %s\nattempt %u\npeer %.256s\npid %d\ntime_ns %lld\n", word,
                          id, key->attempt, peer, (int)getpid(), (long long)clock_realtime_ns());

@@ -237,7 +237,8 @@ static int outcome(struct json_object *info)
         return CLIENT_MOVED;
     if (!strcmp(status, "failed"))
         return failed_code(json_get(info, "__org.godwit_report"));
-    return !strcmp(status, "unresolved") ? CLIENT_UNKNOWN : -1;
+    bool asks = json_get_bool(json_get(info, "__org.godwit_report"), "reconnecting"); /* it may still find out */
+    return !strcmp(status, "unresolved") && !asks ? CLIENT_UNKNOWN : -1;
 }
 
 static void tell_end(struct watch *watch, struct json_object *info, int code)

@@ -208,6 +208,8 @@ static struct json_object *own_member(const struct migration_info *info)
     if (info->error.code)
         json_put_str(own, "reason", reason_name(info->error.code));
     json_put_str(own, "uri", info->uri);
+    if (info->state == MIGRATION_UNRESOLVED)
+        json_put_bool(own, "reconnecting", info->reconnecting);
     json_put_bool(own, "incoming", info->incoming);
     json_put_u64(own, "raw-bytes", info->raw_bytes);
     json_put_u64(own, "pipeline-bytes", info->pipeline_bytes);

@@ -67,14 +67,19 @@ static void drop_side(struct side *side)
 
 /* --- the proxy ------------------------------------------------------------------------------------------------ */
 
+enum { PAIRS_MAX = 8 };
+enum cut { CUT_BEFORE, CUT_AFTER, SWALLOW /* that message alone is lost, the line stays */ };
+
 struct proxy {
     /* fixed while it runs */
-    int listener;
+    int listener, stop[2];
     enum message_type cut_at;
-    bool after; /* forward it, then cut; else cut before */
+    enum cut cut;
+    unsigned cuts; /* so many times */
     pthread_t thread;
     /* of the thread, read after the join */
-    bool cut;
+    unsigned done, lines;
+    int end[PAIRS_MAX][2]; /* -1: closed */
 };
 
 static struct sockaddr_un address(const char *name)
@@ -109,54 +114,96 @@ static const uint8_t *find(const struct proxy *p, const uint8_t *data, size_t by
     return NULL;
 }
 
+static void close_pair(int end[2])
+{
+    close(end[0]);
+    close(end[1]);
+    end[0] = end[1] = -1;
+}
+
+static void pass_on(struct proxy *p, int end[2], int from)
+{
+    static uint8_t data[1 << 16];
+    ssize_t got = read(end[from], data, sizeof(data));
+    if (got <= 0) {
+        close_pair(end);
+        return;
+    }
+    size_t bytes = (size_t)got, message_bytes, rest = 0;
+    const uint8_t *found = p->done < p->cuts ? find(p, data, bytes, &message_bytes) : NULL;
+    if (found) {
+        p->done++;
+        bytes = (size_t)(found - data) + (p->cut == CUT_AFTER ? message_bytes : 0);
+        rest = p->cut == SWALLOW ? (size_t)got - bytes - message_bytes : 0;
+    }
+    bool sent = forward(end[!from], data, bytes) && forward(end[!from], data + got - rest, rest);
+    if (!sent || (found && p->cut != SWALLOW))
+        close_pair(end);
+}
+
+static void new_pair(struct proxy *p)
+{
+    struct sockaddr_un to = address("there");
+    int *end = p->end[p->lines];
+    int here = accept(p->listener, NULL, NULL), there = socket(AF_UNIX, SOCK_STREAM, 0);
+    if (connect(there, (struct sockaddr *)&to, sizeof(to)) != 0 || p->lines == PAIRS_MAX) {
+        close(here);
+        close(there);
+        return;
+    }
+    end[0] = here;
+    end[1] = there;
+    p->lines++;
+}
+
 static void *proxy_run(void *opaque)
 {
     struct proxy *p = opaque;
-    static uint8_t data[1 << 16];
-    struct sockaddr_un to = address("there");
-    int end[2] = { accept(p->listener, NULL, NULL), socket(AF_UNIX, SOCK_STREAM, 0) };
-    bool open = connect(end[1], (struct sockaddr *)&to, sizeof(to)) == 0;
-    while (open) {
-        struct pollfd wait[2] = { { .fd = end[0], .events = POLLIN }, { .fd = end[1], .events = POLLIN } };
-        poll(wait, 2, -1);
-        for (int from = 0; from < 2 && open; from++) {
-            if (!wait[from].revents)
-                continue;
-            ssize_t got = read(end[from], data, sizeof(data));
-            if (got <= 0) {
-                open = false;
-                break;
-            }
-            size_t bytes = (size_t)got, message_bytes;
-            const uint8_t *found = find(p, data, bytes, &message_bytes);
-            if (found) {
-                bytes = (size_t)(found - data) + (p->after ? message_bytes : 0);
-                p->cut = true;
-                open = false;
-            }
-            open = forward(end[!from], data, bytes) && open;
-        }
+    for (;;) {
+        struct pollfd wait[2 + 2 * PAIRS_MAX] = { { .fd = p->stop[0], .events = POLLIN },
+                                                  { .fd = p->listener, .events = POLLIN } };
+        unsigned lines = p->lines;
+        for (unsigned i = 0; i < 2 * lines; i++)
+            wait[2 + i] = (struct pollfd){ .fd = p->end[i / 2][i % 2], .events = POLLIN };
+        poll(wait, 2 + 2 * lines, -1);
+        if (wait[0].revents)
+            break;
+        if (wait[1].revents)
+            new_pair(p);
+        for (unsigned i = 0; i < 2 * lines; i++)
+            if (wait[2 + i].revents && p->end[i / 2][0] >= 0)
+                pass_on(p, p->end[i / 2], i % 2);
     }
-    close(end[0]);
-    close(end[1]);
+    for (unsigned i = 0; i < p->lines; i++)
+        if (p->end[i][0] >= 0)
+            close_pair(p->end[i]);
     return NULL;
 }
 
-static void proxy_start(struct proxy *p, enum message_type cut_at, bool after)
+static struct proxy proxy;
+
+static void proxy_start(enum message_type cut_at, enum cut cut, unsigned cuts)
 {
     struct sockaddr_un here = address("here");
-    *p = (struct proxy){ .cut_at = cut_at, .after = after };
-    p->listener = socket(AF_UNIX, SOCK_STREAM, 0);
+    proxy = (struct proxy){ .cut_at = cut_at, .cut = cut, .cuts = cuts };
+    proxy.listener = socket(AF_UNIX, SOCK_STREAM, 0);
     unlink(here.sun_path);
-    assert_int_equal(bind(p->listener, (struct sockaddr *)&here, sizeof(here)), 0);
-    assert_int_equal(listen(p->listener, 1), 0);
-    assert_int_equal(pthread_create(&p->thread, NULL, proxy_run, p), 0);
+    assert_int_equal(pipe(proxy.stop), 0);
+    assert_int_equal(bind(proxy.listener, (struct sockaddr *)&here, sizeof(here)), 0);
+    assert_int_equal(listen(proxy.listener, PAIRS_MAX), 0);
+    assert_int_equal(pthread_create(&proxy.thread, NULL, proxy_run, &proxy), 0);
 }
 
-static void proxy_end(struct proxy *p)
+static void proxy_end(void)
 {
-    pthread_join(p->thread, NULL);
-    close(p->listener);
+    if (!proxy.listener)
+        return;
+    assert_int_equal(write(proxy.stop[1], "", 1), 1);
+    pthread_join(proxy.thread, NULL);
+    close(proxy.listener);
+    close(proxy.stop[0]);
+    close(proxy.stop[1]);
+    proxy.listener = 0;
 }
 
 /* --- helpers -------------------------------------------------------------------------------------------------------- */
@@ -177,6 +224,7 @@ static int teardown(void **state)
 {
     char command[128];
     (void)state;
+    proxy_end();
     drop_side(&a);
     drop_side(&b);
     snprintf(command, sizeof(command), "rm -r '%s'", folder);
@@ -213,9 +261,23 @@ static void let_it_count(struct side *side)
     }
 }
 
-static void move_with_a_cut(enum message_type cut_at, bool after)
+static void wait_for_state(struct side *side, enum migration_state state)
 {
-    struct proxy proxy;
+    for (int64_t until_ns = clock_now_ns() + PATIENCE_MS * (int64_t)NS_PER_MS; settled(side) != state;) {
+        struct migration_info info;
+        migration_query(side->migration, &info);
+        bool over = info.state != state && info.state != MIGRATION_UNRESOLVED && !info.reconnecting &&
+                    migration_wait(side->migration, 0);
+        if (over || clock_now_ns() > until_ns) {
+            fail_msg("not %s but %s: %s", migration_state_name(state), migration_state_name(info.state),
+                     info.error.text);
+        }
+        sched_yield();
+    }
+}
+
+static void start_with_a_cut(enum message_type cut_at, enum cut cut, unsigned cuts)
+{
     char uri[96];
     struct err err = { 0 };
     assert_int_equal(machine_resume(a.machine, false, NULL), 0);
@@ -223,14 +285,27 @@ static void move_with_a_cut(enum message_type cut_at, bool after)
     snprintf(uri, sizeof(uri), "unix:%s/there", folder);
     if (migration_incoming(b.migration, uri, true, &err) < 0)
         fail_msg("%s", err.text);
-    proxy_start(&proxy, cut_at, after);
+    proxy_start(cut_at, cut, cuts);
     snprintf(uri, sizeof(uri), "unix:%s/here", folder);
     assert_int_equal(migration_start(a.migration, uri, NULL), 0);
+}
+
+/* And nobody asks again by himself. */
+static void move_with_a_cut(enum message_type cut_at, enum cut cut)
+{
+    param_set_number(migration_params_of(a.migration), "reconnect-time", 0, NULL);
+    start_with_a_cut(cut_at, cut, 1);
     settled(&a);
     settled(&b);
-    proxy_end(&proxy);
-    assert_true(proxy.cut);
+    assert_int_equal(proxy.done, 1);
     assert_false(runs(&a) && runs(&b));
+}
+
+static const char *why(struct side *side)
+{
+    static struct migration_info info;
+    migration_query(side->migration, &info);
+    return info.error.text;
 }
 
 static unsigned written_down(void)
@@ -255,7 +330,7 @@ static void wait_for_runner(struct side *side)
 static void a_line_cut_before_prepared_leaves_the_guest_here_and_the_peer_holding(void **state)
 {
     (void)state;
-    move_with_a_cut(MESSAGE_PREPARED, false);
+    move_with_a_cut(MESSAGE_PREPARED, CUT_BEFORE);
     assert_int_equal(settled(&a), MIGRATION_FAILED);
     assert_int_equal(settled(&b), MIGRATION_UNRESOLVED);
     wait_for_runner(&a);
@@ -272,7 +347,7 @@ static void a_line_cut_before_prepared_leaves_the_guest_here_and_the_peer_holdin
 static void a_line_cut_at_the_hello_is_a_plain_failure(void **state)
 {
     (void)state;
-    move_with_a_cut(MESSAGE_HELLO, false);
+    move_with_a_cut(MESSAGE_HELLO, CUT_BEFORE);
     assert_int_equal(settled(&a), MIGRATION_FAILED);
     assert_int_equal(settled(&b), MIGRATION_FAILED);
     wait_for_runner(&a);
@@ -281,7 +356,7 @@ static void a_line_cut_at_the_hello_is_a_plain_failure(void **state)
 static void a_line_cut_while_loading_is_a_plain_failure(void **state)
 {
     (void)state;
-    move_with_a_cut(MESSAGE_LOADED, true);
+    move_with_a_cut(MESSAGE_LOADED, CUT_AFTER);
     assert_int_equal(settled(&a), MIGRATION_FAILED);
     assert_int_equal(settled(&b), MIGRATION_FAILED);
     wait_for_runner(&a);
@@ -290,7 +365,7 @@ static void a_line_cut_while_loading_is_a_plain_failure(void **state)
 static void a_lost_go_leaves_both_in_doubt_until_an_operator_says_here(void **state)
 {
     (void)state;
-    move_with_a_cut(MESSAGE_GO, false);
+    move_with_a_cut(MESSAGE_GO, CUT_BEFORE);
     assert_int_equal(settled(&a), MIGRATION_UNRESOLVED);
     assert_int_equal(settled(&b), MIGRATION_UNRESOLVED);
     assert_false(runs(&a) || runs(&b));
@@ -299,7 +374,6 @@ static void a_lost_go_leaves_both_in_doubt_until_an_operator_says_here(void **st
     assert_int_equal(migration_may_resume(a.migration, &force, NULL), -EPERM);
     assert_int_equal(machine_resume(a.machine, false, NULL), -EPERM);
     assert_int_equal(migration_start(a.migration, "unix:/nowhere", NULL), -EBUSY);
-    assert_int_equal(migration_resolve(a.migration, RESOLVE_ASK, NULL), -ENOTCONN);
 
     assert_int_equal(migration_resolve(b.migration, RESOLVE_THERE, NULL), 0);
     assert_int_equal(migration_resolve(a.migration, RESOLVE_HERE, NULL), 0);
@@ -311,7 +385,7 @@ static void a_lost_go_leaves_both_in_doubt_until_an_operator_says_here(void **st
 static void a_lost_go_may_also_be_settled_on_the_other_side(void **state)
 {
     (void)state;
-    move_with_a_cut(MESSAGE_GO, false);
+    move_with_a_cut(MESSAGE_GO, CUT_BEFORE);
     assert_int_equal(migration_resolve(b.migration, RESOLVE_HERE, NULL), 0);
     wait_for_runner(&b);
     assert_int_equal(migration_resolve(a.migration, RESOLVE_THERE, NULL), 0);
@@ -326,7 +400,7 @@ static void a_lost_go_may_also_be_settled_on_the_other_side(void **state)
 static void a_lost_running_leaves_the_source_in_doubt_and_the_guest_there(void **state)
 {
     (void)state;
-    move_with_a_cut(MESSAGE_RUNNING, false);
+    move_with_a_cut(MESSAGE_RUNNING, CUT_BEFORE);
     assert_int_equal(settled(&a), MIGRATION_UNRESOLVED);
     assert_int_equal(settled(&b), MIGRATION_COMPLETED);
     wait_for_runner(&b);
@@ -339,10 +413,241 @@ static void a_lost_running_leaves_the_source_in_doubt_and_the_guest_there(void *
 static void a_line_cut_after_running_has_done_no_harm(void **state)
 {
     (void)state;
-    move_with_a_cut(MESSAGE_RUNNING, true);
+    move_with_a_cut(MESSAGE_RUNNING, CUT_AFTER);
     assert_int_equal(settled(&a), MIGRATION_COMPLETED);
     assert_int_equal(settled(&b), MIGRATION_COMPLETED);
     wait_for_runner(&b);
+}
+
+/* --- asking again -------------------------------------------------------------------------------------------------------- */
+
+static void assert_moved(void)
+{
+    wait_for_state(&a, MIGRATION_COMPLETED);
+    wait_for_state(&b, MIGRATION_COMPLETED);
+    wait_for_runner(&b);
+    assert_false(runs(&a));
+    assert_int_equal(machine_state(a.machine), RUN_POSTMIGRATE);
+    assert_int_equal(written_down(), 0);
+    assert_string_equal(why(&a), "");
+    assert_string_equal(why(&b), "");
+}
+
+static void a_lost_go_is_sent_again_over_a_new_line(void **state)
+{
+    (void)state;
+    start_with_a_cut(MESSAGE_GO, CUT_BEFORE, 1);
+    assert_moved();
+    proxy_end();
+    assert_int_equal(proxy.done, 1);
+    assert_int_equal(proxy.lines, 2);
+}
+
+static void a_go_that_is_lost_three_times_is_sent_a_fourth(void **state)
+{
+    (void)state;
+    start_with_a_cut(MESSAGE_GO, CUT_BEFORE, 3);
+    assert_moved();
+    proxy_end();
+    assert_int_equal(proxy.done, 3);
+    assert_int_equal(proxy.lines, 4);
+}
+
+static void a_go_that_arrived_is_not_obeyed_twice(void **state)
+{
+    (void)state;
+    start_with_a_cut(MESSAGE_GO, CUT_AFTER, 1);
+    assert_moved();
+}
+
+static void a_lost_running_is_asked_for_again(void **state)
+{
+    (void)state;
+    start_with_a_cut(MESSAGE_RUNNING, CUT_BEFORE, 1);
+    assert_moved();
+    proxy_end();
+    assert_int_equal(proxy.done, 1);
+}
+
+/* The line stays, but what matters got lost: the destination must leave a line that it believes in. */
+static void a_silent_line_is_left_for_a_new_one(void **state)
+{
+    (void)state;
+    param_set_number(migration_params_of(a.migration), "peer-timeout", 2000, NULL);
+    start_with_a_cut(MESSAGE_GO, SWALLOW, 1);
+    assert_moved();
+}
+
+static void a_swallowed_running_is_asked_for_over_a_new_line(void **state)
+{
+    (void)state;
+    param_set_number(migration_params_of(a.migration), "peer-timeout", 2000, NULL);
+    start_with_a_cut(MESSAGE_RUNNING, SWALLOW, 1);
+    assert_moved();
+}
+
+static void an_operator_may_ask_once_more(void **state)
+{
+    (void)state;
+    move_with_a_cut(MESSAGE_GO, CUT_BEFORE);
+    wait_for_state(&a, MIGRATION_UNRESOLVED);
+    wait_for_state(&b, MIGRATION_UNRESOLVED);
+    assert_int_equal(migration_resolve(b.migration, RESOLVE_ASK, NULL), -ENOTCONN); /* it is the source who asks */
+    assert_int_equal(migration_resolve(a.migration, RESOLVE_ASK, NULL), 0);
+    assert_moved();
+}
+
+static void asking_somebody_who_is_gone_says_so_and_leaves_the_doubt(void **state)
+{
+    (void)state;
+    move_with_a_cut(MESSAGE_GO, CUT_BEFORE);
+    wait_for_state(&b, MIGRATION_UNRESOLVED);
+    assert_int_equal(migration_resolve(b.migration, RESOLVE_THERE, NULL), 0);
+    wait_for_state(&b, MIGRATION_FAILED);
+    assert_non_null(strstr(why(&b), "an operator said"));
+    proxy_end();
+    assert_int_equal(migration_resolve(a.migration, RESOLVE_ASK, NULL), 0);
+    for (int64_t until_ns = clock_now_ns() + PATIENCE_MS * (int64_t)NS_PER_MS; !strstr(why(&a), "cannot connect");) {
+        if (clock_now_ns() > until_ns)
+            fail_msg("%s", why(&a));
+        sched_yield();
+    }
+    assert_int_equal(settled(&a), MIGRATION_UNRESOLVED);
+    assert_false(runs(&a));
+    assert_int_equal(migration_resolve(a.migration, RESOLVE_HERE, NULL), 0);
+    wait_for_state(&a, MIGRATION_FAILED);
+    assert_non_null(strstr(why(&a), "an operator said"));
+    wait_for_runner(&a);
+}
+
+static int knock(enum message_type type, uint8_t id, uint8_t *answer, size_t answer_bytes)
+{
+    struct sockaddr_un to = address("there");
+    struct message_key key = { .attempt = 1 };
+    struct buf out = { 0 };
+    memset(key.id, id, sizeof(key.id));
+    message_put(&out, type, &key, NULL, 0);
+    int fd = socket(AF_UNIX, SOCK_STREAM, 0);
+    assert_int_equal(connect(fd, (struct sockaddr *)&to, sizeof(to)), 0);
+    assert_true(forward(fd, out.data, out.size));
+    buf_free(&out);
+    size_t got = 0;
+    for (ssize_t more; (more = read(fd, answer + got, answer_bytes - got)) > 0;)
+        got += (size_t)more;
+    close(fd);
+    return (int)got;
+}
+
+static void a_stranger_is_sent_away_from_a_guest_that_is_held(void **state)
+{
+    (void)state;
+    uint8_t answer[512];
+    move_with_a_cut(MESSAGE_GO, CUT_BEFORE);
+    wait_for_state(&b, MIGRATION_UNRESOLVED);
+    static const enum message_type words[] = { MESSAGE_RESUME, MESSAGE_GO, MESSAGE_RETRACT, MESSAGE_HELLO };
+    for (size_t i = 0; i < sizeof(words) / sizeof(words[0]); i++) {
+        int bytes = knock(words[i], 0x5a, answer, sizeof(answer));
+        assert_true(bytes > MESSAGE_HEAD_BYTES);
+        assert_int_equal(be16_get(answer + 4), MESSAGE_REFUSAL);
+        assert_int_equal(settled(&b), MIGRATION_UNRESOLVED);
+    }
+    assert_false(runs(&b));
+    assert_int_equal(migration_resolve(a.migration, RESOLVE_ASK, NULL), 0);
+    assert_moved();
+}
+
+/* The destination died, and another waits at its address: it is not disturbed by a source that looks for its guest. */
+static void a_source_that_asks_a_new_destination_hears_that_it_holds_no_guest(void **state)
+{
+    (void)state;
+    uint8_t answer[512];
+    char uri[96];
+    snprintf(uri, sizeof(uri), "unix:%s/there", folder);
+    assert_int_equal(migration_incoming(b.migration, uri, true, NULL), 0);
+    for (int i = 0; i < 2; i++) {
+        assert_true(knock(MESSAGE_RESUME, 0x5a, answer, sizeof(answer)) > MESSAGE_HEAD_BYTES);
+        assert_int_equal(be16_get(answer + 4), MESSAGE_REFUSAL);
+    }
+    assert_int_equal(machine_resume(a.machine, false, NULL), 0);
+    assert_int_equal(migration_start(a.migration, uri, NULL), 0);
+    assert_moved();
+}
+
+/* --- refused --------------------------------------------------------------------------------------------------------------- */
+
+static int locked(void *opaque, struct err *err)
+{
+    (void)opaque;
+    return err_set(err, -EBUSY, "the disk image is locked by somebody else");
+}
+
+static void assert_taken_back(void)
+{
+    wait_for_state(&a, MIGRATION_FAILED);
+    wait_for_runner(&a);
+    assert_false(runs(&b));
+    assert_non_null(strstr(why(&a), "the disk image is locked by somebody else"));
+    wait_for_state(&b, MIGRATION_FAILED);
+    assert_non_null(strstr(why(&b), "the disk image is locked by somebody else"));
+    assert_int_equal(machine_state(b.machine), RUN_INMIGRATE);
+    assert_int_equal(written_down(), 0);
+    bool force;
+    assert_int_equal(migration_may_resume(a.migration, &force, NULL), 0);
+}
+
+static void a_guest_that_is_refused_after_go_runs_on_at_its_source(void **state)
+{
+    (void)state;
+    migration_before_start(b.migration, locked, NULL);
+    start_with_a_cut(MESSAGE_GO, CUT_BEFORE, 0);
+    assert_taken_back();
+
+    migration_before_start(b.migration, NULL, NULL); /* and may leave after all */
+    char uri[96];
+    snprintf(uri, sizeof(uri), "unix:%s/there", folder);
+    assert_int_equal(migration_incoming(b.migration, uri, true, NULL), 0);
+    assert_int_equal(migration_start(a.migration, uri, NULL), 0);
+    assert_moved();
+}
+
+static void a_lost_refused_is_asked_for_again(void **state)
+{
+    (void)state;
+    migration_before_start(b.migration, locked, NULL);
+    start_with_a_cut(MESSAGE_REFUSED, CUT_BEFORE, 2);
+    assert_taken_back();
+    proxy_end();
+    assert_int_equal(proxy.done, 2);
+}
+
+static void a_refused_guest_stays_refused_until_its_source_knows(void **state)
+{
+    (void)state;
+    migration_before_start(b.migration, locked, NULL);
+    move_with_a_cut(MESSAGE_REFUSED, CUT_BEFORE);
+    wait_for_state(&a, MIGRATION_UNRESOLVED);
+    wait_for_state(&b, MIGRATION_UNRESOLVED);
+    assert_non_null(strstr(why(&b), "the disk image is locked by somebody else"));
+    assert_int_equal(migration_resolve(b.migration, RESOLVE_HERE, NULL), -EPERM);
+    assert_false(runs(&a) || runs(&b));
+    assert_int_equal(written_down(), 2); /* RELEASED and REFUSED: both sides share this folder */
+    assert_int_equal(migration_resolve(b.migration, RESOLVE_THERE, NULL), 0);
+    wait_for_state(&b, MIGRATION_FAILED);
+    assert_int_equal(migration_resolve(a.migration, RESOLVE_HERE, NULL), 0);
+    wait_for_runner(&a);
+    assert_false(runs(&b));
+    assert_int_equal(written_down(), 0);
+}
+
+static void a_cut_off_destination_that_cannot_run_it_tells_its_source_later(void **state)
+{
+    (void)state;
+    migration_before_start(b.migration, locked, NULL);
+    move_with_a_cut(MESSAGE_GO, CUT_BEFORE);
+    wait_for_state(&b, MIGRATION_UNRESOLVED);
+    assert_int_equal(migration_resolve(b.migration, RESOLVE_HERE, NULL), 0);
+    assert_int_equal(migration_resolve(a.migration, RESOLVE_ASK, NULL), 0);
+    assert_taken_back();
 }
 
 #define TEST(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
@@ -357,6 +662,20 @@ int main(void)
         TEST(a_lost_go_may_also_be_settled_on_the_other_side),
         TEST(a_lost_running_leaves_the_source_in_doubt_and_the_guest_there),
         TEST(a_line_cut_after_running_has_done_no_harm),
+        TEST(a_lost_go_is_sent_again_over_a_new_line),
+        TEST(a_go_that_is_lost_three_times_is_sent_a_fourth),
+        TEST(a_go_that_arrived_is_not_obeyed_twice),
+        TEST(a_lost_running_is_asked_for_again),
+        TEST(a_silent_line_is_left_for_a_new_one),
+        TEST(a_swallowed_running_is_asked_for_over_a_new_line),
+        TEST(an_operator_may_ask_once_more),
+        TEST(asking_somebody_who_is_gone_says_so_and_leaves_the_doubt),
+        TEST(a_stranger_is_sent_away_from_a_guest_that_is_held),
+        TEST(a_source_that_asks_a_new_destination_hears_that_it_holds_no_guest),
+        TEST(a_guest_that_is_refused_after_go_runs_on_at_its_source),
+        TEST(a_lost_refused_is_asked_for_again),
+        TEST(a_refused_guest_stays_refused_until_its_source_knows),
+        TEST(a_cut_off_destination_that_cannot_run_it_tells_its_source_later),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -1,0 +1,47 @@
+/* The destination's side of one migration, shared by incoming.c (the story) and incoming_handover.c (who owns the guest). */
+#pragma once
+#include "migration/internal.h"
+#include "migration/released.h"
+#include "migration/sections.h"
+
+enum { INCOMING_SOURCES = 1 };
+
+struct incoming {
+    struct migration *m;
+    struct machine *machine;
+    struct ram *ram;
+    struct source *sources[INCOMING_SOURCES];
+    struct channel *channel; /* what memory comes over; the loader's as long as there is one */
+    struct channel *line;    /* what words go over: the channel, a later one, or NULL */
+    struct channel *knock;   /* somebody who has not yet said who he is */
+    int64_t knock_until_ns;
+    struct loader *loader;
+    struct section_collector *collector;
+    struct message *message;
+    struct message_key key;
+    bool one_way, peer_can_resume;
+
+    enum handover_state at;
+    struct {
+        bool started, ended, open_round;
+        uint64_t rounds;
+    } progress[INCOMING_SOURCES];
+    uint64_t told_units, told_rounds; /* in the last LOADED */
+    int64_t told_ns, go_ns;
+    bool machine_touched;
+    bool in_doubt; /* UNRESOLVED is what people see */
+    bool done;     /* the source has heard how it ended */
+    char refused_path[RELEASED_PATH_MAX];
+    struct err err;
+};
+
+int incoming_timeout_ms(struct incoming *i);
+int incoming_say(struct incoming *i, enum message_type type, const void *payload, uint32_t bytes);
+void incoming_say_sentence(struct incoming *i, enum message_type type, const char *sentence);
+
+/* Put an event through the hand-over table and perform what it says. */
+void incoming_feed(struct incoming *i, enum handover_event event);
+/* All is loaded: say PREPARED and hold the guest, to an end or back to loading. False: this process ends while in doubt. */
+bool incoming_hold(struct incoming *i);
+/* It has ended: until the source knows how, for a limited time. */
+void incoming_linger(struct incoming *i);
