@@ -39,8 +39,10 @@ int cmd_cont(struct call *call)
 {
     struct machine *machine = call->monitor->context.machine;
     enum run_state state = machine_state(machine);
+    struct migration_info info;
     bool force = false;
-    if (state == RUN_INMIGRATE) {
+    migration_query(call->monitor->context.migration, &info);
+    if (state == RUN_INMIGRATE && info.state != MIGRATION_UNRESOLVED) { /* in doubt it needs another word */
         set_run_on_arrival(call, true);
         return 0;
     }

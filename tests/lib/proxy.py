@@ -105,3 +105,88 @@ def flip(at, mask, done):
         data[at - offset] ^= mask
         return bytes(data)
     return hook
+
+
+HELLO, REFUSAL, LOADED, PREPARED, RUNNING, REFUSED, ERROR, GO, RETRACT, RETRACTED, RESUME, DONE = range(1, 13)
+
+
+def message(kind):
+    """How a message of the hand-over begins on the wire."""
+    return b'GDWT' + kind.to_bytes(2, 'big') + b'\0\0'
+
+
+class Lines:
+    """Listens on a tcp port and passes every connection on to `uri`, both ways, as often as anybody connects.
+
+    cuts: so many connections end at the first message of `kind` that comes, before it or (after=True) behind it.
+    """
+
+    def __init__(self, uri, kind, cuts=1, after=False):
+        host, port = uri[len('tcp:'):].rsplit(':', 1)
+        self.target, self.head, self.cuts, self.after = (host.strip('[]'), int(port)), message(kind), cuts, after
+        self.lock, self.done, self.count, self.ends, self.threads = threading.Lock(), 0, 0, [], []
+        self.listener = socket.create_server(('127.0.0.1', 0))
+        self.uri = f'tcp:127.0.0.1:{self.listener.getsockname()[1]}'
+
+    def __enter__(self):
+        self._start(self._accept)
+        return self
+
+    def __exit__(self, *_):
+        self._hang_up(self.listener, *self.ends)
+        for thread in self.threads:
+            thread.join()
+        for end in (self.listener, *self.ends):
+            end.close()
+
+    def _start(self, run, *args):
+        self.threads.append(threading.Thread(target=run, args=args, daemon=True))
+        self.threads[-1].start()
+
+    def _accept(self):
+        while True:
+            try:
+                here, _ = self.listener.accept()
+            except OSError:
+                return
+            self.ends.append(here)
+            try:
+                there = socket.create_connection(self.target)
+            except OSError:
+                self._hang_up(here)
+                continue
+            self.ends.append(there)
+            self.count += 1
+            self._start(self._pump, here, there)
+            self._start(self._pump, there, here)
+
+    def _pump(self, source, sink):
+        tail = b''
+        try:
+            while data := source.recv(65536):
+                data, tail = tail + data, b''
+                at = data.find(self.head)
+                with self.lock:
+                    cut = at >= 0 and self.done < self.cuts
+                    self.done += cut
+                if cut:
+                    bytes_ = len(self.head) + 32 + int.from_bytes(data[at + 8:at + 12], 'big')
+                    sink.sendall(data[:at + bytes_ if self.after else at])
+                    break
+                if at < 0:  # the first bytes of a head may stand at the end
+                    for n in range(min(len(self.head) - 1, len(data)), 0, -1):
+                        if data.endswith(self.head[:n]):
+                            data, tail = data[:-n], data[-n:]
+                            break
+                sink.sendall(data)
+        except OSError:
+            pass
+        self._hang_up(source, sink)
+
+    @staticmethod
+    def _hang_up(*ends):
+        for end in ends:
+            try:
+                end.shutdown(socket.SHUT_RDWR)
+            except OSError:
+                pass
