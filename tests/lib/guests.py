@@ -19,8 +19,8 @@ def machine(memory='64M', harts=1, more=()):
     return ['-m', memory, '-smp', harts, '-bios', 'none', *more]
 
 
-# The source looks for pages that changed without being marked: a few milliseconds a round.
-AUDIT = ['-global', 'migration.audit=1024']
+# The source looks for pages that changed without being marked, in the pause at all of their 64M.
+AUDIT = ['-global', 'migration.audit=4096']
 
 
 def audited(source):
