@@ -12,19 +12,19 @@ enum { NS_PER_US = 1000, NS_PER_MS = 1000000 };
 /* Guest time base: `time` and `mtime` count at 10 MHz, as the device tree says. */
 enum { GUEST_TICK_NS = 100 };
 
-int64_t clock_now_ns(void);       /* CLOCK_MONOTONIC; any thread */
-int64_t clock_realtime_ns(void);  /* CLOCK_REALTIME, since 1970; any thread */
+int64_t clock_now_ns(void);      /* CLOCK_MONOTONIC; any thread */
+int64_t clock_realtime_ns(void); /* CLOCK_REALTIME, since 1970; any thread */
 
 /* The guest's clock. start/stop/set only by the machine, with all vCPUs parked; read by anybody. */
 struct guest_clock {
-    _Atomic int64_t offset_ns;   /* guest = host + offset, while running */
-    _Atomic int64_t stopped_ns;  /* the value it stands at, while stopped */
-    _Atomic bool    running;
+    _Atomic int64_t offset_ns;  /* guest = host + offset, while running */
+    _Atomic int64_t stopped_ns; /* the value it stands at, while stopped */
+    _Atomic bool running;
 };
 
-void     guest_clock_init(struct guest_clock *clock);  /* stopped, at 0 */
-void     guest_clock_start(struct guest_clock *clock);
-void     guest_clock_stop(struct guest_clock *clock);
-void     guest_clock_set_ns(struct guest_clock *clock, int64_t ns);  /* only while stopped */
-int64_t  guest_clock_ns(const struct guest_clock *clock);
-uint64_t guest_clock_ticks(const struct guest_clock *clock);         /* ns / GUEST_TICK_NS */
+void guest_clock_init(struct guest_clock *clock); /* stopped, at 0 */
+void guest_clock_start(struct guest_clock *clock);
+void guest_clock_stop(struct guest_clock *clock);
+void guest_clock_set_ns(struct guest_clock *clock, int64_t ns); /* only while stopped */
+int64_t guest_clock_ns(const struct guest_clock *clock);
+uint64_t guest_clock_ticks(const struct guest_clock *clock); /* ns / GUEST_TICK_NS */

@@ -11,8 +11,8 @@
 enum { ERR_TEXT_MAX = 512 };
 
 struct err {
-    int  code;                /* 0, or a negative errno: the first one set stays */
-    char text[ERR_TEXT_MAX];  /* one sentence, no newline, no trailing dot */
+    int code;                /* 0, or a negative errno: the first one set stays */
+    char text[ERR_TEXT_MAX]; /* one sentence, no newline, no trailing dot */
 };
 
 /* Set the first error; returns code (negative) so that "return err_set(err, -EINVAL, ...)" reads well. */

@@ -26,26 +26,28 @@ enum field_type {
 };
 
 struct field {
-    const char         *name;
-    enum field_type     type;
-    size_t              offset;
-    uint32_t            count;  /* elements; 1 for a scalar */
-    uint32_t            since;  /* first version that has it; absent in older streams: stays as it is */
-    uint64_t            min, max; /* inclusive; unsigned integers only; max 0 with min 0 means "any" */
-    const struct field *sub;    /* FIELD_STRUCT */
-    size_t              stride; /* FIELD_STRUCT: size of one element */
+    const char *name;
+    enum field_type type;
+    size_t offset;
+    uint32_t count;          /* elements; 1 for a scalar */
+    uint32_t since;          /* first version that has it; absent in older streams: stays as it is */
+    uint64_t min, max;       /* inclusive; unsigned integers only; max 0 with min 0 means "any" */
+    const struct field *sub; /* FIELD_STRUCT */
+    size_t stride;           /* FIELD_STRUCT: size of one element */
 };
 
 struct state_desc {
-    const char         *name;        /* section name on the wire, at most 64 bytes */
-    uint32_t            version;     /* written */
-    uint32_t            min_version; /* oldest that is understood */
-    size_t              object_size;
+    const char *name;     /* section name on the wire, at most 64 bytes */
+    uint32_t version;     /* written */
+    uint32_t min_version; /* oldest that is understood */
+    size_t object_size;
     const struct field *fields;
-    int (*validate)(const void *object, struct err *err); /* what fields mean together; on the loaded copy; may be NULL */
+    int (*validate)(const void *object,
+                    struct err *err); /* what fields mean together; on the loaded copy; may be NULL */
 };
 
 /* Rows. STRUCT is the struct type, member its member; since 1. */
+/* clang-format off */
 #define FIELD_U8_OF(S, m)           { #m, FIELD_U8, offsetof(S, m), 1, 1, 0, 0, NULL, 0 }
 #define FIELD_BOOL_OF(S, m)         { #m, FIELD_U8, offsetof(S, m), 1, 1, 0, 1, NULL, 0 }
 #define FIELD_U16_OF(S, m)          { #m, FIELD_U16, offsetof(S, m), 1, 1, 0, 0, NULL, 0 }
@@ -63,6 +65,7 @@ struct state_desc {
 #define FIELD_STRUCTS_OF(S, m, n, subtable) \
     { #m, FIELD_STRUCT, offsetof(S, m), (n), 1, 0, 0, (subtable), sizeof(((S *)0)->m[0]) }
 #define FIELD_TABLE_END             { NULL, FIELD_END, 0, 0, 0, 0, 0, NULL, 0 }
+/* clang-format on */
 
 void state_save(const struct state_desc *desc, const void *object, struct buf *out);
 

@@ -22,8 +22,8 @@ enum lock_rank {
 };
 
 struct lock {
-    pthread_mutex_t  mutex;
-    enum lock_rank   rank;
+    pthread_mutex_t mutex;
+    enum lock_rank rank;
     _Atomic uint64_t holder; /* thread number, 0 when free */
 };
 

@@ -14,13 +14,13 @@ struct queue {
     /* under lock */
     void **slots;
     size_t capacity, head, count;
-    bool   closed;
+    bool closed;
 };
 
-void   queue_init(struct queue *queue, size_t capacity);
-void   queue_destroy(struct queue *queue);
-bool   queue_push(struct queue *queue, void *item); /* waits for room; false: closed, the item is still yours */
-void  *queue_pop(struct queue *queue);              /* waits; NULL: closed and empty */
-void  *queue_try_pop(struct queue *queue);          /* NULL: nothing there now */
-void   queue_close(struct queue *queue);            /* any thread, any number of times */
+void queue_init(struct queue *queue, size_t capacity);
+void queue_destroy(struct queue *queue);
+bool queue_push(struct queue *queue, void *item); /* waits for room; false: closed, the item is still yours */
+void *queue_pop(struct queue *queue);             /* waits; NULL: closed and empty */
+void *queue_try_pop(struct queue *queue);         /* NULL: nothing there now */
+void queue_close(struct queue *queue);            /* any thread, any number of times */
 size_t queue_count(struct queue *queue);

@@ -15,9 +15,9 @@ struct timer;
 #define TIMER_NEVER INT64_MAX
 
 struct timers *timers_new(struct guest_clock *clock, struct err *err);
-void           timers_free(struct timers *timers);        /* every timer must be gone */
-int64_t        timers_now_ns(const struct timers *timers); /* guest time, to count deadlines from */
-void           timers_clock_changed(struct timers *timers); /* the machine started or stopped the clock */
+void timers_free(struct timers *timers);            /* every timer must be gone */
+int64_t timers_now_ns(const struct timers *timers); /* guest time, to count deadlines from */
+void timers_clock_changed(struct timers *timers);   /* the machine started or stopped the clock */
 
 struct timer *timer_new(struct timers *timers, void (*fire)(void *opaque), void *opaque);
 void timer_set_ns(struct timer *timer, int64_t deadline_ns); /* guest ns; TIMER_NEVER disarms; any thread */

@@ -13,9 +13,9 @@
 struct device;
 
 struct device_ops {
-    const char              *name;   /* for `info qtree` and messages: "ns16550a" */
-    const struct state_desc *state;  /* NULL: no state of its own */
-    const struct bus_ops    *bus;    /* registers; NULL: none */
+    const char *name;                          /* for `info qtree` and messages: "ns16550a" */
+    const struct state_desc *state;            /* NULL: no state of its own */
+    const struct bus_ops *bus;                 /* registers; NULL: none */
     void *(*state_object)(struct device *dev); /* the plain struct that `state` describes */
     void (*reset)(struct device *dev);         /* machine paused */
     /* State was loaded into the object: pull wires, set timers. Machine paused, dev.lock not held. */
@@ -24,17 +24,17 @@ struct device_ops {
      * when that is true. resume undoes it. May be NULL. */
     void (*drain)(struct device *dev);
     void (*resume)(struct device *dev);
-    void (*free)(struct device *dev);          /* everything, the struct included */
+    void (*free)(struct device *dev); /* everything, the struct included */
 };
 
 struct device {
     /* fixed after new */
     const struct device_ops *ops;
-    uint64_t                 gpa, bytes; /* where its registers are */
-    unsigned                 irq;        /* PLIC source, 0: none */
-    unsigned                 instance;   /* section instance id */
-    char                     id[64];     /* -device ...,id= */
-    struct lock              lock;       /* rank DEVICE; guards the state object */
+    uint64_t gpa, bytes; /* where its registers are */
+    unsigned irq;        /* PLIC source, 0: none */
+    unsigned instance;   /* section instance id */
+    char id[64];         /* -device ...,id= */
+    struct lock lock;    /* rank DEVICE; guards the state object */
 };
 
 static inline void device_init(struct device *dev, const struct device_ops *ops, enum lock_rank rank)

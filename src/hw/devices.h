@@ -9,7 +9,7 @@ struct device *uart_new(struct irq_line irq, struct chardev *chardev, struct tim
 
 /* PLIC: 95 sources, contexts M then S of each hart (RISC-V PLIC specification 1.0.0). out[context] are harts' pins. */
 enum { PLIC_SOURCES = 96, PLIC_CONTEXTS_MAX = 128 };
-struct device  *plic_new(unsigned contexts, const struct irq_line *out, struct err *err);
+struct device *plic_new(unsigned contexts, const struct irq_line *out, struct err *err);
 struct irq_line plic_input(struct device *plic, unsigned source); /* level-triggered input */
 
 /* ACLINT in CLINT layout: MSWI at 0, MTIMER compares at 0x4000, mtime at 0xbff8. One device, bytes 0x10000. */

@@ -20,21 +20,21 @@ struct bus_ops {
 enum { BUS_REGIONS_MAX = 64 };
 
 struct bus_region {
-    const char           *name;
-    uint64_t              gpa, bytes;
+    const char *name;
+    uint64_t gpa, bytes;
     const struct bus_ops *ops;
-    void                 *device;
+    void *device;
 };
 
 struct bus {
-    struct ram       *ram;
+    struct ram *ram;
     struct bus_region region[BUS_REGIONS_MAX]; /* sorted by gpa */
-    unsigned          regions;
+    unsigned regions;
 };
 
 void bus_init(struct bus *bus, struct ram *ram);
-int  bus_add(struct bus *bus, const char *name, uint64_t gpa, uint64_t bytes, const struct bus_ops *ops, void *device,
-             struct err *err); /* -EEXIST when it overlaps a region or a RAM block */
+int bus_add(struct bus *bus, const char *name, uint64_t gpa, uint64_t bytes, const struct bus_ops *ops, void *device,
+            struct err *err); /* -EEXIST when it overlaps a region or a RAM block */
 const struct bus_region *bus_find(const struct bus *bus, uint64_t gpa); /* NULL: nothing there */
 
 /* Device access; false means access fault. RAM is reached through ram.h, not here. */
@@ -44,7 +44,7 @@ bool bus_device_write(const struct bus *bus, uint64_t gpa, unsigned size, uint64
 /* An interrupt wire: pulled by a device (with its lock held), felt by a PLIC input or a hart's pin. */
 struct irq_line {
     void (*set)(void *opaque, unsigned number, bool level);
-    void    *opaque;
+    void *opaque;
     unsigned number;
 };
 

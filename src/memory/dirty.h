@@ -27,16 +27,16 @@ enum { DIRTY_WRITERS_MAX = 64, DIRTY_WORD_PAGES = 64, DIRTY_RANGES_MAX = 8 };
 struct dirty_writer {
     void (*kick)(void *opaque); /* make it reach a safe point soon; called by the revoker, no lock held */
     void *opaque;
-    _Atomic uint64_t acked;     /* highest epoch whose re-arm is done */
-    _Atomic bool     parked;    /* blocked somewhere: holds no host pointer, will poll before it writes again */
+    _Atomic uint64_t acked; /* highest epoch whose re-arm is done */
+    _Atomic bool parked;    /* blocked somewhere: holds no host pointer, will poll before it writes again */
 };
 
 struct dirty;
 
 struct dirty *dirty_new(uint64_t pages, struct err *err);
-void          dirty_free(struct dirty *dirty);
-uint64_t      dirty_pages(const struct dirty *dirty);
-uint64_t      dirty_words(const struct dirty *dirty); /* DIRTY_WORD_PAGES pages each, the last may be short */
+void dirty_free(struct dirty *dirty);
+uint64_t dirty_pages(const struct dirty *dirty);
+uint64_t dirty_words(const struct dirty *dirty); /* DIRTY_WORD_PAGES pages each, the last may be short */
 
 /* Say which pages exist (ram_seal_layout does, one range per block, starting on a word); dirty_start(all) marks only
  * those, so that no harvester ever meets a hole between blocks. None said: all exist. */
@@ -61,7 +61,7 @@ void dirty_writer_unregister(struct dirty *dirty, struct dirty_writer *writer);
 /* At a safe point, by the vCPU itself: the epoch to re-arm for, or 0 when nothing changed since the last ack.
  * Re-arm every write entry (set its tracked bit, or clear it when nobody tracks), then ack this very value. */
 uint64_t dirty_writer_poll(struct dirty *dirty, struct dirty_writer *writer);
-void     dirty_writer_ack(struct dirty *dirty, struct dirty_writer *writer, uint64_t epoch);
+void dirty_writer_ack(struct dirty *dirty, struct dirty_writer *writer, uint64_t epoch);
 
 /* Around every blocking wait of a vCPU. After unpark: poll, re-arm, ack, before the next guest store.
  * Dekker with the revoker: sequentially consistent on both sides. */
@@ -81,13 +81,13 @@ uint64_t dirty_next_word(const struct dirty *dirty, enum dirty_client client, ui
 /* Clear and return a word's bits: clears the summary bit first, then exchanges the word. The pages may be read
  * only after a revoke that began later has been waited for. */
 uint64_t dirty_take_word(struct dirty *dirty, enum dirty_client client, uint64_t word);
-void     dirty_put_back(struct dirty *dirty, enum dirty_client client, uint64_t word, uint64_t bits);
-bool     dirty_test(const struct dirty *dirty, enum dirty_client client, uint64_t page);
+void dirty_put_back(struct dirty *dirty, enum dirty_client client, uint64_t word, uint64_t bits);
+bool dirty_test(const struct dirty *dirty, enum dirty_client client, uint64_t page);
 uint64_t dirty_count(const struct dirty *dirty, enum dirty_client client); /* bits set; a scan over summaries */
 
-uint64_t dirty_revoke_begin(struct dirty *dirty);                 /* raises the epoch, kicks; returns the token */
-bool     dirty_revoke_done(struct dirty *dirty, uint64_t token);
-void     dirty_revoke_wait(struct dirty *dirty, uint64_t token);
+uint64_t dirty_revoke_begin(struct dirty *dirty); /* raises the epoch, kicks; returns the token */
+bool dirty_revoke_done(struct dirty *dirty, uint64_t token);
+void dirty_revoke_wait(struct dirty *dirty, uint64_t token);
 
 /* After the last harvest, devices drained: until unseal a mark is a bug and asserts. */
 void dirty_seal(struct dirty *dirty);

@@ -12,29 +12,29 @@
 enum mmu_access { MMU_READ = 0, MMU_WRITE = 1, MMU_FETCH = 2 };
 
 struct mmu_pmp {
-    uint8_t  cfg[16];
+    uint8_t cfg[16];
     uint64_t addr[16];
 };
 
 /* What translation depends on, gathered by the vCPU for the access's effective privilege (MPRV applied). */
 struct mmu_context {
     uint64_t satp;
-    uint8_t  priv;    /* effective: 0 U, 1 S, 3 M */
-    bool     sum, mxr;
-    bool     adue;    /* hardware updates A and D; else a page fault asks software to */
-    bool     pbmte;
+    uint8_t priv; /* effective: 0 U, 1 S, 3 M */
+    bool sum, mxr;
+    bool adue; /* hardware updates A and D; else a page fault asks software to */
+    bool pbmte;
     const struct mmu_pmp *pmp;
 };
 
 enum mmu_result { MMU_OK = 0, MMU_PAGE_FAULT, MMU_ACCESS_FAULT };
 
 struct mmu_mapping {
-    uint64_t gpa;         /* physical address of the byte asked for */
-    bool     readable, writable, executable; /* what else this leaf + context allows without another walk: writable
+    uint64_t gpa;                        /* physical address of the byte asked for */
+    bool readable, writable, executable; /* what else this leaf + context allows without another walk: writable
                                                 only when D is already set (or bare/M) */
-    bool     global;
+    bool global;
     uint64_t leaf_va, leaf_bytes; /* the leaf that covers it: 4 KiB ... 256 TiB; for precise fences */
-    uint64_t pmp_bytes;   /* 4096 when one PMP decision holds for the whole page; less when it does not: then every
+    uint64_t pmp_bytes; /* 4096 when one PMP decision holds for the whole page; less when it does not: then every
                              access asks mmu_pmp_allows() with its true size, and nothing is cached */
 };
 

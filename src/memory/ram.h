@@ -18,40 +18,40 @@
 enum { PAGE_SHIFT = 12, PAGE_BYTES = 1 << PAGE_SHIFT, RAM_BLOCKS_MAX = 8, RAM_NAME_MAX = 64 };
 
 struct ram_block {
-    char     name[RAM_NAME_MAX]; /* "riscv_virt_board.ram", "riscv_virt_board.mrom" */
-    uint64_t gpa, bytes;         /* both page aligned */
+    char name[RAM_NAME_MAX]; /* "riscv_virt_board.ram", "riscv_virt_board.mrom" */
+    uint64_t gpa, bytes;     /* both page aligned */
     uint8_t *host;
-    uint64_t first_page;         /* global number of its first page */
-    bool     rom;                /* guest stores raise access faults; loaders may write */
-    bool     fresh;              /* no ram_ptr(), ram_write() or ram_load() so far: all zero, but for what the
+    uint64_t first_page; /* global number of its first page */
+    bool rom;            /* guest stores raise access faults; loaders may write */
+    bool fresh;          /* no ram_ptr(), ram_write() or ram_load() so far: all zero, but for what the
                                     caller itself stored through ram_page_host(). Relaxed atomic */
-    uint64_t map_bytes;          /* of the host mapping: bytes, rounded up to the file system's pages */
-    int      fd;                 /* of shared memory, for another process to map; else -1 */
+    uint64_t map_bytes;  /* of the host mapping: bytes, rounded up to the file system's pages */
+    int fd;              /* of shared memory, for another process to map; else -1 */
 };
 
 struct ram {
     struct ram_block block[RAM_BLOCKS_MAX];
-    unsigned         blocks;
-    struct dirty    *dirty; /* made by ram_seal_layout() */
+    unsigned blocks;
+    struct dirty *dirty;      /* made by ram_seal_layout() */
     _Atomic unsigned writing; /* brackets that are open now */
 };
 
 struct ram_options {
-    bool        share;    /* memfd, so that another process may map it */
+    bool share;           /* memfd, so that another process may map it */
     const char *mem_path; /* a hugetlbfs or tmpfs folder, or NULL */
 };
 
 struct ram *ram_new(void);
-int  ram_add(struct ram *ram, const char *name, uint64_t gpa, uint64_t bytes, bool rom,
-             const struct ram_options *options, struct err *err);
-int  ram_seal_layout(struct ram *ram, struct err *err); /* all blocks are there: makes the dirty maps (which then
+int ram_add(struct ram *ram, const char *name, uint64_t gpa, uint64_t bytes, bool rom,
+            const struct ram_options *options, struct err *err);
+int ram_seal_layout(struct ram *ram, struct err *err); /* all blocks are there: makes the dirty maps (which then
                                                            never hold a page between blocks) */
 void ram_free(struct ram *ram);
 
-uint64_t          ram_pages(const struct ram *ram);       /* highest page number + 1, holes between blocks included */
+uint64_t ram_pages(const struct ram *ram); /* highest page number + 1, holes between blocks included */
 struct ram_block *ram_block_by_name(struct ram *ram, const char *name);
-struct ram_block *ram_block_by_page(struct ram *ram, uint64_t page);              /* NULL: a hole */
-struct ram_block *ram_block_at(struct ram *ram, uint64_t gpa, uint64_t bytes);    /* wholly inside one, or NULL */
+struct ram_block *ram_block_by_page(struct ram *ram, uint64_t page);           /* NULL: a hole */
+struct ram_block *ram_block_at(struct ram *ram, uint64_t gpa, uint64_t bytes); /* wholly inside one, or NULL */
 
 /* Host address of a guest-physical range, or NULL when it is not wholly inside one block. For vCPU slow paths and
  * TLB refills: no pointer is kept across a safe point. */
@@ -69,11 +69,11 @@ bool ram_read(struct ram *ram, uint64_t gpa, void *out, uint64_t bytes);
 /* Writing by everybody who is not a vCPU store: permission, data, mark. A write that does not lie in one RAM block
  * is refused whole. ram_write() is begin + copy + end. `loader` may write ROM blocks. Any thread. */
 uint8_t *ram_write_begin(struct ram *ram, uint64_t gpa, uint64_t bytes);
-void     ram_write_end(struct ram *ram, uint64_t gpa, uint64_t bytes);
-bool     ram_write(struct ram *ram, uint64_t gpa, const void *data, uint64_t bytes);
+void ram_write_end(struct ram *ram, uint64_t gpa, uint64_t bytes);
+bool ram_write(struct ram *ram, uint64_t gpa, const void *data, uint64_t bytes);
 /* Somebody is between begin and end. False says: the mark of whatever was read before this has been made. */
-bool     ram_being_written(const struct ram *ram);
-bool     ram_load(struct ram *ram, uint64_t gpa, const void *data, uint64_t bytes); /* loader: ROM too */
+bool ram_being_written(const struct ram *ram);
+bool ram_load(struct ram *ram, uint64_t gpa, const void *data, uint64_t bytes); /* loader: ROM too */
 
 /* Copy a page that the guest may be writing at this moment, in or out. dst/src need 8-byte alignment. */
 void ram_copy_page_out(void *dst, const uint8_t *host_page);

@@ -12,8 +12,14 @@
 
 /* Spelled as query-migrate spells them. */
 enum migration_state {
-    MIGRATION_NONE, MIGRATION_SETUP, MIGRATION_ACTIVE, MIGRATION_DEVICE, /* paused: last round, devices, hand-over */
-    MIGRATION_COMPLETED, MIGRATION_FAILED, MIGRATION_CANCELLING, MIGRATION_CANCELLED,
+    MIGRATION_NONE,
+    MIGRATION_SETUP,
+    MIGRATION_ACTIVE,
+    MIGRATION_DEVICE, /* paused: last round, devices, hand-over */
+    MIGRATION_COMPLETED,
+    MIGRATION_FAILED,
+    MIGRATION_CANCELLING,
+    MIGRATION_CANCELLED,
     MIGRATION_UNRESOLVED, /* RELEASED was written, the peer is silent: nobody runs here; migrate_resolve ends it */
 };
 const char *migration_state_name(enum migration_state state);
@@ -24,55 +30,55 @@ enum migration_where { GUEST_HERE, GUEST_THERE, GUEST_UNKNOWN, GUEST_IN_FILE };
 struct migration_info {
     enum migration_state state;
     enum migration_where where;
-    bool     incoming;
-    char     uri[256];
-    int64_t  setup_ms, total_ms;        /* so far, or in all */
-    double   downtime_ms;               /* measured: last guest instruction here to RUNNING from there */
-    double   expected_downtime_ms;      /* the controller's forecast, now */
-    double   predicted_downtime_ms;     /* what it said when it stopped */
-    double   downtime_limit_ms;
+    bool incoming;
+    char uri[256];
+    int64_t setup_ms, total_ms;   /* so far, or in all */
+    double downtime_ms;           /* measured: last guest instruction here to RUNNING from there */
+    double expected_downtime_ms;  /* the controller's forecast, now */
+    double predicted_downtime_ms; /* what it said when it stopped */
+    double downtime_limit_ms;
     uint64_t rounds;
-    uint64_t ram_total, ram_remaining;  /* bytes */
+    uint64_t ram_total, ram_remaining; /* bytes */
     uint64_t pages_data, pages_zero;
     uint64_t wire_bytes, raw_bytes;
-    double   mbps;                      /* wire, megabits a second */
-    double   loaded_bytes_per_s;        /* wire bytes acknowledged as loaded, smoothed */
+    double mbps;               /* wire, megabits a second */
+    double loaded_bytes_per_s; /* wire bytes acknowledged as loaded, smoothed */
     uint64_t dirty_pages_per_s;
     uint64_t pages_per_s;
-    uint64_t downtime_bytes;            /* wire bytes sent while paused */
-    uint64_t pipeline_bytes;            /* memory the street holds */
+    uint64_t downtime_bytes;              /* wire bytes sent while paused */
+    uint64_t pipeline_bytes;              /* memory the street holds */
     uint64_t audited_pages, audit_misses; /* "audit": clean pages looked at; changed without a mark */
     /* the pause in parts, ms */
-    double   pause_ms, last_round_ms, device_ms, prepared_ms, go_ms;
-    bool     reconnecting;              /* unresolved, and the source still asks by itself */
-    struct err error;                   /* why it failed, or is unresolved */
+    double pause_ms, last_round_ms, device_ms, prepared_ms, go_ms;
+    bool reconnecting; /* unresolved, and the source still asks by itself */
+    struct err error;  /* why it failed, or is unresolved */
 };
 
 struct migration;
 
-int  migration_new(struct machine *machine, struct migration **out, struct err *err);
+int migration_new(struct machine *machine, struct migration **out, struct err *err);
 void migration_free(struct migration *m); /* cancels, waits for its threads */
 struct migration_params *migration_params_of(struct migration *m);
 
 /* Outgoing. -EBUSY when one runs; -EINVAL for a bad URI, from states that cannot migrate. Connecting happens on the
  * migrate thread: refused connections show as FAILED. */
-int  migration_start(struct migration *m, const char *uri, struct err *err);
-int  migration_cancel(struct migration *m); /* 0 also when nothing runs; any moment before RELEASED; < 100 ms */
+int migration_start(struct migration *m, const char *uri, struct err *err);
+int migration_cancel(struct migration *m); /* 0 also when nothing runs; any moment before RELEASED; < 100 ms */
 
 /* Incoming: listen now (so that a bad address is told now), load on the migrate thread. run: start the guest when
  * it has arrived (else it stays paused, -S). */
-int  migration_incoming(struct migration *m, const char *uri, bool run, struct err *err);
+int migration_incoming(struct migration *m, const char *uri, bool run, struct err *err);
 void migration_run_on_arrival(struct migration *m, bool run); /* another mind, at any time before it arrived */
-const char *migration_listening(struct migration *m); /* the bound URI, or "" */
+const char *migration_listening(struct migration *m);         /* the bound URI, or "" */
 
 /* ASK: ask the peer once more, now; what comes of it shows in the state, or in the error's text. HERE, THERE: the word of
  * somebody who has looked. On a destination HERE lets the guest run, THERE drops it. */
 enum migration_answer { RESOLVE_ASK, RESOLVE_HERE, RESOLVE_THERE };
-int  migration_resolve(struct migration *m, enum migration_answer answer, struct err *err);
+int migration_resolve(struct migration *m, enum migration_answer answer, struct err *err);
 
 /* May `cont` run the guest? -EPERM or -EBUSY with a sentence while it is, or may be, somewhere else. *force: pass it to
  * machine_resume(); set after migrating to a file, and when an operator resolved that the guest is here. */
-int  migration_may_resume(struct migration *m, bool *force, struct err *err);
+int migration_may_resume(struct migration *m, bool *force, struct err *err);
 
 void migration_query(struct migration *m, struct migration_info *out);
 /* Wait until it is over (not active, not cancelling) or timeout_ms passed; true: over. Not on the main thread. */

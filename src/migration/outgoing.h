@@ -41,7 +41,7 @@ struct outgoing {
     uint64_t full_sum; /* of the FULL sections sent so far */
     uint32_t next_id;  /* section id of the next one */
     struct audit audit;
-    struct err err;    /* the first failure */
+    struct err err; /* the first failure */
 };
 
 int outgoing_cancelled(struct outgoing *o); /* 0, or -ECANCELED with its sentence */

@@ -8,53 +8,53 @@
 #include "migration/threads/pipeline.h"
 
 struct migration_params {
-    _Atomic uint64_t max_bandwidth_bytes_per_s;      /* "max-bandwidth"; 0: no cap */
-    _Atomic uint64_t downtime_limit_ms;              /* "downtime-limit", default 300 */
-    _Atomic uint64_t threads;                        /* "threads" (also multifd-channels' CPU sense), default host CPUs */
-    _Atomic uint64_t avail_switchover_bandwidth;     /* "avail-switchover-bandwidth"; 0: measure */
-    _Atomic uint64_t compression;                    /* "compression": none, lz4 (enum codec) */
-    _Atomic uint64_t compression_acceleration;       /* "compression-acceleration" 1..65537 */
-    _Atomic uint64_t peer_timeout_ms;                /* "peer-timeout": a silent peer is given up after this */
-    _Atomic uint64_t reconnect_ms;                   /* "reconnect-time": how long a source in doubt asks again; 0: never */
-    _Atomic uint64_t max_rounds;                     /* "max-rounds"; 0: as many as it takes */
-    _Atomic uint64_t announce_ms;                    /* "progress-interval" of monitors */
-    _Atomic uint64_t audit;                          /* "audit": clean pages looked at after a round; 0: none */
-    _Atomic bool     capability_events;              /* capabilities, spelled as QEMU does */
-    _Atomic bool     capability_return_path;
+    _Atomic uint64_t max_bandwidth_bytes_per_s;  /* "max-bandwidth"; 0: no cap */
+    _Atomic uint64_t downtime_limit_ms;          /* "downtime-limit", default 300 */
+    _Atomic uint64_t threads;                    /* "threads" (also multifd-channels' CPU sense), default host CPUs */
+    _Atomic uint64_t avail_switchover_bandwidth; /* "avail-switchover-bandwidth"; 0: measure */
+    _Atomic uint64_t compression;                /* "compression": none, lz4 (enum codec) */
+    _Atomic uint64_t compression_acceleration;   /* "compression-acceleration" 1..65537 */
+    _Atomic uint64_t peer_timeout_ms;            /* "peer-timeout": a silent peer is given up after this */
+    _Atomic uint64_t reconnect_ms;               /* "reconnect-time": how long a source in doubt asks again; 0: never */
+    _Atomic uint64_t max_rounds;                 /* "max-rounds"; 0: as many as it takes */
+    _Atomic uint64_t announce_ms;                /* "progress-interval" of monitors */
+    _Atomic uint64_t audit;                      /* "audit": clean pages looked at after a round; 0: none */
+    _Atomic bool capability_events;              /* capabilities, spelled as QEMU does */
+    _Atomic bool capability_return_path;
     struct pipeline_tunables live; /* what a running street reads; every set is passed on at once */
 };
 
 enum param_kind { PARAM_SIZE, PARAM_MS, PARAM_COUNT, PARAM_CHOICE, PARAM_SIZE_PER_S };
 
 struct param_row {
-    const char     *name;     /* QMP spelling, also HMP's and the command line's */
-    const char     *alias;    /* an old spelling, or NULL */
+    const char *name;  /* QMP spelling, also HMP's and the command line's */
+    const char *alias; /* an old spelling, or NULL */
     enum param_kind kind;
-    size_t          offset;   /* of an _Atomic uint64_t in struct migration_params */
-    uint64_t        min, max, start;
+    size_t offset; /* of an _Atomic uint64_t in struct migration_params */
+    uint64_t min, max, start;
     const char *const *choices; /* PARAM_CHOICE: names, NULL-terminated, value = index */
-    const char     *help;
+    const char *help;
 };
 extern const struct param_row param_table[];
-extern const unsigned         param_rows;
+extern const unsigned param_rows;
 
 struct capability_row {
     const char *name;
-    size_t      offset; /* of an _Atomic bool */
-    bool        start;
+    size_t offset; /* of an _Atomic bool */
+    bool start;
     const char *help;
 };
 extern const struct capability_row capability_table[];
-extern const unsigned              capability_rows;
+extern const unsigned capability_rows;
 
-void params_init(struct migration_params *params); /* start values */
+void params_init(struct migration_params *params);    /* start values */
 const struct param_row *param_find(const char *name); /* name or alias; NULL */
 /* Parse as a person types it ("300", "50M", "1.5G", "lz4") and set; -EINVAL with name, value and range. */
-int  param_set_text(struct migration_params *params, const char *name, const char *text, struct err *err);
-int  param_set_number(struct migration_params *params, const char *name, uint64_t value, struct err *err);
+int param_set_text(struct migration_params *params, const char *name, const char *text, struct err *err);
+int param_set_number(struct migration_params *params, const char *name, uint64_t value, struct err *err);
 uint64_t param_get(const struct migration_params *params, const struct param_row *row);
-int  capability_set(struct migration_params *params, const char *name, bool on, struct err *err);
+int capability_set(struct migration_params *params, const char *name, bool on, struct err *err);
 bool capability_get(const struct migration_params *params, const struct capability_row *row);
 
 /* "64K", "1.5G", "300": binary suffixes; -EINVAL on garbage or overflow. */
-int  parse_size(const char *text, uint64_t *out);
+int parse_size(const char *text, uint64_t *out);

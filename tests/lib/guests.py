@@ -19,6 +19,17 @@ def machine(memory='64M', harts=1, more=()):
     return ['-m', memory, '-smp', harts, '-bios', 'none', *more]
 
 
+# The source looks for pages that changed without being marked, in the pause at all of their 64M.
+AUDIT = ['-global', 'migration.audit=4096']
+
+
+def audited(source):
+    """It looked while it migrated, and found nothing. (A miss also ends a migration, as "failed".)"""
+    report = source.qmp('query-migrate')['__org.godwit_report']
+    if not report['audited-pages'] or report['audit-misses']:
+        raise Failure(f'{source.name} audited {report["audited-pages"]} pages and missed {report["audit-misses"]}')
+
+
 def memcheck(mem='16M', harts=1, more=''):
     """Options that load the guest which knows what must be in its memory."""
     return ['-kernel', guest('memcheck'), '-append', f'mem={mem} harts={harts} {more}'.strip()]

@@ -55,9 +55,13 @@ class Qmp:
         if arguments:
             message['arguments'] = {k.replace('_', '-') if command != 'human-monitor-command' else k.replace('_', '-'): v
                                     for k, v in arguments.items()}
-        self.socket.sendall(json.dumps(message).encode() + b'\n')
         while True:
-            line = self.lines.readline()
+            try:
+                if message:
+                    self.socket.sendall(json.dumps(message).encode() + b'\n')
+                message, line = None, self.lines.readline()
+            except ConnectionError:  # it ended with our question unread
+                line = ''
             if not line:
                 raise Failure(f'the monitor closed while {command} was waiting for its answer')
             answer = json.loads(line)
@@ -184,6 +188,8 @@ class Vm:
             found = regex.search(self.serial(), after)
             if not found:
                 self_dead = self.process.poll() is not None
+                if self_dead and self.line:
+                    self.line.thread.join(PATIENCE_S)  # what it said last may still be on its way to the file
                 found = regex.search(self.serial(), after) if self_dead else None
                 if self_dead and not found:
                     self.alive()

@@ -24,13 +24,13 @@
 enum { PAGE = 4096, RTC_GPA = 0x101000, THREADS_MAX = 64 };
 
 static volatile uint32_t *rtc;
-static _Atomic uint64_t   bytes_written, errors;
-static double             rate_bytes_per_s;
+static _Atomic uint64_t bytes_written, errors;
+static double rate_bytes_per_s;
 
 struct share {
     pthread_t thread;
-    uint8_t  *base;
-    size_t    pages, first;
+    uint8_t *base;
+    size_t pages, first;
     uint64_t *expected; /* sequence number of each page */
 };
 
@@ -50,8 +50,8 @@ static uint64_t wall_ns(void)
     return (uint64_t)rtc[1] << 32 | low;
 }
 
-static const char *const words[] = { "the ",  "guest ", "keeps ", "writing ", "while ", "it ", "travels ", "from ",
-                                     "here ", "to ",    "there ", "and ",     "never ", "lands ", "page ", "\n" };
+static const char *const words[] = { "the ",  "guest ", "keeps ", "writing ", "while ", "it ",    "travels ", "from ",
+                                     "here ", "to ",    "there ", "and ",     "never ", "lands ", "page ",    "\n" };
 
 /* Pages of text, made once: what is measured is memory being written, not text being made up. Every page written
  * differs from every other by its stamps, one in each quarter, and by which text it carries. */
@@ -65,7 +65,7 @@ static void make_texts(void)
         for (size_t at = 0; at < PAGE - 16;) {
             random = random * 6364136223846793005u + 1442695040888963407u;
             const char *word = words[random >> 60];
-            size_t      length = strlen(word);
+            size_t length = strlen(word);
             memcpy(texts[t] + at, word, length);
             at += length;
             if ((random >> 33) % 5 == 0 && at < PAGE - 16) { /* some of it does not compress */
@@ -103,7 +103,7 @@ static void check_page(const uint8_t *page, uint64_t number, uint64_t sequence)
 static void *writer(void *arg)
 {
     struct share *share = arg;
-    uint64_t      begun_ns = now_ns(CLOCK_MONOTONIC), written = 0;
+    uint64_t begun_ns = now_ns(CLOCK_MONOTONIC), written = 0;
     for (uint64_t sequence = 1;; sequence++) {
         for (size_t i = 0; i < share->pages; i++) {
             uint8_t *page = share->base + i * PAGE;
@@ -156,7 +156,7 @@ int main(int argc, char **argv)
         fprintf(stderr, "usage: dirtier MIB RATE_MIB_S [THREADS]\n");
         return 2;
     }
-    size_t   pages = strtoull(argv[1], NULL, 0) << 8;
+    size_t pages = strtoull(argv[1], NULL, 0) << 8;
     unsigned threads = argc > 3 ? (unsigned)atoi(argv[3]) : 1;
     threads = threads < 1 ? 1 : threads > THREADS_MAX ? THREADS_MAX : threads;
     rate_bytes_per_s = strtod(argv[2], NULL) * 1048576.0 / threads;

@@ -67,6 +67,17 @@ def stream_bytes():
         return line.sent, line.answered
 
 
+def state_of(there):
+    """Of the incoming migration once it is decided, 'ended' when the process went with it."""
+    def look():
+        try:
+            return there.qmp('query-migrate').get('status')
+        except (Failure, OSError, ValueError):
+            return 'ended' if there.wait_exit() else None
+    return wait_for('the destination to have made up its mind',
+                    lambda: (state := look()) in ('unresolved', 'completed', 'ended') and state)
+
+
 def one_cut(source, forward=None, back=None):
     """True when the guest is still in the source, False when it has left, None when nobody can know."""
     with destination_vm() as there:
@@ -75,17 +86,17 @@ def one_cut(source, forward=None, back=None):
             info = source.wait_migration('failed', 'completed', 'unresolved')
         if info['status'] == 'failed':
             failed(source)
-            if there.process.poll() is None and there.qmp('query-migrate')['status'] == 'unresolved':
+            if state_of(there) == 'unresolved':
                 there.qmp('__org.godwit_migrate-resolve', answer='there')
             gave_up(there, 'not loaded')
             return True
         if info['status'] == 'unresolved':  # cut between RELEASED and RUNNING: nobody may run unless it was told to
             if source.status() == 'running':
                 raise Failure('the outcome is unknown, and the source runs the guest')
-            wait_for('the destination to know where it stands', lambda: there.process.poll() is not None or
-                     there.qmp('query-migrate')['status'] in ('unresolved', 'completed', 'failed'))
+            wait_for('the destination to know where it stands',
+                     lambda: state_of(there) in ('unresolved', 'completed', 'ended'))
             there.alive()
-            if there.qmp('query-migrate')['status'] == 'completed':
+            if state_of(there) == 'completed':
                 there.wait_status('running')
                 source.qmp('__org.godwit_migrate-resolve', answer='there')
                 source.wait_migration('completed')
@@ -95,6 +106,7 @@ def one_cut(source, forward=None, back=None):
             there.qmp('__org.godwit_migrate-resolve', answer='there')
             gave_up(there)
             source.qmp('__org.godwit_migrate-resolve', answer='here')
+            source.wait_migration('failed')
             source.qmp('cont')
             wait_running_on(source)
             return None

@@ -4,7 +4,7 @@ import pathlib, shutil, socket, sys, tempfile
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent / 'lib'))
 from vm import LONG, Failure, Skip, Vm, listening, main, test
-from guests import arrived, check, finish, machine, memcheck, wait_alive, wait_running_on
+from guests import AUDIT, arrived, audited, check, finish, machine, memcheck, wait_alive, wait_running_on
 
 HOPS = 50 if LONG else 5
 
@@ -22,7 +22,7 @@ class Folder:
 
 def journey(hop, harts=1, hops=HOPS, mem='16M', more='', options=(), parameters=None):
     """hop(source, start, number) migrates and returns the new Vm; start(incoming, **Vm's) makes one."""
-    both = machine(harts=harts, more=options)
+    both = machine(harts=harts, more=[*AUDIT, *options])
     def start(incoming, number, **how):
         return Vm(both + ['-incoming', incoming], typing=True, name=f'hop {number}', **how)
     at = Vm(both + memcheck(mem, harts, more), typing=True, name='hop 0')
@@ -36,6 +36,7 @@ def journey(hop, harts=1, hops=HOPS, mem='16M', more='', options=(), parameters=
                 arrived(left, at)
                 wait_running_on(at)
                 check(left)
+                audited(left)
         finish(at)
     except BaseException:
         at.__exit__(*sys.exc_info())
@@ -135,7 +136,7 @@ while ways:
 @test
 def a_guest_survives_hops_through_inherited_sockets():
     """fd: both ends come from whoever starts the processes, here this test."""
-    both = machine(harts=2)
+    both = machine(harts=2, more=AUDIT)
     pairs = [socket.socketpair() for _ in range(HOPS)]
     vms = []
     try:

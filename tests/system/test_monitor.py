@@ -233,7 +233,7 @@ def the_client_moves_a_guest_shows_progress_and_ends_with_0():
         out, errors = ends(client('--monitor', source.client_path, '--downtime-limit', 500, '--max-bandwidth', '50M',
                                   listening(there)), 0)
         expect(out, 'migration completed', 'downtime', 'rounds')
-        expect(errors, 'active', 'round')
+        expect(errors, '(setup|active)')  # it may be over before the client looks twice
         arrived(source, there)
         if source.qmp('query-migrate-parameters')['downtime-limit'] != 500:
             raise Failure('--downtime-limit was not set')

@@ -4,7 +4,7 @@ import pathlib, re, sys
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent / 'lib'))
 from vm import LONG, Failure, Vm, listening, main, test, wait_for
-from guests import BAD, arrived, check, guest, machine
+from guests import AUDIT, BAD, arrived, audited, check, guest, machine
 
 HOPS = 50 if LONG else 5
 
@@ -48,14 +48,15 @@ def in_order(text, harts):
 
 
 def journey(harts, hops, period_ms):
-    everything, at = '', Vm(machine(harts=harts) + sleeper(f'period_ms={period_ms}'), typing=True, name='hop 0')
+    everything, at = '', Vm(machine(harts=harts, more=AUDIT) + sleeper(f'period_ms={period_ms}'), typing=True, name='hop 0')
     try:
         wait_tick_of_each(at, harts)
         for number in range(1, hops + 1):
-            there = Vm(machine(harts=harts, more=['-incoming', 'tcp:127.0.0.1:0']), typing=True, name=f'hop {number}')
+            there = Vm(machine(harts=harts, more=[*AUDIT, '-incoming', 'tcp:127.0.0.1:0']), typing=True, name=f'hop {number}')
             try:
                 at.migrate(listening(there))
                 arrived(at, there)
+                audited(at)
                 wait_tick_of_each(there, harts)
             except BaseException:
                 there.__exit__(*sys.exc_info())

@@ -24,28 +24,28 @@ enum { PIPELINE_WORKERS_MAX = 64, PIPELINE_SOURCES_MAX = 16 };
 struct pipeline_tunables {
     _Atomic uint64_t max_bytes_per_s; /* true wire bytes; 0: no cap */
     _Atomic uint32_t codec;           /* enum codec to try first */
-    _Atomic int32_t  acceleration;    /* LZ4, 1.. */
-    _Atomic bool     uncapped;        /* the last round: the cap does not bind */
-    _Atomic int64_t  frozen_limit_ns; /* a channel that takes nothing for so long has failed; 0: wait for ever */
+    _Atomic int32_t acceleration;     /* LZ4, 1.. */
+    _Atomic bool uncapped;            /* the last round: the cap does not bind */
+    _Atomic int64_t frozen_limit_ns;  /* a channel that takes nothing for so long has failed; 0: wait for ever */
 };
 
 struct pipeline_options {
-    unsigned         workers;      /* 1 .. PIPELINE_WORKERS_MAX */
-    struct source  **sources;      /* by id - 1 */
-    unsigned         source_count;
-    struct channel  *channel;
+    unsigned workers;        /* 1 .. PIPELINE_WORKERS_MAX */
+    struct source **sources; /* by id - 1 */
+    unsigned source_count;
+    struct channel *channel;
     struct pipeline_tunables *tunables;
-    uint64_t         pool_bytes;   /* bound on the pipeline's memory; 0: default from workers */
-    bool             plain_pages;  /* later: QEMU as peer */
+    uint64_t pool_bytes; /* bound on the pipeline's memory; 0: default from workers */
+    bool plain_pages;    /* later: QEMU as peer */
 };
 
 /* All counters since the start; relaxed atomics inside, any thread may ask. */
 struct pipeline_stats {
-    uint64_t rounds;               /* finished */
+    uint64_t rounds; /* finished */
     uint64_t units_data, units_zero, units_taken;
-    uint64_t raw_bytes;            /* of data units, before compression */
-    uint64_t wire_bytes;           /* written to the channel, everything included */
-    uint64_t queued_bytes;         /* made but not yet written */
+    uint64_t raw_bytes;    /* of data units, before compression */
+    uint64_t wire_bytes;   /* written to the channel, everything included */
+    uint64_t queued_bytes; /* made but not yet written */
     uint64_t frozen_ns, rate_wait_ns, pool_wait_ns, revoke_wait_ns;
     uint64_t copy_ns, compress_ns; /* sums over workers; sampled */
     uint64_t pool_bytes;           /* memory that the pipeline holds */
@@ -54,35 +54,37 @@ struct pipeline_stats {
 struct round_result {
     uint64_t units_data, units_zero; /* of this round */
     uint64_t wire_bytes;
-    int64_t  elapsed_ns;
+    int64_t elapsed_ns;
 };
 
 struct pipeline;
 
-int  pipeline_new(const struct pipeline_options *options, struct pipeline **out, struct err *err);
+int pipeline_new(const struct pipeline_options *options, struct pipeline **out, struct err *err);
 
 /* One round: every unit that is dirty when its slice is reached is taken at most once. Returns when every chunk of the
  * round is in the writer's queue and the end-of-round mark (round number, unit counts by source) behind it.
  * -errno and the sentence of the first error of any stage. */
-int  pipeline_round(struct pipeline *p, bool last, struct round_result *out, struct err *err);
+int pipeline_round(struct pipeline *p, bool last, struct round_result *out, struct err *err);
 /* The same in three steps, for an owner who has something else to do when it takes too long: begin, wait until
  * deadline_ns (clock_now_ns; INT64_MAX: none) for the workers and for the writer to have nothing left, and end, which
  * waits for the workers and puts the mark. wait is false when the deadline passed, true also after a failure. */
-int  pipeline_round_begin(struct pipeline *p, bool last, struct err *err);
+int pipeline_round_begin(struct pipeline *p, bool last, struct err *err);
 bool pipeline_round_wait(struct pipeline *p, int64_t deadline_ns);
-int  pipeline_round_end(struct pipeline *p, struct round_result *out, struct err *err);
+int pipeline_round_end(struct pipeline *p, struct round_result *out, struct err *err);
 
 /* The destination has loaded the marks of so many rounds: what they carried need never be put back. No round may be
  * running. */
 void pipeline_acknowledged(struct pipeline *p, uint64_t rounds);
 
 /* Put bytes (envelope, device sections, hand-over messages) on the wire, in order with the chunks. Copied. */
-int  pipeline_send(struct pipeline *p, const void *data, size_t bytes, struct err *err);
+int pipeline_send(struct pipeline *p, const void *data, size_t bytes, struct err *err);
 /* Everything queued so far has been given to the channel. */
-int  pipeline_flush(struct pipeline *p, struct err *err);
+int pipeline_flush(struct pipeline *p, struct err *err);
 
-void pipeline_stats(const struct pipeline *p, struct pipeline_stats *out);    /* any thread */
-void pipeline_fail(struct pipeline *p, int code, const char *why);            /* any thread: cancel; first one wins */
+void pipeline_stats(const struct pipeline *p, struct pipeline_stats *out); /* any thread */
+void pipeline_fail(struct pipeline *p, int code, const char *why);         /* any thread: cancel; first one wins */
+/* The first failure with its sentence, 0 when there was none: what shutting the channel down did to others came later. */
+int pipeline_error(struct pipeline *p, struct err *err);
 /* The digest of what the sources looked like as sent (see digest.h); no round may be running. */
 void pipeline_digest(const struct pipeline *p, unsigned source, uint64_t out[2]);
 /* A unit as it was last sent: digest_hash(), DIGEST_ZERO of zeros or when it never was; no round may be running. */
@@ -95,11 +97,11 @@ void pipeline_free(struct pipeline *p, bool put_back);
 /* --- the other side ----------------------------------------------------------------------------------- */
 
 struct loader_options {
-    unsigned        workers;
+    unsigned workers;
     struct source **sources;
-    unsigned        source_count;
+    unsigned source_count;
     struct channel *channel;
-    uint64_t        pool_bytes;
+    uint64_t pool_bytes;
 };
 
 struct loader_stats {
@@ -108,18 +110,19 @@ struct loader_stats {
 };
 
 struct loader;
-int  loader_new(const struct loader_options *options, struct loader **out, struct err *err);
+int loader_new(const struct loader_options *options, struct loader **out, struct err *err);
 
 /* The receive thread (the incoming migration's own) met a START/PART/END header of a source; read the frame that
  * follows (not the footer) from the channel and hand it to a load worker. *mark is set when it was an end-of-round
  * mark: then everything before it has been loaded and the counts were right when this returns. Frames come in PART
  * sections only (frame.h); the bodies of START and END belong to the caller. An error of a load worker shows at the
  * next frame, at the latest at the mark; the channel still works then, to tell the source why. */
-int  loader_frame(struct loader *l, uint32_t section_id, bool *mark, struct err *err);
+int loader_frame(struct loader *l, uint32_t section_id, bool *mark, struct err *err);
 /* Wait until every frame handed in is stored. */
-int  loader_barrier(struct loader *l, struct err *err);
+int loader_barrier(struct loader *l, struct err *err);
 /* Units loaded so far: what is acknowledged on the return path. Any thread. */
 void loader_stats(const struct loader *l, struct loader_stats *out);
 void loader_fail(struct loader *l, int code, const char *why); /* any thread: cancel; shuts the channel down */
+int loader_error(struct loader *l, struct err *err);           /* as pipeline_error() */
 void loader_digest(const struct loader *l, unsigned source, uint64_t out[2]); /* after a barrier */
-void loader_free(struct loader *l); /* NULL allowed */
+void loader_free(struct loader *l);                                           /* NULL allowed */

@@ -28,7 +28,7 @@ struct source_ops {
     /* these units of a word are about to be stored: get the memory for all of them at once. NULL: nothing to prepare */
     void (*expect)(struct source *source, uint64_t word, uint64_t units);
     int (*store)(struct source *source, uint64_t unit, const void *data); /* 0 or -errno */
-    int (*zero)(struct source *source, uint64_t unit);                   /* touches nothing where memory is fresh */
+    int (*zero)(struct source *source, uint64_t unit);                    /* touches nothing where memory is fresh */
     /* what is there now, for the digest, after the store: pointer valid until the unit is stored again */
     const void *(*peek)(struct source *source, uint64_t unit, void *scratch);
     /* which of a word's 64 units exist: short last word, holes */
@@ -38,8 +38,8 @@ struct source_ops {
 struct source {
     const struct source_ops *ops;
     /* fixed after new */
-    uint32_t id;             /* section id on the wire, from 1 */
-    char     name[SOURCE_NAME_MAX]; /* section name: "godwit/ram" */
-    uint64_t units, words;   /* words = units / 64 rounded up */
-    uint32_t unit_bytes;     /* 4096 */
+    uint32_t id;                /* section id on the wire, from 1 */
+    char name[SOURCE_NAME_MAX]; /* section name: "godwit/ram" */
+    uint64_t units, words;      /* words = units / 64 rounded up */
+    uint32_t unit_bytes;        /* 4096 */
 };

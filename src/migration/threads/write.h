@@ -35,6 +35,6 @@ struct writer {
 int writer_start(struct writer *writer, struct err *err);
 void writer_push(struct writer *writer, struct chunk *chunk); /* any thread; the chunk comes home to its pool */
 int writer_flush(struct writer *writer, struct err *err);     /* everything pushed was taken by the channel */
-uint64_t writer_queued(const struct writer *writer); /* bytes pushed and not taken yet; any thread */
+uint64_t writer_queued(const struct writer *writer);          /* bytes pushed and not taken yet; any thread */
 void writer_close(struct writer *writer); /* any thread; ends after what is queued, or at once when failed */
 void writer_join(struct writer *writer);  /* closes; frees its queue */

@@ -1,6 +1,9 @@
 #include "tests/unit/test.h"
 
+#include <sched.h>
 #include <stdatomic.h>
+#include <stdio.h>
+#include <unistd.h>
 
 #include "base/queue.h"
 #include "base/thread.h"
@@ -45,6 +48,7 @@ static void a_closed_queue_takes_nothing_and_gives_what_is_left(void **state)
 
 struct traffic {
     struct queue queue;
+    _Atomic int tid;                  /* of one of the workers */
     _Atomic unsigned next;            /* which worker am I */
     _Atomic unsigned pushed, refused; /* by all */
     _Atomic unsigned popped;          /* counted before the pop */
@@ -64,6 +68,7 @@ static void traffic_init(size_t capacity)
 static void push_mine(void *opaque)
 {
     (void)opaque;
+    atomic_store_explicit(&traffic.tid, (int)gettid(), memory_order_relaxed);
     unsigned me = atomic_fetch_add_explicit(&traffic.next, 1, memory_order_relaxed);
     for (unsigned i = 0; i < ITEMS; i++) {
         if (!queue_push(&traffic.queue, &item[me * ITEMS + i]))
@@ -77,6 +82,7 @@ static void push_mine(void *opaque)
 static void pop_all(void *opaque)
 {
     (void)opaque;
+    atomic_store_explicit(&traffic.tid, (int)gettid(), memory_order_relaxed);
     for (;;) {
         unsigned *got = queue_pop(&traffic.queue);
         if (!got)
@@ -132,6 +138,29 @@ static void a_full_queue_blocks_the_pusher(void **state)
     queue_destroy(&traffic.queue);
 }
 
+static pid_t tid_of_worker(void)
+{
+    int tid;
+    while ((tid = atomic_load_explicit(&traffic.tid, memory_order_relaxed)) == 0)
+        sched_yield();
+    return tid;
+}
+
+/* Until that thread sleeps: only then does closing have somebody to wake. */
+static void wait_for_sleep(pid_t tid)
+{
+    char path[64], state = 0;
+    snprintf(path, sizeof(path), "/proc/self/task/%d/stat", (int)tid);
+    while (state != 'S') {
+        sched_yield();
+        FILE *file = fopen(path, "r");
+        assert_non_null(file);
+        if (fscanf(file, "%*d (%*[^)]) %c", &state) != 1)
+            state = 0;
+        fclose(file);
+    }
+}
+
 static void closing_frees_a_pusher_that_waits_for_room(void **state)
 {
     (void)state;
@@ -139,6 +168,7 @@ static void closing_frees_a_pusher_that_waits_for_room(void **state)
     traffic_init(1);
     assert_true(queue_push(&traffic.queue, &item[0]));
     start(&pusher, push_mine);
+    wait_for_sleep(tid_of_worker());
     queue_close(&traffic.queue);
     thread_join(&pusher);
     assert_int_equal(atomic_load(&traffic.refused), ITEMS);
@@ -153,6 +183,7 @@ static void closing_frees_everybody_who_waits_for_an_item(void **state)
     traffic_init(1);
     for (unsigned i = 0; i < WORKERS; i++)
         start(&out[i], pop_all);
+    wait_for_sleep(tid_of_worker());
     queue_close(&traffic.queue);
     for (unsigned i = 0; i < WORKERS; i++)
         thread_join(&out[i]);

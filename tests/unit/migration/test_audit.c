@@ -10,7 +10,7 @@
 #include "migration/audit.h"
 #include "migration/threads/digest.h"
 
-enum { ROM_PAGES = 15, RAM_PAGES = 200, ALL = 1 << 20, WRITERS = 3, ROUNDS = 300, STORES_PER_POLL = 50 };
+enum { ROM_PAGES = 15, RAM_PAGES = 200, ALL = 1 << 20, WRITERS = 3, ROUNDS = 300, STORES_PER_POLL = 4 };
 
 static const uint64_t ROM = 0x1000, BASE = 0x80000000;
 
@@ -274,20 +274,23 @@ static void hart_storm(void *opaque)
             atomic_fetch_add_explicit(&writer->stores, 1, memory_order_relaxed);
         }
         safe_point(writer);
+        sched_yield(); /* so that there are clean pages to look at */
     }
     dirty_writer_park(ram->dirty, &writer->permission);
 }
 
-/* Data first, then the mark. */
+/* Data first, then, after a while, the mark. */
 static void device_storm(void *opaque)
 {
     struct writer *writer = opaque;
     uint32_t random = 77;
-    uint64_t data[PAGE_BYTES / 8];
     while (!atomic_load_explicit(&stop, memory_order_relaxed)) {
-        memset(data, (uint8_t)next_random(&random), sizeof(data));
-        uint64_t gpa = BASE + (1 + next_random(&random) % (RAM_PAGES - 2)) * PAGE_BYTES + random % 500 * 8;
-        ram_write(ram, gpa, data, random % sizeof(data) + 1);
+        uint64_t gpa = BASE + (1 + next_random(&random) % (RAM_PAGES - 1)) * PAGE_BYTES;
+        uint64_t *data = (uint64_t *)(void *)ram_write_begin(ram, gpa, PAGE_BYTES);
+        for (unsigned i = 0; i < PAGE_BYTES / 8; i++)
+            __atomic_store_n(data + i, random + i, __ATOMIC_RELEASE);
+        sched_yield();
+        ram_write_end(ram, gpa, PAGE_BYTES);
         atomic_fetch_add_explicit(&writer->stores, 1, memory_order_relaxed);
     }
 }
