@@ -261,14 +261,14 @@ static void let_it_count(struct side *side)
     }
 }
 
-static const char *why(struct side *side)
+static inline const char *why(struct side *side)
 {
     static struct migration_info info;
     migration_query(side->migration, &info);
     return info.error.text;
 }
 
-static void wait_for_state(struct side *side, enum migration_state state)
+static inline void wait_for_state(struct side *side, enum migration_state state)
 {
     for (int64_t until_ns = clock_now_ns() + PATIENCE_MS * (int64_t)NS_PER_MS; settled(side) != state;) {
         struct migration_info info;
