@@ -192,7 +192,7 @@ static void rows(const struct pattern *pattern, unsigned pairs)
     uint64_t times = (uint64_t)(RUN_MS * (double)NS_PER_MS / store_ns / (double)round) + 1;
 
     for (enum mode mode = MODE_ONCE; mode < MODES; mode++) {
-        double off[PAIRS_MAX], on[PAIRS_MAX], ratio[PAIRS_MAX];
+        double off[PAIRS_MAX] = { 0 }, on[PAIRS_MAX] = { 0 }, ratio[PAIRS_MAX] = { 0 };
         uint64_t slow = 0, harvests = 0;
         for (unsigned i = 0; i < pairs; i++) {
             bool first = i % 2;
