@@ -6,8 +6,10 @@
 #include <stdbool.h>
 #include <stdint.h>
 
-enum { NS_PER_US = 1000, NS_PER_MS = 1000000 };
-#define NS_PER_S INT64_C(1000000000)
+/* 64 bits wide, so that a product with an int does not overflow. */
+#define NS_PER_US INT64_C(1000)
+#define NS_PER_MS INT64_C(1000000)
+#define NS_PER_S  INT64_C(1000000000)
 
 /* Guest time base: `time` and `mtime` count at 10 MHz, as the device tree says. */
 enum { GUEST_TICK_NS = 100 };

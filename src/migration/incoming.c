@@ -332,6 +332,14 @@ static enum handover_event failure_of(const struct err *err)
     }
 }
 
+/* A worker that fails shuts the channel down, which whoever reads on sees as a cancel. */
+static void tell_first_error(struct incoming *i)
+{
+    struct err first = { 0 };
+    if (i->err.code == -ECANCELED && !migration_cancelled(i->m) && loader_error(i->loader, &first) < 0)
+        i->err = first;
+}
+
 /* Load and hold until the guest is here, refused, or gone. */
 static void arrive(struct incoming *i)
 {
@@ -344,6 +352,7 @@ static void arrive(struct incoming *i)
             rc = err_set(&i->err, -ECANCELED, "migration cancelled");
         }
         if (rc < 0) {
+            tell_first_error(i);
             incoming_feed(i, failure_of(&i->err));
             return;
         }

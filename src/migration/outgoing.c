@@ -501,6 +501,15 @@ static int move_and_hand_over(struct outgoing *o)
     return rc;
 }
 
+/* The street's first failure shuts the channel down, which whoever waits on the way back sees as a cancel. */
+static void tell_first_error(struct outgoing *o)
+{
+    struct err first = { 0 };
+    if (o->err.code == -ECANCELED && !migration_cancelled(o->m) && o->pipeline &&
+        pipeline_error(o->pipeline, &first) < 0 && first.code != -ECANCELED)
+        o->err = first;
+}
+
 void outgoing_run(struct migration *m)
 {
     struct outgoing *o = calloc(1, sizeof(*o));
@@ -521,6 +530,7 @@ void outgoing_run(struct migration *m)
             rc = move_and_hand_over(o);
         while (rc == OUTGOING_AGAIN);
 
+    tell_first_error(o);
     if (rc < 0 && !handover_ended(o->at))
         outgoing_fail(o);
     if (o->at == SOURCE_AWAY)

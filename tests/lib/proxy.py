@@ -161,23 +161,21 @@ class Lines:
             self._start(self._pump, there, here)
 
     def _pump(self, source, sink):
-        tail = b''
+        # Nothing is held back: the last bytes of one message may look like the start of the next, which may never come.
+        # A head that arrives in two pieces is cut in its middle, which is as good as before it.
+        before = b''
         try:
             while data := source.recv(65536):
-                data, tail = tail + data, b''
-                at = data.find(self.head)
+                whole = before + data
+                at = whole.find(self.head)
                 with self.lock:
                     cut = at >= 0 and self.done < self.cuts
                     self.done += cut
                 if cut:
-                    bytes_ = len(self.head) + 32 + int.from_bytes(data[at + 8:at + 12], 'big')
-                    sink.sendall(data[:at + bytes_ if self.after else at])
+                    end = at + len(self.head) + 32 + int.from_bytes(whole[at + 8:at + 12], 'big') if self.after else at
+                    sink.sendall(whole[len(before):max(end, len(before))])
                     break
-                if at < 0:  # the first bytes of a head may stand at the end
-                    for n in range(min(len(self.head) - 1, len(data)), 0, -1):
-                        if data.endswith(self.head[:n]):
-                            data, tail = data[:-n], data[-n:]
-                            break
+                before = whole[-(len(self.head) - 1):]
                 sink.sendall(data)
         except OSError:
             pass

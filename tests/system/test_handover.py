@@ -214,6 +214,7 @@ def a_source_that_asks_finds_another_godwit_and_does_not_disturb_it():
             says(source, 'it holds no guest, and waits for one')
             stands_still(source)
             source.qmp(RESOLVE, answer='here')
+            source.wait_migration('failed')
             source.wait_status('running')
             wait_running_on(source)
             source.migrate(address)

@@ -251,6 +251,11 @@ void loader_stats(const struct loader *l, struct loader_stats *out)
     };
 }
 
+int loader_error(struct loader *l, struct err *err)
+{
+    return fault_get(&l->fault, err);
+}
+
 void loader_fail(struct loader *l, int code, const char *why)
 {
     end_all(l, code, why);

@@ -469,6 +469,11 @@ void pipeline_fail(struct pipeline *p, int code, const char *why)
     }
 }
 
+int pipeline_error(struct pipeline *p, struct err *err)
+{
+    return fault_get(&p->fault, err);
+}
+
 void pipeline_digest(const struct pipeline *p, unsigned source, uint64_t out[2])
 {
     assert(source < p->source_count);

@@ -83,6 +83,8 @@ int pipeline_flush(struct pipeline *p, struct err *err);
 
 void pipeline_stats(const struct pipeline *p, struct pipeline_stats *out); /* any thread */
 void pipeline_fail(struct pipeline *p, int code, const char *why);         /* any thread: cancel; first one wins */
+/* The first failure with its sentence, 0 when there was none: what shutting the channel down did to others came later. */
+int pipeline_error(struct pipeline *p, struct err *err);
 /* The digest of what the sources looked like as sent (see digest.h); no round may be running. */
 void pipeline_digest(const struct pipeline *p, unsigned source, uint64_t out[2]);
 /* A unit as it was last sent: digest_hash(), DIGEST_ZERO of zeros or when it never was; no round may be running. */
@@ -121,5 +123,6 @@ int loader_barrier(struct loader *l, struct err *err);
 /* Units loaded so far: what is acknowledged on the return path. Any thread. */
 void loader_stats(const struct loader *l, struct loader_stats *out);
 void loader_fail(struct loader *l, int code, const char *why); /* any thread: cancel; shuts the channel down */
+int loader_error(struct loader *l, struct err *err);           /* as pipeline_error() */
 void loader_digest(const struct loader *l, unsigned source, uint64_t out[2]); /* after a barrier */
 void loader_free(struct loader *l);                                           /* NULL allowed */

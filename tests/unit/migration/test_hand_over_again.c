@@ -112,6 +112,8 @@ static int knock(enum message_type type, uint8_t id, uint8_t *answer, size_t ans
     message_put(&out, type, &key, NULL, 0);
     int fd = socket(AF_UNIX, SOCK_STREAM, 0);
     assert_int_equal(connect(fd, (struct sockaddr *)&to, sizeof(to)), 0);
+    struct timeval patience = { .tv_sec = PATIENCE_MS / 1000 };
+    setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &patience, sizeof(patience));
     assert_true(forward(fd, out.data, out.size));
     buf_free(&out);
     size_t got = 0;

@@ -15,9 +15,7 @@ static void a_line_cut_before_prepared_leaves_the_guest_here_and_the_peer_holdin
     bool force;
     assert_int_equal(migration_may_resume(b.migration, &force, NULL), -EPERM);
     assert_int_equal(migration_resolve(b.migration, RESOLVE_THERE, NULL), 0);
-    for (int64_t until_ns = clock_now_ns() + PATIENCE_MS * (int64_t)NS_PER_MS;
-         settled(&b) != MIGRATION_FAILED && clock_now_ns() < until_ns;)
-        sched_yield();
+    wait_for_state(&b, MIGRATION_FAILED);
     assert_int_equal(machine_state(b.machine), RUN_INMIGRATE);
 }
 
@@ -66,10 +64,7 @@ static void a_lost_go_may_also_be_settled_on_the_other_side(void **state)
     assert_int_equal(migration_resolve(b.migration, RESOLVE_HERE, NULL), 0);
     wait_for_runner(&b);
     assert_int_equal(migration_resolve(a.migration, RESOLVE_THERE, NULL), 0);
-    for (int64_t until_ns = clock_now_ns() + PATIENCE_MS * (int64_t)NS_PER_MS;
-         settled(&a) != MIGRATION_COMPLETED && clock_now_ns() < until_ns;)
-        sched_yield();
-    assert_int_equal(settled(&a), MIGRATION_COMPLETED);
+    wait_for_state(&a, MIGRATION_COMPLETED);
     assert_false(runs(&a));
     assert_int_equal(written_down(), 0);
 }
