@@ -72,7 +72,7 @@ test-unit: unit                          ## the unit tests alone
 	tests/run --build $(BUILD) unit
 test-tsan:                               ## all of it but the Linux boots, under ThreadSanitizer
 	$(MAKE) BUILD=$(BUILD)-tsan CONFIGURE_FLAGS=--enable-sanitizer=thread all unit guests
-	tests/run --build $(BUILD)-tsan --no-linux
+	GODWIT_PATIENCE=$${GODWIT_PATIENCE:-300} tests/run --build $(BUILD)-tsan --no-linux --limit 1800
 fuzz-smoke:                              ## each fuzzer for 20 s (FUZZ_S=...), with ASan and UBSan
 	$(MAKE) BUILD=$(BUILD)-fuzz CONFIGURE_FLAGS=--enable-sanitizer=fuzzer fuzzers
 	tests/fuzz/smoke $(BUILD)-fuzz $(FUZZ_S)

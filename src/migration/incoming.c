@@ -91,7 +91,9 @@ static void send_away(struct incoming *i)
 static int meet(struct incoming *i)
 {
     uint8_t raw[4];
-    int rc = channel_read_all(i->channel, raw, sizeof(raw), i->one_way ? -1 : incoming_timeout_ms(i), &i->err);
+    /* On an inherited line nobody has called yet, as little as where we listen: waiting for the call has no limit. */
+    bool called = !i->one_way && strncmp(i->m->uri, "fd:", 3) != 0;
+    int rc = channel_read_all(i->channel, raw, sizeof(raw), called ? incoming_timeout_ms(i) : -1, &i->err);
     if (rc < 0)
         return err_prefix(&i->err, "nobody said anything");
     bool magic_seen = be32_get(raw) == STREAM_MAGIC;

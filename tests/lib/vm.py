@@ -13,6 +13,8 @@ TOP = pathlib.Path(__file__).resolve().parent.parent.parent
 BUILD = pathlib.Path(os.environ.get('GODWIT_BUILD', TOP / 'build'))
 GODWIT = os.environ.get('GODWIT', str(BUILD / 'godwit'))
 LONG = bool(os.environ.get('GODWIT_LONG'))
+CONFIG = BUILD / 'config.mk'
+THREAD_SANITIZER = CONFIG.exists() and 'SANITIZER := thread' in CONFIG.read_text()
 # Sanitizers and busy machines: every deadline is a limit on patience, not a measurement.
 PATIENCE_S = float(os.environ.get('GODWIT_PATIENCE', 60))
 

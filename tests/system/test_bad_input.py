@@ -442,6 +442,26 @@ def a_silent_source_is_given_up_after_the_timeout():
 
 
 @test
+def an_inherited_line_may_be_silent_until_the_source_calls():
+    """Both wait with the same timeout; when the one that was called gives up, the other still waits."""
+    near, far = socket.socketpair()
+    patience = ['-global', 'migration.peer-timeout=200']
+    with near, far, destination_vm(options=patience) as called, \
+            Vm(machine(harts=2, more=[*patience, '-incoming', f'fd:{far.fileno()}']), typing=True, name='inherited',
+               pass_fds=[far.fileno()]) as there:
+        there.qmp
+        host, port = listening(called)[4:].rsplit(':', 1)
+        with socket.create_connection((host, int(port))):
+            gave_up(called, 'not loaded')
+        with source_vm(pass_fds=[near.fileno()]) as source:
+            wait_alive(source)
+            far.close()
+            source.migrate(f'fd:{near.fileno()}')
+            arrived(source, there)
+            wait_running_on(there)
+
+
+@test
 def a_waiting_process_that_cannot_listen_says_why():
     with socket.socket() as taken:
         taken.bind(('127.0.0.1', 0))
