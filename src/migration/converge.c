@@ -29,7 +29,7 @@ void converge_init(struct converge *c)
 void converge_costs_init(struct converge_costs *costs)
 {
     *costs =
-        (struct converge_costs){ .pause_ns = 3 * MS, .round_ns = 1 * MS, .device_ns = 2 * MS, .handover_ns = 4 * MS };
+        (struct converge_costs){ .pause_ns = 1 * MS, .round_ns = 1 * MS, .device_ns = 1 * MS, .handover_ns = 3 * MS };
 }
 
 void converge_add(struct converge *c, const struct converge_sample *sample)
