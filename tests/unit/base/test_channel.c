@@ -2,6 +2,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <netdb.h>
 #include <netinet/in.h>
 #include <pthread.h>
 #include <signal.h>
@@ -93,6 +94,13 @@ static void sockets_are_two_way(void **state)
         if (probe > 0) {
             close(probe);
         }
+        struct addrinfo *known = NULL;
+        if (i == 2 && getaddrinfo("localhost", NULL, NULL, &known) != 0) {
+            print_message("this host has no name for itself: %s left out\n", uris[i]);
+            continue;
+        }
+        if (known)
+            freeaddrinfo(known);
         pair_over(uris[i], &a, &b, bound, sizeof(bound));
         assert_memory_equal(bound, names[i], strlen(names[i]));
         talk(a, b);
