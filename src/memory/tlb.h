@@ -12,7 +12,14 @@
 #include <stdint.h>
 #include <string.h>
 
-enum { TLB_ENTRIES = 1024, TLB_FETCH_ENTRIES = 256, TLB_FILLS_MAX = 192, TLB_PAGE_SHIFT = 12 };
+enum {
+    TLB_ENTRIES = 1024,
+    TLB_FETCH_ENTRIES = 256,
+    TLB_FILLS_MAX = 192,
+    TLB_PAGE_SHIFT = 12,
+    TLB_NEAR = 8,            /* slots of their own for the base registers that are used most */
+    TLB_JUMP_ENTRIES = 2048, /* where indirect jumps lead */
+};
 #define TLB_PAGE_MASK (~(uint64_t)0 << TLB_PAGE_SHIFT)
 
 enum tlb_mode { TLB_U, TLB_S, TLB_S_SUM, TLB_M, TLB_OTHER, TLB_MODES };
@@ -36,12 +43,22 @@ struct tlb_fetch {
     const uint8_t *host;
 };
 
+/* Where a virtual address leads in generated code. */
+struct tlb_jump {
+    uint64_t va; /* odd: none */
+    const void *code;
+};
+
 struct tlb {
+    /* One slot per much-used base register (generated code says which), whatever page it points to: no index to
+     * compute. Copies of read[] and write[] entries, never TRACKED; dropped whenever those may be. */
+    struct tlb_entry near_read[TLB_NEAR], near_write[TLB_NEAR];
     struct tlb_entry read[TLB_ENTRIES], write[TLB_ENTRIES];
+    struct tlb_jump jump[TLB_JUMP_ENTRIES];
     struct tlb_fetch fetch[TLB_FETCH_ENTRIES];
     struct tlb_info read_info[TLB_ENTRIES], write_info[TLB_ENTRIES];
     /* Slots filled since the last flush, as long as they are few: flushing and re-arming then cost what was used. */
-    unsigned fills, fetch_fills;
+    unsigned fills, fetch_fills, jump_fills;
     uint16_t fill[TLB_FILLS_MAX];
     /* Virtual addresses that leaves larger than a page cover: a fence in there must flush everything. */
     uint64_t large_first, large_last;
@@ -85,8 +102,29 @@ static inline void tlb_note_large(struct tlb *tlb, uint64_t va, uint64_t bytes)
         tlb->large_last = va + (bytes - 1);
 }
 
+static inline unsigned tlb_jump_index(uint64_t va)
+{
+    return (va >> 1 ^ va >> TLB_PAGE_SHIFT) & (TLB_JUMP_ENTRIES - 1);
+}
+
+static inline void tlb_drop_near(struct tlb *tlb)
+{
+    memset(tlb->near_read, 0xff, sizeof(tlb->near_read));
+    memset(tlb->near_write, 0xff, sizeof(tlb->near_write));
+}
+
+static inline void tlb_drop_jumps(struct tlb *tlb)
+{
+    if (tlb->jump_fills)
+        memset(tlb->jump, 0xff, sizeof(tlb->jump));
+    tlb->jump_fills = 0;
+}
+
 static inline void tlb_flush_all(struct tlb *tlb)
 {
+    tlb->jump_fills = 1;
+    tlb_drop_jumps(tlb);
+    tlb_drop_near(tlb);
     memset(tlb->read, 0xff, sizeof(tlb->read));
     memset(tlb->write, 0xff, sizeof(tlb->write));
     memset(tlb->fetch, 0xff, sizeof(tlb->fetch));
@@ -101,6 +139,8 @@ static inline void tlb_flush(struct tlb *tlb)
         tlb_flush_all(tlb);
         return;
     }
+    tlb_drop_jumps(tlb);
+    tlb_drop_near(tlb);
     for (unsigned i = 0; i < tlb->fills; i++)
         tlb->read[tlb->fill[i]].tag = tlb->write[tlb->fill[i]].tag = TLB_INVALID;
     if (tlb->fetch_fills)
@@ -115,6 +155,8 @@ static inline bool tlb_flush_page(struct tlb *tlb, uint64_t va)
 {
     if (va >= tlb->large_first && va <= tlb->large_last)
         return false;
+    tlb_drop_near(tlb);
+    tlb_drop_jumps(tlb);
     tlb->read[tlb_index(va)].tag = tlb->write[tlb_index(va)].tag = TLB_INVALID;
     tlb->fetch[tlb_fetch_index(va)].tag = TLB_INVALID;
     return true;
@@ -130,6 +172,7 @@ static inline void tlb_rearm_entry(struct tlb_entry *entry, bool tracking)
 /* Give up every write permission (tracking), or need none (nobody tracks any more). */
 static inline void tlb_rearm(struct tlb *tlb, bool tracking)
 {
+    memset(tlb->near_write, 0xff, sizeof(tlb->near_write));
     if (tlb->fills > TLB_FILLS_MAX) {
         for (unsigned i = 0; i < TLB_ENTRIES; i++)
             tlb_rearm_entry(&tlb->write[i], tracking);
