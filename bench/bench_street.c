@@ -307,7 +307,7 @@ static struct pipeline_stats run_street(struct run *run, unsigned i, unsigned wo
     run->wall[i] = (double)(clock_now_ns() - start) / 1e9;
     run->cpu[i] = cpu_s() - cpu;
     pipeline_stats(pipeline, &stats);
-    pipeline_free(pipeline, false);
+    pipeline_free(pipeline);
     require(stats.units_data + stats.units_zero == memory.source.units, "units are missing");
     return stats;
 }
