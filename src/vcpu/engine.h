@@ -46,7 +46,7 @@ struct vcpu {
     _Atomic uint64_t sleeps_ns, tlb_refills, slow_stores; /* statistics: others read them */
 
     /* generated code (jit/); it stores here too */
-    uint64_t jit_operand, jit_slot; /* arguments of C that it calls */
+    uint64_t jit_operand;           /* an argument of C that it calls; `value` is another */
     const void *jit_site;           /* the jump that led out, to be linked; NULL: another way out */
     uint32_t jit_generation, jit_kills; /* of what this hart remembers */
     bool fp_ready;                  /* MXCSR is the guest's */
