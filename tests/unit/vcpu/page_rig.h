@@ -55,9 +55,8 @@ static inline uint64_t entry_at(struct page_rig *p, uint64_t va, int level)
     return entry_in(p, ram_at(TABLES), va, level);
 }
 
-static inline int make_rig(void **state)
+static inline void page_rig_init(struct page_rig *p)
 {
-    struct page_rig *p = test_calloc(1, sizeof(*p));
     struct hart *hart;
 
     rig_new(&p->rig, 1);
@@ -74,7 +73,12 @@ static inline int make_rig(void **state)
     hart->satp = UINT64_C(8) << 60 | ram_at(TABLES) >> 12;
     hart->pmpcfg[0] = 0x1f; /* everything, for everybody */
     hart->pmpaddr[0] = UINT64_MAX >> 10;
-    *state = p;
+}
+
+static inline int make_rig(void **state)
+{
+    *state = test_calloc(1, sizeof(struct page_rig));
+    page_rig_init(*state);
     return 0;
 }
 
