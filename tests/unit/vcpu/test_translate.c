@@ -360,10 +360,11 @@ static void going_back_and_forth_refills_nothing(void **state)
     spaces_free(s);
 }
 
-/* More spaces than are remembered, two roots by turns, twice round: what is reused must not show what it was. */
+/* More spaces than are remembered, and each takes the place of one with the other root: what is reused must not show
+ * what it was. */
 static void a_space_that_makes_room_leaves_nothing_behind(void **state)
 {
-    enum { SPACES = TLB_SPACES + 3 };
+    enum { LOOKS = 3 * TLB_SPACES };
     struct spaces *s = spaces_new(LOAD, MODE_S);
     struct rig *rig = &s->p.rig;
 
@@ -372,16 +373,38 @@ static void a_space_that_makes_room_leaves_nothing_behind(void **state)
         map_in(&s->p, root_of(s, b), P, ram_at(FRAMES) + (uint64_t)b * PAGE_BYTES, RWX, 0);
         poke(rig, ram_at(FRAMES) + (uint64_t)b * PAGE_BYTES, b ? AFTER : BEFORE);
     }
-    for (unsigned i = 0; i < 2 * SPACES; i++) {
-        put_switch(s, (satp_of(s, i & 1) & ~(UINT64_C(0xffff) << 44)) | (uint64_t)(10 + i % SPACES) << 44);
+    for (unsigned i = 0; i < LOOKS; i++) {
+        put_switch(s, (satp_of(s, i / TLB_SPACES & 1) & ~(UINT64_C(0xffff) << 44)) | (uint64_t)(10 + i) << 44);
         put_look(s, P, 0);
         put_result(s, i);
     }
     put_end(rig);
     rig_run(rig);
-    for (unsigned i = 0; i < 2 * SPACES; i++) /* SPACES is odd: each ASID had both roots */
-        assert_int_equal(peek(rig, ram_at(RESULTS) + 8 * i), i & 1 ? AFTER : BEFORE);
+    for (unsigned i = 0; i < LOOKS; i++)
+        assert_int_equal(peek(rig, ram_at(RESULTS) + 8 * i), i / TLB_SPACES & 1 ? AFTER : BEFORE);
     spaces_free(s);
+}
+
+/* Its memory is all zero, and so is that page's tag. */
+static void page_zero_is_not_in_a_tlb_that_was_never_used(void **state)
+{
+    (void)state;
+    for (enum how how = 0; how < HOWS; how++) {
+        struct spaces *s = spaces_new(how, MODE_S);
+        struct rig *rig = &s->p.rig;
+
+        put_switch(s, satp_of(s, true));
+        put_stvec(rig, 14);
+        put_look(s, 0, 0);
+        put(rig, as(OP_jal, zero, 0, 0)); /* not reached */
+        put_end(rig);
+        struct hart *hart = rig_run(rig);
+
+        assert_int_equal(hart->scause, how == LOAD    ? CAUSE_LOAD_PAGE
+                                       : how == STORE ? CAUSE_STORE_PAGE
+                                                      : CAUSE_FETCH_PAGE);
+        spaces_free(s);
+    }
 }
 
 /* Both roots had this ASID; one fence must reach both. */
@@ -535,6 +558,7 @@ int main(void)
         cmocka_unit_test(a_fence_in_a_large_page_drops_its_pieces_and_no_others),
         cmocka_unit_test(going_back_and_forth_refills_nothing),
         cmocka_unit_test(a_space_that_makes_room_leaves_nothing_behind),
+        cmocka_unit_test(page_zero_is_not_in_a_tlb_that_was_never_used),
         cmocka_unit_test(a_fence_for_an_asid_reaches_every_root_it_had),
         cmocka_unit_test(an_invalid_entry_is_looked_at_again_without_a_fence),
         cmocka_unit_test(new_pmp_rules_hold_in_every_space),
