@@ -16,6 +16,8 @@
 #include <stdint.h>
 #include <string.h>
 
+#include "memory/dirty.h"
+
 enum {
     TLB_ENTRIES = 1024,
     TLB_FETCH_ENTRIES = 256,
@@ -323,22 +325,24 @@ static inline bool tlb_fence(struct tlb *tlb, const struct tlb_fence *fence)
 
 /* --- the dirty protocol ---------------------------------------------------------------------------------- */
 
-static inline void tlb_rearm_entry(struct tlb_entry *entry, bool tracking)
+static inline void tlb_rearm_entry(struct tlb_entry *entry, const struct tlb_info *info, bool tracking,
+                                   struct dirty *dirty)
 {
     if (entry->tag == TLB_INVALID || (entry->tag & TLB_DEVICE))
         return;
-    entry->tag = (entry->tag & ~(uint64_t)TLB_TRACKED) | (tracking ? TLB_TRACKED : 0);
+    bool track = tracking || dirty_watched(dirty, info->page);
+    entry->tag = (entry->tag & ~(uint64_t)TLB_TRACKED) | (track ? TLB_TRACKED : 0);
 }
 
-/* Give up every write permission (tracking), or need none (nobody tracks any more). */
-static inline void tlb_rearm(struct tlb *tlb, bool tracking)
+/* Give up every write permission (tracking), or need none (nobody tracks any more) but for watched pages. */
+static inline void tlb_rearm(struct tlb *tlb, bool tracking, struct dirty *dirty)
 {
     memset(tlb->near_write, 0xff, sizeof(tlb->near_write));
     if (tlb->fills > TLB_FILLS_MAX) {
         for (unsigned i = 0; i < TLB_ENTRIES; i++)
-            tlb_rearm_entry(&tlb->write[i], tracking);
+            tlb_rearm_entry(&tlb->write[i], &tlb->write_info[i], tracking, dirty);
         return;
     }
     for (unsigned i = 0; i < tlb->fills; i++)
-        tlb_rearm_entry(&tlb->write[tlb->fill[i]], tracking);
+        tlb_rearm_entry(&tlb->write[tlb->fill[i]], &tlb->write_info[tlb->fill[i]], tracking, dirty);
 }

@@ -32,7 +32,7 @@ static void make_ready(struct vcpu *v, unsigned index)
     if (t->state[index] == TLB_STALE)
         tlb_flush(&v->tlbs[index]);
     if (t->state[index] == TLB_UNARMED)
-        tlb_rearm(&v->tlbs[index], dirty_tracking(v->dirty));
+        tlb_rearm(&v->tlbs[index], dirty_tracking(v->dirty), v->dirty);
     else
         new_mappings(v, index);
     t->state[index] = TLB_READY;
@@ -91,7 +91,7 @@ void engine_drop_blocks(struct vcpu *v)
         new_mappings(v, i);
 }
 
-void engine_drop_jumps(struct vcpu *v)
+void engine_drop_code_jumps(struct vcpu *v)
 {
     for (unsigned i = 0; i < TLB_COUNT; i++)
         if (v->translate.state[i] != TLB_UNBORN)
