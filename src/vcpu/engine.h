@@ -47,14 +47,14 @@ struct vcpu {
     _Atomic uint64_t sleeps_ns, tlb_refills, slow_stores; /* statistics: others read them */
 
     /* generated code (jit/); it stores here too */
-    uint64_t jit_operand, jit_slot; /* arguments of C that it calls */
-    const void *jit_site;           /* the jump that led out, to be linked; NULL: another way out */
+    uint64_t jit_operand, jit_slot;     /* arguments of C that it calls */
+    const void *jit_site;               /* the jump that led out, to be linked; NULL: another way out */
     uint32_t jit_generation, jit_kills; /* of what this hart remembers */
-    bool fp_ready;                  /* MXCSR is the guest's */
-    bool interpret;                 /* the next block is the interpreter's, hot or not */
-    bool promote;                   /* the interpreter found hart.pc hot */
+    bool fp_ready;                      /* MXCSR is the guest's */
+    bool interpret;                     /* the next block is the interpreter's, hot or not */
+    bool promote;                       /* the interpreter found hart.pc hot */
 
-    _Alignas(32) uint8_t single[BLOCK_SINGLE_BYTES];      /* block for one instruction */
+    _Alignas(32) uint8_t single[BLOCK_SINGLE_BYTES]; /* block for one instruction */
 
     /* fixed after new */
     unsigned index;
@@ -66,7 +66,7 @@ struct vcpu {
     struct tlb *tlbs;   /* TLB_COUNT, each initialised when it is first chosen */
     struct jump *jumps; /* TLB_COUNT * JUMP_ENTRIES */
     struct thread thread;
-    struct jit *jit;    /* NULL: everything is interpreted */
+    struct jit *jit; /* NULL: everything is interpreted */
 
     /* atomic */
     _Atomic bool exit_request; /* look around at the next safe point */
@@ -190,10 +190,10 @@ void engine_select_space(struct vcpu *v); /* satp changed; engine_select_mode() 
 void engine_flush(struct vcpu *v);        /* every translation of every address space; PMP is read again */
 /* sfence.vma (Privileged ISA, 12.2.1) with rs1 (has_va) and rs2 (has_asid). */
 void engine_fence(struct vcpu *v, bool has_va, uint64_t va, bool has_asid, uint64_t asid);
-void engine_drop_blocks(struct vcpu *v);    /* the interpreter's blocks are gone: no jump may lead to one */
-void engine_drop_code_jumps(struct vcpu *v); /* generated code is gone: no tlb.jump of any TLB may lead to it */
+void engine_drop_blocks(struct vcpu *v);            /* the interpreter's blocks are gone: no jump may lead to one */
+void engine_drop_code_jumps(struct vcpu *v);        /* generated code is gone: no tlb.jump of any TLB may lead to it */
 void engine_note_jump(struct vcpu *v, uint64_t va); /* v->jump got an entry for va */
-void engine_rearm(struct vcpu *v);          /* every write permission, before the dirty epoch is acknowledged */
+void engine_rearm(struct vcpu *v);                  /* every write permission, before the dirty epoch is acknowledged */
 
 /* --- exec_mem.c ------------------------------------------------------------------------------------------- */
 

@@ -242,7 +242,9 @@ static unsigned dropped(const struct spot *spots, unsigned count, const struct o
     for (unsigned i = 0; i < count; i++) {
         uint64_t old = how == STORE ? peek(&s->p.rig, seen_at(spots, i, false)) : 0;
         uint64_t new = how == STORE ? peek(&s->p.rig, seen_at(spots, i, true)) : 0;
-        uint64_t result = how == STORE ? (old == 77 ? BEFORE : new == 77 ? AFTER : 0)
+        uint64_t result = how == STORE ? (old == 77   ? BEFORE
+                                          : new == 77 ? AFTER
+                                                      : 0)
                                        : peek(&s->p.rig, ram_at(RESULTS) + 8 * i);
         assert_true(result == BEFORE || result == AFTER);
         mask |= (unsigned)(result == AFTER) << i;
