@@ -180,15 +180,14 @@ static bool take_action(const char **at, enum debug_mode *mode)
 void gdb_resume_some(struct gdb_session *s, const char *at)
 {
     enum debug_mode modes[HART_MAX], mode;
-    bool chosen[HART_MAX] = { false }, any = false;
+    bool chosen[HART_MAX] = { false }, any = false, good = true;
     unsigned harts = s->target->harts(s->opaque);
     for (unsigned i = 0; i < HART_MAX; i++)
         modes[i] = DEBUG_STAY;
-    while (gdb_skip(&at, ';')) {
+    while (good && gdb_skip(&at, ';')) {
         int thread = GDB_ALL_THREADS;
-        if (!take_action(&at, &mode) || (gdb_skip(&at, ':') && !gdb_take_thread(s, &at, &thread)))
-            break;
-        for (unsigned i = 0; i < harts; i++) {
+        good = take_action(&at, &mode) && (!gdb_skip(&at, ':') || gdb_take_thread(s, &at, &thread));
+        for (unsigned i = 0; good && i < harts; i++) {
             bool meant =
                 thread == GDB_ALL_THREADS || (thread == GDB_ANY_THREAD ? i == s->step_hart : thread == (int)i + 1);
             if (!meant || chosen[i])
@@ -197,7 +196,7 @@ void gdb_resume_some(struct gdb_session *s, const char *at)
             chosen[i] = any = true;
         }
     }
-    if (*at || !any)
+    if (!good || *at || !any)
         gdb_reply_error(s, -EINVAL);
     else
         resume(s, modes);
