@@ -210,6 +210,7 @@ def who_stops_the_guest_is_heard_by_a_debugger_that_waits():
             raise Failure('the stop was not reported')
         wire.send('vCont;c')
         vm.wait_status('running')
+        vm.wait_serial('ready')
         vm.qmp.hmp('info registers')  # a pause that is nobody's business
         vm.qmp('system_reset')
         vm.wait_serial('ready(.|\n)*ready')  # and neither is a reset
