@@ -21,9 +21,10 @@
 #include "migration/migration.h"
 #include "migration/params.h"
 #include "monitor/client.h"
+#include "monitor/gdb.h"
 #include "monitor/monitor.h"
 
-enum { APP_ENDS_MAX = OPTION_CHARDEVS_MAX * 2 + OPTION_MONITORS_MAX + 4, APP_SIGNALS = 4 };
+enum { APP_ENDS_MAX = OPTION_CHARDEVS_MAX * 2 + OPTION_MONITORS_MAX + 5, APP_SIGNALS = 4 };
 
 /* A host end that somebody may take by name. */
 struct end {
@@ -41,6 +42,7 @@ struct app {
     struct machine *machine;
     struct migration *migration;
     struct monitor *monitor;
+    struct gdb *gdb; /* NULL: no debugger may come */
     uv_async_t wake;
     uv_signal_t signal[APP_SIGNALS];
     unsigned signals;
@@ -202,6 +204,18 @@ static int monitors_open(struct app *app, struct err *err)
     return result;
 }
 
+static int gdb_open(struct app *app, struct err *err)
+{
+    struct end *end;
+    struct chardev *chardev = NULL;
+    if (!app->options.gdb[0])
+        return 0;
+    int result = end_for(app, "gdb", "gdb", app->options.gdb, &end, err);
+    if (result == 0)
+        result = end_take(end, "gdb", &chardev, err);
+    return result < 0 ? result : gdb_new(app->loop, app->machine, app->monitor, chardev, &app->gdb, err);
+}
+
 /* --- what wakes the loop --------------------------------------------------------------------------------- */
 
 static void on_request(void *opaque)
@@ -214,12 +228,14 @@ static void on_machine_event(void *opaque, enum machine_event event, bool by_gue
 {
     struct app *app = opaque;
     monitor_machine_event(app->monitor, event, by_guest);
+    gdb_wake(app->gdb);
 }
 
 static void on_migration_event(void *opaque, enum migration_event event, enum migration_state state, uint64_t round)
 {
     struct app *app = opaque;
     monitor_migration_event(app->monitor, event, state, round);
+    gdb_wake(app->gdb);
     uv_async_send(&app->wake);
 }
 
@@ -445,6 +461,8 @@ static int app_start(struct app *app, struct err *err)
         result = machine_make(app, err);
     if (result == 0)
         result = monitors_open(app, err);
+    if (result == 0)
+        result = gdb_open(app, err);
     if (result < 0)
         return result;
     machine_on_request(app->machine, on_request, app);
@@ -458,6 +476,8 @@ static void app_end(struct app *app)
 {
     if (app->migration)
         migration_free(app->migration);
+    gdb_free(app->gdb, app->exit_code);
+    app->gdb = NULL;
     machine_free(app->machine); /* its last events still find the monitor */
     monitor_free(app->monitor);
     for (unsigned i = 0; i < app->ends; i++) {

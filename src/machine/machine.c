@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "machine/boot.h"
+#include "machine/debug.h"
 #include "machine/machine_impl.h"
 #include "vcpu/jit/jit.h"
 
@@ -273,6 +274,21 @@ void machine_pause(struct machine *m, enum run_state state)
         m->before = state;
     else
         machine_set_state(m, state);
+    unlock(&m->lock);
+    if (ran)
+        machine_emit(m, EVENT_STOP, false);
+}
+
+void machine_stop(struct machine *m)
+{
+    lock(&m->lock);
+    bool ran = m->running;
+    if (ran) {
+        machine_halt(m);
+        machine_set_state(m, RUN_PAUSED);
+    } else if (machine_state(m) == RUN_FINISH_MIGRATE && m->before == RUN_RUNNING) {
+        m->before = RUN_PAUSED;
+    }
     unlock(&m->lock);
     if (ran)
         machine_emit(m, EVENT_STOP, false);

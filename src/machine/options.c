@@ -338,6 +338,12 @@ static int tunable(struct parser *p, const char *param, const char *argument)
     return option_global(p, text);
 }
 
+static int gdb_usual(struct parser *p, const char *argument)
+{
+    (void)argument;
+    return option_gdb(p, "tcp::1234");
+}
+
 static int downtime_limit(struct parser *p, const char *argument)
 {
     return tunable(p, "downtime-limit", argument);
@@ -401,6 +407,8 @@ static const struct option_row option_table[] = {
     { "no-reboot", NULL, no_reboot, "end when the guest resets" },
     { "no-shutdown", NULL, no_shutdown, "stay, paused, when the guest powers off" },
     { "S", NULL, start_paused, "do not start the guest; 'cont' does" },
+    { "gdb", "SPEC", option_gdb, "let a debugger come: tcp:HOST:PORT | unix:PATH | stdio | pty | chardev:ID" },
+    { "s", NULL, gdb_usual, "the same as -gdb tcp::1234" },
     { "name", "NAME", name, "of the guest" },
     { "uuid", "UUID", uuid, "of the guest" },
     { "pidfile", "PATH", pidfile, "write the process id there" },
@@ -465,6 +473,8 @@ static int options_check(struct parser *p)
     p->option = "daemonize";
     if (out->daemonize && (strcmp(out->serial, "stdio") == 0 || strncmp(out->serial, "mon:", 4) == 0))
         return option_bad(p, "there is no terminal in the background for -serial %s", out->serial);
+    if (out->daemonize && strcmp(out->gdb, "stdio") == 0)
+        return option_bad(p, "there is no terminal in the background for -gdb stdio");
     return 0;
 }
 

@@ -43,6 +43,8 @@ struct options {
     struct option_monitor monitor[OPTION_MONITORS_MAX];
     unsigned monitors;
 
+    char gdb[OPTION_SPEC_MAX]; /* where a debugger may come: as serial; "" nowhere */
+
     char incoming[OPTION_SPEC_MAX]; /* URI, "defer", or "" */
     char migrate[OPTION_SPEC_MAX];  /* URI to go to, or "" */
     bool migrate_on_signal;         /* wait for SIGUSR1 with that */

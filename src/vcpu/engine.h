@@ -11,6 +11,7 @@
 #include "memory/mmu.h"
 #include "memory/tlb.h"
 #include "vcpu/block.h"
+#include "vcpu/debug.h"
 #include "vcpu/hart.h"
 #include "vcpu/translate.h"
 #include "vcpu/trap.h"
@@ -43,7 +44,8 @@ struct vcpu {
     struct mmu_pmp pmp;
     struct mmu_context data, code; /* for walks in the present mode */
     struct translate translate;
-    unsigned reserved_bytes;                              /* of the last LR; not migrated: a lost one is legal */
+    unsigned reserved_bytes; /* of the last LR; not migrated: a lost one is legal */
+    bool interrupted;        /* an interrupt was taken since debug_arm() */
     _Atomic uint64_t sleeps_ns, tlb_refills, slow_stores; /* statistics: others read them */
 
     /* generated code (jit/); it stores here too */
@@ -73,6 +75,7 @@ struct vcpu {
     _Atomic bool sleeping;     /* in wfi: a kick must signal */
     _Atomic bool pause_requested, quit;
     _Atomic bool timer_due; /* stimecmp was reached */
+    _Atomic bool debug;     /* a debugger wants to see every instruction; changed only while paused */
     _Atomic uint64_t kicks;
     _Atomic int tid;
     struct dirty_writer writer;
@@ -82,6 +85,10 @@ struct vcpu {
     struct cond wake;    /* the thread waits */
     struct cond settled; /* somebody waits for it to pause */
     bool paused;
+    enum debug_stop debug_stop;
+    /* and changed only while paused, so that the thread itself may read them without */
+    enum debug_mode debug_mode;
+    struct debug_client debugger;
 };
 
 /* --- going on ------------------------------------------------------------------------------------------- */
@@ -219,3 +226,9 @@ void engine_poll_dirty(struct vcpu *v);
 
 bool vcpu_wait_while_paused(struct vcpu *v); /* true: was paused, the hart may be another */
 void vcpu_sleep(struct vcpu *v);             /* until kicked */
+
+/* --- debug.c ---------------------------------------------------------------------------------------------- */
+
+bool engine_debug_stops(struct vcpu *v);       /* before each instruction; true: it is to pause instead */
+void engine_debug_ran(struct vcpu *v);         /* and behind each */
+bool engine_debug_stays(const struct vcpu *v); /* under lock: a resume is not for this vCPU */

@@ -290,9 +290,29 @@ static bool safe_point(struct vcpu *v)
         }
         v->hart.waiting = false;
         uint64_t cause = hart_pending_interrupt(&v->hart, ticks);
-        if (cause)
+        if (cause) {
             take_trap(v, cause, 0);
+            v->interrupted = true;
+        }
     }
+}
+
+/* One instruction, by itself, or none where a debugger wants to stop. No single block is linked to another, and the
+ * pause at which v->debug was raised has dropped all jumps: nothing runs past it. */
+static void run_single(struct vcpu *v)
+{
+    if (engine_debug_stops(v))
+        return;
+    v->page_va = v->hart.pc & TLB_PAGE_MASK;
+    struct block *block = single_block(v, v->hart.pc);
+    if (block) {
+        engine_count(v, block->count);
+        struct uop *u = block->uop;
+        do
+            u = u->fn(v, u);
+        while (!ENGINE_TAIL_CALLS && u);
+    }
+    engine_debug_ran(v);
 }
 
 void engine_run(struct vcpu *v)
@@ -302,6 +322,10 @@ void engine_run(struct vcpu *v)
         if (UNLIKELY(atomic_load_explicit(&v->entry_generation, memory_order_relaxed) != v->blocks.generation) &&
             !safe_point(v))
             return;
+        if (UNLIKELY(atomic_load_explicit(&v->debug, memory_order_relaxed))) { /* this thread saw the pause's lock */
+            run_single(v);
+            continue;
+        }
         const void *code = v->jit && !v->interpret ? jit_find(v, v->promote) : NULL;
         if (code) {
             v->promote = false;

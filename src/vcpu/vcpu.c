@@ -131,9 +131,11 @@ void vcpu_pause_wait(struct vcpu *v)
 void vcpu_resume(struct vcpu *v)
 {
     lock(&v->lock);
-    atomic_store_explicit(&v->pause_requested, false, memory_order_seq_cst);
-    v->paused = false; /* a later pause_wait must not be content with this pause */
-    cond_broadcast(&v->wake);
+    if (!engine_debug_stays(v)) {
+        atomic_store_explicit(&v->pause_requested, false, memory_order_seq_cst);
+        v->paused = false; /* a later pause_wait must not be content with this pause */
+        cond_broadcast(&v->wake);
+    }
     unlock(&v->lock);
 }
 

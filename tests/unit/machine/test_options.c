@@ -145,6 +145,23 @@ static void nographic_shares_the_terminal_only_with_those_not_given(void **state
     assert_string_equal(options.serial, "null");
 }
 
+static void a_debuggers_socket_listens_here_and_nobody_waits(void **state)
+{
+    (void)state;
+    assert_parses("-S");
+    assert_string_equal(options.gdb, "");
+    assert_parses("-s");
+    assert_string_equal(options.gdb, "tcp:127.0.0.1:1234,server=on,wait=off");
+    assert_parses("-gdb tcp:0.0.0.0:5");
+    assert_string_equal(options.gdb, "tcp:0.0.0.0:5,server=on,wait=off");
+    assert_parses("-gdb unix:/tmp/g,server=on");
+    assert_string_equal(options.gdb, "unix:/tmp/g,server=on");
+    assert_parses("-gdb chardev:g");
+    assert_string_equal(options.gdb, "chardev:g");
+    assert_parses("-s -gdb none");
+    assert_string_equal(options.gdb, "");
+}
+
 static void a_double_comma_is_a_comma(void **state)
 {
     (void)state;
@@ -196,6 +213,9 @@ static void bad_values_give_one_line_that_names_the_option(void **state)
         { "-device virtio-rng-device,max-bytes=3", "-device:" },
         { "-device virtio-rng-device,bus=virtio-mmio-bus.1 -device virtio-rng-device,bus=virtio-mmio-bus.1",
           "-device:" },
+        { "-gdb :1234", "-gdb:" },
+        { "-gdb", "-gdb:" },
+        { "-gdb file:/tmp/g", "-gdb:" },
         { "-object memory-backend-ram,id=m", "-object:" },
         { "-object rng-random,filename=/etc/passwd", "-object:" },
         { "-global foo=1", "-global:" },
@@ -276,6 +296,7 @@ int main(void)
         cmocka_unit_test(a_bus_names_its_slot),
         cmocka_unit_test(tunables_keep_the_option_that_set_them),
         cmocka_unit_test(nographic_shares_the_terminal_only_with_those_not_given),
+        cmocka_unit_test(a_debuggers_socket_listens_here_and_nobody_waits),
         cmocka_unit_test(a_double_comma_is_a_comma),
         cmocka_unit_test(bad_values_give_one_line_that_names_the_option),
         cmocka_unit_test(more_devices_than_slots_are_refused),
