@@ -7,6 +7,7 @@
 #include "base/timer.h"
 #include "machine/board.h"
 #include "machine/machine.h"
+#include "machine/tohost.h"
 
 /* "godwit/clock": guest time does not pass between machines. And what the guest has asked for just before it was
  * paused: the main thread answers that wherever the guest goes on. */
@@ -28,6 +29,7 @@ struct machine {
     struct timers *timers;
     struct vcpu *vcpu[HART_MAX];
     struct board board;
+    struct tohost tohost;
     void (*notify)(void *opaque);
     void *notify_opaque;
     void (*event)(void *opaque, enum machine_event event, bool by_guest);
