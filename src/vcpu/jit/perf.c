@@ -149,7 +149,9 @@ int perf_stop(struct err *err)
     if (perf.dump)
         put(perf.dump, &end, sizeof(end));
     int failed = perf.failed;
-    if ((!close_file(perf.map) | !close_file(perf.dump)) && !failed)
+    if (!close_file(perf.map) && !failed)
+        failed = errno;
+    if (!close_file(perf.dump) && !failed)
         failed = errno;
     forget();
     return failed ? err_set_errno(err, -failed, "not all of what perf needs could be written") : 0;
