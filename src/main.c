@@ -23,6 +23,8 @@
 #include "monitor/client.h"
 #include "monitor/gdb.h"
 #include "monitor/monitor.h"
+#include "vcpu/jit/perf.h"
+#include "vcpu/trace.h"
 
 enum { APP_ENDS_MAX = OPTION_CHARDEVS_MAX * 2 + OPTION_MONITORS_MAX + 5, APP_SIGNALS = 4 };
 
@@ -453,6 +455,11 @@ static int app_start(struct app *app, struct err *err)
     int result = app->options.daemonize ? daemon_fork(app, err) : 0;
     if (result < 0)
         return result;
+    result = trace_start(app->options.trace, app->options.trace_path, err);
+    if (result == 0)
+        result = perf_start(app->options.perf_map, app->options.jit_dump, err);
+    if (result < 0)
+        return result;
     app->loop = uv_default_loop();
     uv_async_init(app->loop, &app->wake, on_wake);
     app->wake.data = app;
@@ -472,6 +479,21 @@ static int app_start(struct app *app, struct err *err)
     return guest_start(app, err);
 }
 
+static void traces_end(struct app *app)
+{
+    struct err err = { 0 };
+    bool failed = perf_stop(&err) < 0;
+    if (failed)
+        complain(&err);
+    err_clear(&err);
+    if (trace_stop(&err) < 0) {
+        complain(&err);
+        failed = true;
+    }
+    if (failed && app->exit_code == 0)
+        app->exit_code = 1;
+}
+
 static void app_end(struct app *app)
 {
     if (app->migration)
@@ -479,6 +501,7 @@ static void app_end(struct app *app)
     gdb_free(app->gdb, app->exit_code);
     app->gdb = NULL;
     machine_free(app->machine); /* its last events still find the monitor */
+    traces_end(app);
     monitor_free(app->monitor);
     for (unsigned i = 0; i < app->ends; i++) {
         chardev_free(app->end[i].monitor);
@@ -520,8 +543,8 @@ int main(int argc, char **argv)
         complain(&err);
         return 1;
     }
-    if (app.options.help || app.options.version) {
-        app.options.help ? options_help(stdout) : version_print();
+    if (app.options.help || app.options.version || app.options.trace_help) {
+        app.options.help ? options_help(stdout) : app.options.version ? version_print() : trace_help(stdout);
         return 0;
     }
     if (app_start(&app, &err) < 0) {

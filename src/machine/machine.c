@@ -140,10 +140,20 @@ void machine_free(struct machine *m)
     free(m);
 }
 
+/* Paused. */
+static int machine_load_images(struct machine *m, struct err *err)
+{
+    struct boot_plan plan;
+    int result = boot_load(&m->config, m->ram, &plan, err);
+    if (result == 0)
+        tohost_watch(&m->tohost, &m->board, plan.tohost);
+    return result;
+}
+
 int machine_boot(struct machine *m, struct err *err)
 {
     assert(!m->running && !m->config.incoming);
-    int result = boot_load(&m->config, m->ram, NULL, err);
+    int result = machine_load_images(m, err);
     if (result < 0)
         return result;
     machine_reset_parts(m);
@@ -511,7 +521,7 @@ int machine_reset(struct machine *m, struct err *err)
     if (result == 0 && ran)
         machine_halt(m);
     if (result == 0)
-        result = boot_load(&m->config, m->ram, NULL, err);
+        result = machine_load_images(m, err);
     if (result == 0) {
         machine_reset_parts(m);
         m->off = false;

@@ -7,6 +7,7 @@
 #include "base/timer.h"
 #include "machine/board.h"
 #include "machine/machine.h"
+#include "machine/tohost.h"
 #include "vcpu/debug.h"
 
 /* "godwit/clock": guest time does not pass between machines. And what the guest has asked for just before it was
@@ -30,6 +31,7 @@ struct machine {
     struct jit *jit; /* NULL: everything is interpreted */
     struct vcpu *vcpu[HART_MAX];
     struct board board;
+    struct tohost tohost;
     void (*notify)(void *opaque);
     void *notify_opaque;
     void (*event)(void *opaque, enum machine_event event, bool by_guest);

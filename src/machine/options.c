@@ -8,6 +8,7 @@
 
 #include "machine/boot.h"
 #include "machine/options_impl.h"
+#include "vcpu/trace.h"
 
 /* --- helpers --------------------------------------------------------------------------------------------- */
 
@@ -124,6 +125,7 @@ PATH_OPTION(mem_path, machine.mem_path)
 PATH_OPTION(pidfile, pidfile)
 PATH_OPTION(incoming, incoming)
 PATH_OPTION(migrate, migrate)
+PATH_OPTION(trace_path, trace_path)
 
 #define FLAG_OPTION(function, member)                                                                                  \
     static int function(struct parser *p, const char *argument)                                                        \
@@ -138,6 +140,8 @@ FLAG_OPTION(start_paused, start_paused)
 FLAG_OPTION(daemonize, daemonize)
 FLAG_OPTION(nodefaults, nodefaults)
 FLAG_OPTION(migrate_on_signal, migrate_on_signal)
+FLAG_OPTION(perf_map, perf_map)
+FLAG_OPTION(jit_dump, jit_dump)
 FLAG_OPTION(help, help)
 FLAG_OPTION(version, version)
 
@@ -359,6 +363,15 @@ static int migration_threads(struct parser *p, const char *argument)
     return tunable(p, "threads", argument);
 }
 
+static int trace(struct parser *p, const char *argument)
+{
+    struct err err = { 0 };
+    p->out->trace_help = p->out->trace_help || strcmp(argument, "help") == 0 || strcmp(argument, "?") == 0;
+    if (p->out->trace_help || trace_parse(argument, &p->out->trace, &err) == 0)
+        return 0;
+    return option_bad(p, "%s", err.text);
+}
+
 /* --- the table ------------------------------------------------------------------------------------------- */
 
 struct option_row {
@@ -419,6 +432,10 @@ static const struct option_row option_table[] = {
     { "downtime-limit", "MS", downtime_limit, "the pause a migration may cause" },
     { "max-bandwidth", "SIZE", max_bandwidth, "bytes a second a migration may send (0: no limit)" },
     { "migration-threads", "N", migration_threads, "workers of a migration" },
+    { "d", "LIST|help", trace, "say what the engine does: in_asm, out_asm, int" },
+    { "D", "PATH", trace_path, "and say it to this file" },
+    { "perfmap", NULL, perf_map, "name generated code for perf in /tmp/perf-PID.map" },
+    { "jitdump", NULL, jit_dump, "and dump it for 'perf inject --jit' to jit-PID.dump" },
     { "help", NULL, help, "this text" },
     { "h", NULL, help, NULL },
     { "version", NULL, version, "the version" },

@@ -52,6 +52,10 @@ struct options {
     unsigned tunables;
 
     char pidfile[MACHINE_TEXT_MAX];
+    unsigned trace;                    /* -d: TRACE_* of vcpu/trace.h */
+    char trace_path[MACHINE_TEXT_MAX]; /* "": stderr */
+    bool trace_help;                   /* print what -d takes and leave */
+    bool perf_map, jit_dump;           /* names of generated code for profilers */
     bool start_paused, daemonize, nodefaults;
     bool help, version; /* print that and leave */
 };

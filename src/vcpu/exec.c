@@ -2,6 +2,7 @@
 #include <string.h>
 
 #include "vcpu/engine.h"
+#include "vcpu/trace.h"
 #include "vcpu/jit/jit.h"
 
 const uop_fn engine_handlers[OP_COUNT] = {
@@ -50,8 +51,13 @@ static void take_trap(struct vcpu *v, uint64_t cause, uint64_t tval)
 {
     unsigned effects = 0;
 
+    uint64_t pc = v->hart.pc;
+    unsigned from = v->hart.priv;
+
     engine_sync_counters(v, 0);
     hart_trap(&v->hart, cause, tval, &effects);
+    if (trace_on(TRACE_INT))
+        trace_trap(v->index, cause, pc, tval, from, v->hart.priv);
     engine_apply(v, effects);
 }
 
@@ -150,9 +156,11 @@ bool engine_apply(struct vcpu *v, unsigned effects)
 
 static struct block *get_block(struct vcpu *v, uint64_t gpa, const uint8_t *host)
 {
-    uint64_t emptied = v->blocks.emptied;
+    uint64_t emptied = v->blocks.emptied, made = v->blocks.made;
     struct block *block = block_get(&v->blocks, gpa, host);
 
+    if (trace_on(TRACE_IN_ASM) && v->blocks.made != made)
+        trace_block(v->index, gpa, host, block->bytes);
     if (v->blocks.emptied != emptied)
         engine_drop_blocks(v);
     return block;
@@ -197,6 +205,7 @@ static struct block *single_of(struct vcpu *v)
 /* One instruction that has no place in a page: it crosses the end, or PMP wants to be asked about each. */
 static struct block *single_block(struct vcpu *v, uint64_t pc)
 {
+    uint64_t first_gpa = 0;
     uint32_t raw = 0;
 
     for (unsigned i = 0; i < 4; i += 2) {
@@ -209,10 +218,13 @@ static struct block *single_block(struct vcpu *v, uint64_t pc)
             take_trap(v, cause, pc + i);
             return NULL;
         }
+        first_gpa = i ? first_gpa : gpa;
         raw |= (uint32_t)__atomic_load_n((const uint16_t *)(const void *)host, __ATOMIC_RELAXED) << 8 * i;
         if (!insn_is_long((uint16_t)raw))
             break;
     }
+    if (trace_on(TRACE_IN_ASM))
+        trace_block(v->index, first_gpa, &raw, insn_is_long((uint16_t)raw) ? 4 : 2);
     block_make_single(single_of(v), raw, pc & ~TLB_PAGE_MASK);
     v->page_block = NULL;
     return single_of(v);

@@ -52,7 +52,7 @@ static void remember(struct vcpu *v, uint64_t va, const struct mmu_mapping *map,
 
     if (map->readable)
         set_entry(&tlb->read[i], &tlb->read_info[i], va, block, map, block ? 0 : TLB_DEVICE);
-    if (map->writable && !(block && block->rom)) {
+    if (map->writable && !(block && block->rom) && !bus_watches_page(v->bus, map->gpa)) {
         uint64_t flags = !block ? TLB_DEVICE : must_mark(v, ram_page_of(block, map->gpa)) ? TLB_TRACKED : 0;
 
         set_entry(&tlb->write[i], &tlb->write_info[i], va, block, map, flags);
@@ -254,8 +254,10 @@ bool engine_store(struct vcpu *v, struct uop *u, uint64_t va, unsigned bytes, ui
         engine_trap(v, u, cause, va);
         return false;
     }
-    if (at.host)
+    if (at.host) {
         guest_store(at.host, bytes, value);
+        bus_stored(v->bus, at.gpa, bytes);
+    }
     return true;
 }
 

@@ -66,6 +66,20 @@ def sv39_translates_and_forbids_as_the_privileged_isa_says():
 
 
 @vm.test
+def a_store_to_tohost_ends_the_process_with_the_verdict():
+    for append, code in (('value=1', 0), ('value=1 size=4', 0), ('value=3', 1), ('value=15', 7), ('value=15 size=4', 7),
+                         ('value=511', 255), ('value=2675', 255)):
+        is_code, text = run('tohost', 1, append)
+        assert is_code == code, f'{append}: exit code {is_code}, should be {code}: {text[-500:]}'
+
+
+@vm.test
+def a_program_may_print_through_tohost():
+    code, text = run('tohost', 1, 'text=1')
+    assert code == 0 and 'by tohost' in text, f'exit code {code}: {text[-500:]}'
+
+
+@vm.test
 def timers_wake_sleeping_harts_never_early():
     passes('sleeper', 3, 'period_ms=50 ticks=5')
 

@@ -9,6 +9,8 @@
 
 #include "base/clock.h"
 #include "vcpu/jit/jit_priv.h"
+#include "vcpu/jit/perf.h"
+#include "vcpu/trace.h"
 
 /* --- making and freeing ---------------------------------------------------------------------------------- */
 
@@ -212,6 +214,19 @@ static struct translation *new_translation(struct jit *jit, const struct gen *g,
     return t;
 }
 
+/* For people and profilers, who see code where it runs. */
+static void tell(struct vcpu *v, const struct translation *t, size_t first, size_t bytes)
+{
+    const void *code = v->jit->code.executable + first;
+
+    if (trace_on(TRACE_IN_ASM))
+        trace_block(v->index, t->gpa, t->source, t->bytes);
+    if (trace_on(TRACE_OUT_ASM))
+        trace_host_code(t->gpa, code, bytes);
+    if (perf_on())
+        perf_code(code, bytes, t->gpa, v->hart.pc);
+}
+
 static struct translation *translate_locked(struct vcpu *v, uint64_t gpa, const uint8_t *host, bool *full)
 {
     struct jit *jit = v->jit;
@@ -231,7 +246,9 @@ static struct translation *translate_locked(struct vcpu *v, uint64_t gpa, const 
     g->e = (struct emit){ .at = jit->code.writable + jit->code.used, .end = jit->code.writable + jit->code.bytes };
     if (!gen_region(g) || !(t = new_translation(jit, g, gpa, host)) || !pages_add(jit, t))
         return NULL;
+    size_t first = jit->code.used;
     jit->code.used = (size_t)(g->e.at - jit->code.writable);
+    tell(v, t, first, jit->code.used - first);
     jit->stats.blocks++;
     jit->stats.guest_bytes += g->bytes;
     _Atomic(struct translation *) *bucket = bucket_of(jit, gpa);

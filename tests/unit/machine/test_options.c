@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "machine/options.h"
+#include "vcpu/trace.h"
 
 enum { ARGS_MAX = 64 };
 
@@ -40,6 +41,22 @@ static void nothing_given_is_a_machine_with_a_console(void **state)
     assert_string_equal(options.serial, "mon:stdio");
     assert_int_equal(options.monitors, 0);
     assert_false(options.machine.incoming);
+}
+
+static void traces_are_asked_for_by_name(void **state)
+{
+    (void)state;
+    assert_parses("");
+    assert_int_equal(options.trace, 0);
+    assert_false(options.perf_map || options.jit_dump || options.trace_help);
+    assert_parses("-d in_asm,int -D /tmp/x -perfmap -jitdump");
+    assert_int_equal(options.trace, TRACE_IN_ASM | TRACE_INT);
+    assert_string_equal(options.trace_path, "/tmp/x");
+    assert_true(options.perf_map && options.jit_dump);
+    assert_parses("-d help");
+    assert_true(options.trace_help);
+    assert_true(parse("-d in_asm,everything") < 0);
+    assert_non_null(strstr(err.text, "-d: 'everything'"));
 }
 
 static void sizes_are_mib_unless_they_say_otherwise(void **state)
@@ -289,6 +306,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(nothing_given_is_a_machine_with_a_console),
+        cmocka_unit_test(traces_are_asked_for_by_name),
         cmocka_unit_test(sizes_are_mib_unless_they_say_otherwise),
         cmocka_unit_test(a_whole_command_line_for_qemu_is_understood),
         cmocka_unit_test(two_dashes_are_as_good_as_one),

@@ -212,6 +212,49 @@ static void a_locked_quarter_page_is_asked_about_each_time(void **state)
     assert_int_equal(hart->mtval, ram_at(DATA + 0x40));
 }
 
+/* --- a watched word -------------------------------------------------------------------------------------- */
+
+struct seen {
+    struct rig *rig;
+    uint64_t value[8];
+    unsigned stores;
+};
+
+static void saw_store(void *opaque)
+{
+    struct seen *seen = opaque;
+
+    if (seen->stores < 8)
+        ram_read(seen->rig->ram, ram_at(DATA + 0x40), &seen->value[seen->stores], 8);
+    seen->stores++;
+}
+
+static void every_store_to_a_watched_word_is_told_and_none_beside_it(void **state)
+{
+    struct page_rig *p = *state;
+    struct rig *rig = &p->rig;
+    struct seen seen = { .rig = rig };
+
+    rig->bus.watch = (struct bus_watch){ ram_at(DATA + 0x40), saw_store, &seen };
+    rig_hart(rig)->priv = PRIV_M;
+    put_li(rig, s0, ram_at(DATA));
+    put_li(rig, s1, 0x1100000022);
+    put(rig, as(OP_ld, a0, s0, 0x40)); /* a read brings the page into the TLB: the stores are still seen */
+    put(rig, as(OP_sd, s1, s0, 0x38));
+    put(rig, as(OP_sd, s1, s0, 0x40));
+    put(rig, as(OP_sw, zero, s0, 0x44));
+    put(rig, as(OP_sb, zero, s0, 0x40));
+    put(rig, as(OP_sd, s1, s0, 0x48));
+    put_end(rig);
+    rig_run(rig);
+
+    assert_int_equal(seen.stores, 3);
+    assert_int_equal(seen.value[0], 0x1100000022);
+    assert_int_equal(seen.value[1], 0x22);
+    assert_int_equal(seen.value[2], 0);
+    assert_int_equal(peek(rig, ram_at(DATA + 0x48)), 0x1100000022);
+}
+
 #define TEST(name) cmocka_unit_test_setup_teardown(name, make_rig, drop_rig)
 
 int main(void)
@@ -228,6 +271,7 @@ int main(void)
         TEST(one_page_of_code_runs_at_two_addresses),
         TEST(code_that_may_not_run_does_not),
         TEST(a_locked_quarter_page_is_asked_about_each_time),
+        TEST(every_store_to_a_watched_word_is_told_and_none_beside_it),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
