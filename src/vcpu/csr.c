@@ -259,7 +259,7 @@ static void write_satp(struct hart *hart, unsigned csr, uint64_t value, unsigned
     if (!warl_satp_ok(value) || value == hart->satp)
         return;
     hart->satp = value;
-    *effects |= EFFECT_FLUSH;
+    *effects |= EFFECT_SPACE;
 }
 
 /* --- physical memory protection -------------------------------------------------------------------------- */

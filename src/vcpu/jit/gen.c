@@ -316,18 +316,41 @@ static bool one(struct gen *g, const struct insn *insn)
     return false;
 }
 
-static void instruction(struct gen *g)
+static void single(struct gen *g)
 {
     const struct insn *insn = &g->insn[g->at];
 
-    if (g->at + 1 < g->count && !g->target[g->at + 1] && gen_pair(g, insn, insn + 1)) {
+    if (!one(g, insn))
+        gen_interp(g);
+    else if (kind_of(insn) != KIND_BRANCH && kind_of(insn) != KIND_JUMP) /* those count themselves */
+        g->retired++;
+}
+
+static void run(struct gen *g, unsigned end)
+{
+    struct stub *stub = &g->stub[g->stubs - 1]; /* gen_run's own */
+
+    stub->a = end;
+    stub->b = g->retired;
+    g->in_run = true;
+    for (; g->at < end; g->at++)
+        single(g);
+    g->in_run = false;
+    g->at--;
+    stub->back = g->e.at;
+}
+
+static void instruction(struct gen *g)
+{
+    unsigned length;
+
+    if (g->at + 1 < g->count && !g->target[g->at + 1] && gen_pair(g, &g->insn[g->at], &g->insn[g->at + 1])) {
         g->retired += 2;
         g->at++;
-    } else if (one(g, insn)) {
-        if (kind_of(insn) != KIND_BRANCH && kind_of(insn) != KIND_JUMP) /* those count themselves */
-            g->retired++;
+    } else if ((length = gen_run(g)) > 0) {
+        run(g, g->at + length);
     } else {
-        gen_interp(g);
+        single(g);
     }
 }
 
@@ -361,13 +384,18 @@ static void stub_access(struct gen *g, const struct stub *stub)
 
     emit_mov(e, RAX, op_reg(stub->reg));
     emit_mov_imm(e, RDX, stub->a);
-    if (stub->kind == STUB_NEAR) {
-        emit_mov_imm(e, RCX, stub->b);
-        emit_call_to(e, g->code->thunks.near_access);
-    } else {
-        emit_call_to(e, g->code->thunks.access);
-    }
+    emit_call_to(e, g->code->thunks.access);
     emit_jmp_to(e, stub->back);
+}
+
+/* One by one, each with its own check. */
+static void stub_run(struct gen *g, const struct stub *stub)
+{
+    g->retired = stub->b;
+    for (g->at = stub->at; g->at < stub->a; g->at++)
+        single(g);
+    g->retired = 0;
+    emit_jmp_to(&g->e, stub->back);
 }
 
 static void place_stub(struct gen *g, const struct stub *stub)
@@ -377,8 +405,9 @@ static void place_stub(struct gen *g, const struct stub *stub)
     g->at = stub->at;
     bind_chain(e, stub->site);
     switch (stub->kind) {
-    case STUB_NEAR:
+    case STUB_NEAR: gen_near(g, stub); stub_access(g, stub); break;
     case STUB_ACCESS: stub_access(g, stub); break;
+    case STUB_RUN: stub_run(g, stub); break;
     case STUB_SIDE:
         gen_add_count(g, stub->b);
         if ((int32_t)stub->a <= g->off[stub->at] && (int32_t)stub->a >= 0)
@@ -409,7 +438,7 @@ bool gen_region(struct gen *g)
 {
     g->stubs = g->uops = g->retired = 0;
     g->at = 0;
-    g->fp_ready = false;
+    g->fp_ready = g->in_run = false;
     entries(g);
     for (g->at = 0; g->at < g->count; g->at++) {
         if (g->target[g->at])

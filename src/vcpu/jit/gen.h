@@ -16,7 +16,7 @@
 
 enum {
     GEN_INSNS_MAX = 128,
-    GEN_STUBS_MAX = 2 * GEN_INSNS_MAX,
+    GEN_STUBS_MAX = 4 * GEN_INSNS_MAX,
     GEN_VCPU = RBP, /* struct vcpu + GEN_VCPU_BIAS, so that all of x[] is within a byte's displacement */
     GEN_VCPU_BIAS = 128,
     GEN_TLB = R15,
@@ -26,7 +26,8 @@ enum {
 /* What an out-of-line piece at the end of the region does. */
 enum stub_kind {
     STUB_ACCESS, /* a load or store missed: a = descriptor, reg = where its address is; goes on at `back` */
-    STUB_NEAR,   /* a near slot missed: as above, but asks the array first */
+    STUB_NEAR,   /* a near slot missed: asks the array, and fills the slot; b = the slot, as above from there */
+    STUB_RUN,    /* a run of accesses cannot be had with one check: insn[at..a), one by one; goes on at `back` */
     STUB_SIDE,   /* a branch leaves the region: a = displacement in page, b = retired */
     STUB_LEAVE,  /* somebody wants the hart: a = displacement, b = retired */
     STUB_FP,     /* floating point is not ready: goes on at `back`, or leaves */
@@ -37,6 +38,7 @@ struct stub {
     enum stub_kind kind;
     uint8_t *site; /* displacement to bind to the stub; with gen_also, the last of a chain */
     uint8_t *back;
+    uint8_t *hit; /* STUB_NEAR: where RDX is the addend */
     uint32_t a, b;
     int reg;
     unsigned at; /* index of the instruction that wanted it */
@@ -59,6 +61,7 @@ struct gen {
     unsigned at;                     /* index of the instruction in hand */
     unsigned retired;                /* instructions done that XMM15 does not know of yet */
     bool fp_ready;                   /* checked on every way that leads here */
+    bool in_run;                     /* RDX is the addend of the run's page */
     uint8_t *label[GEN_INSNS_MAX];   /* of targets */
     uint8_t *forward[GEN_INSNS_MAX]; /* branches waiting for a label, chained through their displacements */
     struct stub stub[GEN_STUBS_MAX];
@@ -112,6 +115,7 @@ void gen_done(struct gen *g, unsigned x, int reg);
 bool gen_int(struct gen *g, const struct insn *insn);
 bool gen_bits(struct gen *g, const struct insn *insn);    /* Zba, Zbb, Zbs */
 bool gen_mem(struct gen *g, const struct insn *insn);
+unsigned gen_run(struct gen *g); /* begins a run of accesses off one base: instructions in it, or 0: there is none */
 bool gen_atomic(struct gen *g, const struct insn *insn);
 bool gen_fp(struct gen *g, const struct insn *insn);
 bool gen_system(struct gen *g, const struct insn *insn);  /* CSRs that are only read or written */
@@ -148,6 +152,7 @@ enum {
     ACCESS_FP = 24,
     ACCESS_REG = 25,
 };
+void gen_near(struct gen *g, const struct stub *stub); /* STUB_NEAR's own part */
 uint32_t gen_access(const struct gen *g, unsigned size, bool is_signed, bool store, bool fp, unsigned reg);
 
 /* The region at `host` (its first byte, page_off in its page) into g. Returns false when not one instruction fits. */

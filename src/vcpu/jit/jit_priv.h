@@ -80,7 +80,7 @@ void jit_kill(struct jit *jit, struct translation *t);
 
 /* calls.c: from generated code, on the vCPU's thread. False: leave generated code, hart.pc says where to. Arguments are
  * in struct vcpu. */
-bool jit_access(struct vcpu *v); /* value: address, jit_operand: descriptor, jit_slot: near slot or -1 */
+bool jit_access(struct vcpu *v); /* value: address, jit_operand: descriptor */
 bool jit_interp(struct vcpu *v); /* jit_operand: the uop */
 bool jit_fp(struct vcpu *v);     /* value: place in the page, jit_operand: retired */
 
