@@ -57,11 +57,16 @@ void gen_page_va(struct gen *g, int reg)
 
 /* --- counting -------------------------------------------------------------------------------------------- */
 
-void gen_add_count(struct gen *g, unsigned instructions)
+static const uint8_t *count_of(const struct gen *g, unsigned instructions)
 {
     assert(instructions < CODE_COUNTS);
+    return g->code->counts + 16 * (size_t)instructions;
+}
+
+void gen_add_count(struct gen *g, unsigned instructions)
+{
     if (instructions) /* paddq */
-        emit_rip(&g->e, X_66 | X_0F | 0xd4, GEN_COUNT, g->code->counts + 16 * (size_t)instructions);
+        emit_rip(&g->e, X_66 | X_0F | 0xd4, GEN_COUNT, count_of(g, instructions));
 }
 
 void gen_flush_count(struct gen *g)
@@ -79,6 +84,40 @@ struct stub *gen_stub(struct gen *g, enum stub_kind kind, uint8_t *site)
 
     *stub = (struct stub){ .kind = kind, .site = site, .at = g->at };
     return stub;
+}
+
+struct stub *gen_rarely(struct gen *g, uint8_t *site)
+{
+    struct stub *stub = gen_stub(g, STUB_INTERP, site);
+
+    stub->b = g->retired + 1;
+    return stub;
+}
+
+void gen_also(struct gen *g, struct stub *stub, uint8_t *site)
+{
+    int32_t before = (int32_t)(site - stub->site);
+
+    if (!g->e.full)
+        memcpy(site, &before, 4);
+    stub->site = site;
+}
+
+void gen_back(struct gen *g, struct stub *stub)
+{
+    stub->back = g->e.at;
+}
+
+/* Jumps that wait for the same place hang in a chain through their displacements; the first one's is 0. */
+static void bind_chain(const struct emit *e, uint8_t *site)
+{
+    while (site && !e->full) {
+        int32_t before;
+
+        memcpy(&before, site, 4);
+        emit_bind(e, site, e->at);
+        site = before ? site - before : NULL;
+    }
 }
 
 void gen_leave_check(struct gen *g, int64_t page_off, unsigned retired)
@@ -315,19 +354,12 @@ static void instruction(struct gen *g)
     }
 }
 
-/* Branches to a label that comes later hang in a chain through their own displacements. */
 static void place_label(struct gen *g)
 {
     gen_flush_count(g);
     g->fp_ready = false;
     g->label[g->at] = g->e.at;
-    for (uint8_t *site = g->forward[g->at]; site && !g->e.full;) {
-        int32_t before;
-
-        memcpy(&before, site, 4);
-        emit_bind(&g->e, site, g->e.at);
-        site = before ? site - before : NULL;
-    }
+    bind_chain(&g->e, g->forward[g->at]);
 }
 
 static void entries(struct gen *g)
@@ -371,7 +403,7 @@ static void place_stub(struct gen *g, const struct stub *stub)
     struct emit *e = &g->e;
 
     g->at = stub->at;
-    emit_bind(e, stub->site, e->at);
+    bind_chain(e, stub->site);
     switch (stub->kind) {
     case STUB_NEAR: gen_near(g, stub); stub_access(g, stub); break;
     case STUB_ACCESS: stub_access(g, stub); break;
@@ -395,7 +427,8 @@ static void place_stub(struct gen *g, const struct stub *stub)
         break;
     case STUB_INTERP:
         gen_add_count(g, stub->b);
-        gen_call_interp(g, stub->a);
+        gen_call_interp(g, stub->at);
+        emit_rip(e, X_66 | X_0F | 0xfb, GEN_COUNT, count_of(g, stub->b)); /* psubq: `back` counts later */
         emit_jmp_to(e, stub->back);
         break;
     }

@@ -31,12 +31,12 @@ enum stub_kind {
     STUB_SIDE,   /* a branch leaves the region: a = displacement in page, b = retired */
     STUB_LEAVE,  /* somebody wants the hart: a = displacement, b = retired */
     STUB_FP,     /* floating point is not ready: goes on at `back`, or leaves */
-    STUB_INTERP, /* the instruction with index a, by the interpreter, on a rare path; goes on at `back` */
+    STUB_INTERP, /* the instruction at `at`, by the interpreter, on a rare path: b = retired with it; goes on at `back` */
 };
 
 struct stub {
     enum stub_kind kind;
-    uint8_t *site; /* displacement to bind to the stub */
+    uint8_t *site; /* displacement to bind to the stub; with gen_also, the last of a chain */
     uint8_t *back;
     uint8_t *hit; /* STUB_NEAR: where RDX is the addend */
     uint32_t a, b;
@@ -47,6 +47,7 @@ struct stub {
 struct gen {
     struct emit e;
     const struct code *code;
+    bool one_hart; /* nobody else's stores to meet: guest atomics are plain */
 
     /* the region */
     unsigned page_off; /* of the first instruction */
@@ -128,6 +129,12 @@ bool gen_pair(struct gen *g, const struct insn *first, const struct insn *second
 void gen_flush_count(struct gen *g);                      /* XMM15 += retired; keeps the flags */
 void gen_add_count(struct gen *g, unsigned instructions); /* XMM15 += instructions */
 struct stub *gen_stub(struct gen *g, enum stub_kind kind, uint8_t *site);
+/* The instruction in hand may turn out to be the interpreter's: `site` jumps out for that, and so does each site of
+ * gen_also(). Nothing that the guest can see may have been changed yet. The caller ends it by gen_back(), with
+ * everything done, before g->retired counts the instruction. */
+struct stub *gen_rarely(struct gen *g, uint8_t *site);
+void gen_also(struct gen *g, struct stub *stub, uint8_t *site);
+void gen_back(struct gen *g, struct stub *stub);
 void gen_page_va(struct gen *g, int reg);                 /* reg = virtual address of the page */
 void gen_interp(struct gen *g);                           /* the instruction in hand, by the interpreter */
 void gen_call_interp(struct gen *g, unsigned index);       /* insn[index]; the count includes it already */

@@ -33,8 +33,11 @@ int jit_new(struct jit **out, const struct jit_config *config, struct err *err)
     if (!jit)
         return err_set(err, -ENOMEM, "no memory for generated code");
     gen_find_features();
+    if (config->plain)
+        gen_features = (struct gen_features){ 0 };
     lock_init(&jit->lock, LOCK_JIT);
     jit->ram = config->ram;
+    jit->plain = config->plain;
     jit->threshold = config->threshold ? config->threshold : JIT_THRESHOLD;
     jit->gen = calloc(1, sizeof(*jit->gen));
     jit->meta = map_lazily(JIT_META_BYTES);
@@ -76,7 +79,7 @@ void jit_free(struct jit *jit)
 void jit_attach(struct jit *jit, struct vcpu *v)
 {
     lock(&jit->lock);
-    assert(jit->vcpus < HART_MAX && !jit->flushing);
+    assert(jit->vcpus < HART_MAX && !jit->flushing && !jit->translations); /* code knows whether a hart is alone */
     jit->vcpu[jit->vcpus++] = v;
     v->jit = jit;
     v->jit_generation = atomic_load_explicit(&jit->generation, memory_order_relaxed);
@@ -243,6 +246,7 @@ static struct translation *translate_locked(struct vcpu *v, uint64_t gpa, const 
     }
     if (!pages_watch(jit, gpa) || !gen_decode(g, host, gpa & (PAGE_BYTES - 1)))
         return NULL;
+    g->one_hart = jit->vcpus == 1 && !jit->plain;
     g->e = (struct emit){ .at = jit->code.writable + jit->code.used, .end = jit->code.writable + jit->code.bytes };
     if (!gen_region(g) || !(t = new_translation(jit, g, gpa, host)) || !pages_add(jit, t))
         return NULL;

@@ -47,6 +47,7 @@ struct jit {
     /* fixed after new */
     struct ram *ram;
     unsigned threshold;
+    bool plain;
     struct code code;
     _Atomic(struct translation *) *bucket; /* changed under lock, read by anybody */
 
