@@ -1,17 +1,24 @@
-/* Runs a command again and again until enough time has passed: seconds per run, from fork to its end.
+/* Runs a command and says how long it took, from fork to its end, or what the command says of itself.
  *
- *   timed NAME COMMAND...        what the command says on its standard output goes into the checksum of the first run
+ *   timed NAME COMMAND...                       again and again until BENCH_MS have passed: seconds per run
+ *   timed -u UNIT -p PREFIX -n FIELD [-d FIELD] NAME COMMAND...
+ *                                               until it says, on either output, a line that begins with PREFIX: that FIELD of
+ *                                               the line, counted from 1 and between colons, divided by the other, in UNIT
  *
- * BENCH_MS as in bench.h. A command that fails, or that says something else the next time, makes the line read WRONG. */
+ * A command that fails, that says something else the next time, or whose line is missing makes the line read WRONG. */
 #include "bench.h"
 
 #include <errno.h>
 #include <inttypes.h>
+#include <math.h>
+#include <signal.h>
 #include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
-/* Exit code 0 expected; returns a checksum of the output. */
+/* *failed: its wait status. Returns a checksum of the output. */
 static uint64_t run(char **command, int *failed)
 {
     int ends[2], status;
@@ -46,30 +53,94 @@ static uint64_t run(char **command, int *failed)
     return sum;
 }
 
-int main(int argc, char **argv)
+/* The number in a field of the line; NaN where there is none. */
+static double field_of(const char *line, int field)
 {
-    uint64_t begun, warm, now, first, sum, rounds = 0;
-    int failed;
+    while (line && --field > 0) {
+        line = strchr(line, ':');
+        line = line ? line + 1 : NULL;
+    }
+    return line ? strtod(line, NULL) : NAN;
+}
 
-    if (argc < 3) {
-        fprintf(stderr, "usage: timed NAME COMMAND...\n");
+static int until_line(char **argv, const char *unit, const char *prefix, int field, int divisor)
+{
+    char line[1024] = "";
+    int ends[2];
+
+    bench_begin(argv[0]);
+    uint64_t begun = bench_now_ns();
+    if (pipe(ends) < 0)
+        bench_fail("pipe");
+    pid_t pid = fork();
+    if (pid < 0)
+        bench_fail("fork");
+    if (pid == 0) {
+        dup2(ends[1], STDOUT_FILENO);
+        dup2(ends[1], STDERR_FILENO);
+        close(ends[0]);
+        close(ends[1]);
+        execvp(argv[1], argv + 1);
+        _exit(127);
+    }
+    close(ends[1]);
+    FILE *said = fdopen(ends[0], "r");
+    if (!said)
+        bench_fail("fdopen");
+    double value = NAN;
+    while (isnan(value) && fgets(line, sizeof(line), said))
+        if (strncmp(line, prefix, strlen(prefix)) == 0)
+            value = field_of(line, field) / (divisor ? field_of(line, divisor) : 1);
+    uint64_t took_ns = bench_now_ns() - begun;
+    kill(pid, SIGKILL); /* what else it would measure is not wanted */
+    waitpid(pid, NULL, 0);
+    fclose(said);
+    if (!(value > 0)) {
+        printf("WRONG %s: no number in a line that begins with %s; the last: %s\n", argv[0], prefix, line);
         return 1;
     }
-    setvbuf(stdout, NULL, _IOLBF, 0);
-    bench_begin(argv[1]);
-    warm = begun = bench_now_ns();
-    sum = first = run(argv + 2, &failed);
-    now = bench_now_ns();
-    while (!failed && sum == first && (double)(now - warm) < bench_least_ns()) {
-        sum = run(argv + 2, &failed);
+    bench_end(argv[0], value, unit, 0, took_ns, 1);
+    return 0;
+}
+
+static int repeat(char **argv)
+{
+    uint64_t rounds = 1;
+    int failed;
+
+    bench_begin(argv[0]);
+    uint64_t begun = bench_now_ns(), first = run(argv + 1, &failed), sum = first, now = bench_now_ns();
+    while (!failed && sum == first && (double)(now - begun) < bench_least_ns()) {
+        sum = run(argv + 1, &failed);
         now = bench_now_ns();
         rounds++;
     }
     if (failed || sum != first) {
-        printf("WRONG %s: status %d, output %016" PRIx64 ", first %016" PRIx64 "\n", argv[1], failed, sum, first);
+        printf("WRONG %s: status %d, output %016" PRIx64 ", first %016" PRIx64 "\n", argv[0], failed, sum, first);
         return 1;
     }
-    rounds++;
-    bench_end(argv[1], (double)(now - begun) / 1e9 / (double)rounds, "s", first, now - begun, rounds);
+    bench_end(argv[0], (double)(now - begun) / 1e9 / (double)rounds, "s", first, now - begun, rounds);
     return 0;
+}
+
+int main(int argc, char **argv)
+{
+    const char *unit = "s", *prefix = NULL;
+    int field = 1, divisor = 0, option;
+
+    setvbuf(stdout, NULL, _IOLBF, 0);
+    while ((option = getopt(argc, argv, "+u:p:n:d:")) != -1) {
+        switch (option) {
+        case 'u': unit = optarg; break;
+        case 'p': prefix = optarg; break;
+        case 'n': field = atoi(optarg); break;
+        case 'd': divisor = atoi(optarg); break;
+        default: return 1;
+        }
+    }
+    if (argc - optind < 2) {
+        fprintf(stderr, "usage: timed [-u UNIT -p PREFIX -n FIELD [-d FIELD]] NAME COMMAND...\n");
+        return 1;
+    }
+    return prefix ? until_line(argv + optind, unit, prefix, field, divisor) : repeat(argv + optind);
 }
