@@ -141,10 +141,10 @@ static uint64_t mandelbrot_round(void)
 
 static uint64_t math_round(void)
 {
+    double x = 0.25;
     uint64_t sum = 0;
 
-    for (int i = 1; i <= 400; i++) {
-        double x = (double)i / 37;
+    for (int i = 0; i < 400; i++, x += 0.027) {
         double y = sin(x) * exp(-x / 8) + log(x) / sqrt(x) + fmax(x, floor(x * 3)) + pow(x, 0.3);
         sum = bench_mix(sum, (uint64_t)(int64_t)(y * 1e9));
     }

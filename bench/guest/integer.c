@@ -478,52 +478,42 @@ enum op { PUSH, ADD, MUL, XOR, SHIFT, DUP, SWAP, DEC, LOOP, HALT };
 
 static CLEAN uint64_t interpret(const uint8_t *code, uint64_t count)
 {
-    static const void *const HANDLERS[] = {
-        &&push, &&add, &&mul, &&xor, &&shift, &&dup, &&swap, &&dec, &&loop, &&halt
-    };
-    uint64_t stack[16], *top = stack;
+    uint64_t stack[16] = { 1 }, *top = stack, other;
     const uint8_t *at = code;
 
-#define NEXT goto *HANDLERS[*at++]
-    *top = 1;
-    NEXT;
-push:
-    *++top = *at++;
-    NEXT;
-add:
-    top--;
-    top[0] += top[1];
-    NEXT;
-mul:
-    top--;
-    top[0] *= top[1] | 1;
-    NEXT;
-    xor : top--;
-    top[0] ^= top[1];
-    NEXT;
-shift:
-    top[0] ^= top[0] >> 7;
-    NEXT;
-dup:
-    top++;
-    top[0] = top[-1];
-    NEXT;
-swap : {
-    uint64_t other = top[0];
-    top[0] = top[-1];
-    top[-1] = other;
-}
-    NEXT;
-dec:
-    count--;
-    NEXT;
-loop:
-    if (count)
-        at = code;
-    NEXT;
-halt:
-    return *top;
-#undef NEXT
+    for (;;) {
+        switch (*at++) {
+        case PUSH: *++top = *at++; break;
+        case ADD:
+            top--;
+            top[0] += top[1];
+            break;
+        case MUL:
+            top--;
+            top[0] *= top[1] | 1;
+            break;
+        case XOR:
+            top--;
+            top[0] ^= top[1];
+            break;
+        case SHIFT: top[0] ^= top[0] >> 7; break;
+        case DUP:
+            top++;
+            top[0] = top[-1];
+            break;
+        case SWAP:
+            other = top[0];
+            top[0] = top[-1];
+            top[-1] = other;
+            break;
+        case DEC: count--; break;
+        case LOOP:
+            if (count)
+                at = code;
+            break;
+        default: return *top;
+        }
+    }
 }
 
 static uint64_t bytecode_round(void)
