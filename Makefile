@@ -41,6 +41,7 @@ $(BUILD)/obj/src/vcpu/%.o: CFLAGS_ALL += -foptimize-sibling-calls
 # --- tests: one small program per file, run by tests/run ------------------------------------------------
 
 UNIT     := $(patsubst %.c,$(BUILD)/%,$(sort $(shell find tests/unit -name 'test_*.c' 2>/dev/null)))
+EXTRA_test_fpu_mpfr := -lmpfr -lgmp
 FUZZ     := $(patsubst %.c,$(BUILD)/%,$(sort $(wildcard tests/fuzz/fuzz_*.c)))
 BENCH    := $(patsubst %.c,$(BUILD)/%,$(sort $(wildcard bench/*.c)))
 

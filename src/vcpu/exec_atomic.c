@@ -35,8 +35,9 @@ static inline uint8_t *amo_host(struct vcpu *v, struct uop *u, unsigned bytes)
     uint64_t va = XR(rs1);
     const struct tlb_entry *entry = &v->tlb->write[tlb_index(va)];
 
-    if (LIKELY(entry->tag == (va & (TLB_PAGE_MASK | (bytes - 1))))) /* aligned, too */
-        return (uint8_t *)(va + entry->addend);                     /* NOLINT(performance-no-int-to-ptr) */
+    /* Aligned is asked apart: the low bits of a tag are flags, and an address must not pass for them. */
+    if (LIKELY(!(va & (bytes - 1)) && entry->tag == (va & TLB_PAGE_MASK)))
+        return (uint8_t *)(va + entry->addend); /* NOLINT(performance-no-int-to-ptr) */
     return atomic_reach(v, u, va, bytes, MMU_WRITE, NULL);
 }
 

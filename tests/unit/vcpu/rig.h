@@ -3,16 +3,20 @@
  * Programs are put together word by word with as(), from the same table the decoder is made of, and end by storing to
  * RIG_END; the harts are paused then, and the test looks at them. */
 #pragma once
+#include <errno.h>
+#include <stdlib.h>
+#include <sched.h>
 #include <string.h>
 
 #include "tests/unit/test.h"
 #include "vcpu/decode.h"
+#include "vcpu/jit/jit.h"
 #include "vcpu/vcpu.h"
 
 #define RIG_RAM  UINT64_C(0x80000000)
 #define RIG_END  UINT64_C(0x100000)
 #define RIG_ODDS UINT64_C(0x110000) /* a device with 4-byte registers that count their accesses */
-enum { RIG_RAM_BYTES = 4 << 20, RIG_HARTS_MAX = 4, RIG_WORDS_MAX = 4096 };
+enum { RIG_RAM_BYTES = 4 << 20, RIG_HARTS_MAX = 4, RIG_WORDS_MAX = 4096, RIG_THRESHOLD = 3 };
 
 enum {
     zero,
@@ -78,6 +82,7 @@ struct rig {
     struct timers *timers;
     struct vcpu *vcpu[RIG_HARTS_MAX];
     unsigned harts;
+    struct jit *jit;
     struct lock lock;
     struct cond cond;
     unsigned ends; /* under lock: stores to RIG_END */
@@ -92,6 +97,7 @@ static uint64_t rig_read(void *device, uint64_t offset, unsigned size)
     struct rig *rig = device;
 
     (void)offset, (void)size;
+    sched_yield(); /* a guest that waits for another hart may read here: the host may have fewer CPUs */
     rig->odd_reads++;
     return UINT64_C(0xfedcba9889abcdef);
 }
@@ -119,7 +125,10 @@ static void rig_end_write(void *device, uint64_t offset, uint64_t value, unsigne
 static const struct bus_ops RIG_END_OPS = { rig_read, rig_end_write, 1, 8 };
 static const struct bus_ops RIG_ODD_OPS = { rig_read, rig_write, 4, 4 };
 
-static inline void rig_new(struct rig *rig, unsigned harts)
+/* What runs the guest's code. Tests that hold one engine against another know only this name. */
+enum rig_engine { RIG_INTERPRETER, RIG_JIT };
+
+static inline void rig_new_engine(struct rig *rig, unsigned harts, enum rig_engine engine)
 {
     struct err err = { 0 };
 
@@ -134,9 +143,15 @@ static inline void rig_new(struct rig *rig, unsigned harts)
     bus_init(&rig->bus, rig->ram);
     assert_int_equal(bus_add(&rig->bus, "end", RIG_END, 4096, &RIG_END_OPS, rig, &err), 0);
     assert_int_equal(bus_add(&rig->bus, "odd", RIG_ODDS, 4096, &RIG_ODD_OPS, rig, &err), 0);
+    if (engine == RIG_JIT) { /* hosts without a code generator interpret, and these tests compare nothing */
+        struct jit_config config = { .ram = rig->ram, .threshold = RIG_THRESHOLD };
+        int result = jit_new(&rig->jit, &config, &err);
+
+        assert_true(result == 0 || result == -ENOTSUP);
+    }
     for (rig->harts = 0; rig->harts < harts; rig->harts++) {
         struct vcpu_config config = {
-            .index = rig->harts, .bus = &rig->bus, .clock = &rig->clock, .timers = rig->timers
+            .index = rig->harts, .bus = &rig->bus, .clock = &rig->clock, .timers = rig->timers, .jit = rig->jit
         };
         struct vcpu *vcpu = vcpu_new(&config, &err);
 
@@ -150,10 +165,18 @@ static inline void rig_new(struct rig *rig, unsigned harts)
     timers_clock_changed(rig->timers);
 }
 
+static inline void rig_new(struct rig *rig, unsigned harts)
+{
+    const char *engine = getenv("GODWIT_ENGINE"); /* interp or jit */
+
+    rig_new_engine(rig, harts, engine && strcmp(engine, "interp") == 0 ? RIG_INTERPRETER : RIG_JIT);
+}
+
 static inline void rig_free(struct rig *rig)
 {
     for (unsigned i = 0; i < rig->harts; i++)
         vcpu_free(rig->vcpu[i]);
+    jit_free(rig->jit);
     timers_free(rig->timers);
     ram_free(rig->ram);
     cond_destroy(&rig->cond);
@@ -221,6 +244,19 @@ static inline void rig_wait_ends(struct rig *rig, unsigned ends)
     while (rig->ends < ends)
         cond_wait(&rig->cond, &rig->lock);
     unlock(&rig->lock);
+}
+
+/* As above, until `deadline_ns` (clock_now_ns time) at most; false: it passed. */
+static inline bool rig_wait_ends_until(struct rig *rig, unsigned ends, int64_t deadline_ns)
+{
+    bool in_time = true;
+
+    lock(&rig->lock);
+    while (rig->ends < ends && in_time)
+        in_time = cond_wait_until(&rig->cond, &rig->lock, deadline_ns);
+    bool ended = rig->ends >= ends;
+    unlock(&rig->lock);
+    return ended;
 }
 
 static inline void rig_pause(struct rig *rig)

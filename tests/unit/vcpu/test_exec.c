@@ -239,6 +239,33 @@ static void a_trap_names_its_instruction_and_address(void **state)
     }
 }
 
+/* What the TLB knows about a page stands in the low bits of its tag: no address may pass for that. */
+static void a_misaligned_amo_traps_on_pages_that_the_tlb_knows(void **state)
+{
+    struct rig *rig = *state;
+    static const uint64_t pages[] = { RIG_ODDS, RIG_RAM + 0x9000 };
+
+    dirty_start(rig->ram->dirty, DIRTY_MIGRATION, false); /* a page that was read only is not marked yet */
+    for (unsigned i = 0; i < sizeof(pages) / sizeof(pages[0]); i++)
+        for (unsigned by = 1; by < 8; by++) {
+            struct hart *hart = rig_hart(rig);
+
+            hart_reset(hart, 0, RIG_RAM);
+            hart->mtvec = TRAPS;
+            hart->x[s0] = pages[i];
+            hart->x[s1] = pages[i] + by;
+            rig->words = 0;
+            put(rig, as(OP_lw, a0, s0, 0));
+            put(rig, as(by == 4 ? OP_amoadd_d : OP_amoadd_w, a1, s1, s1));
+            put_end(rig);
+            hart = rig_run(rig);
+            assert_int_equal(hart->mcause, CAUSE_STORE_MISALIGNED);
+            assert_int_equal(hart->mtval, pages[i] + by);
+        }
+    assert_int_equal(peek(rig, RIG_RAM + 0x9000), 0);
+    dirty_stop(rig->ram->dirty, DIRTY_MIGRATION);
+}
+
 static void a_fetch_from_nowhere_is_a_fetch_fault_at_its_target(void **state)
 {
     struct rig *rig = *state;
@@ -458,6 +485,7 @@ int main(void)
         TEST(a_device_sees_its_own_size_and_refuses_others),
         TEST(lr_sc_stores_once_and_only_where_it_looked),
         TEST(amos_return_the_old_value_and_store_the_new),
+        TEST(a_misaligned_amo_traps_on_pages_that_the_tlb_knows),
         TEST(a_trap_names_its_instruction_and_address),
         TEST(a_fetch_from_nowhere_is_a_fetch_fault_at_its_target),
         TEST(new_code_runs_after_fence_i),
