@@ -5,8 +5,9 @@
  *
  * On standard output, which is the console:
  *   BEGIN name                     the clock starts after this line
- *   BENCH name value unit checksum took_ns rounds
+ *   BENCH name value unit checksum took_ns rounds best
  *
+ * best is the value of the fastest stretch of some 4 ms, or 0 where there is none: what a busy host did not interrupt.
  * took_ns is what the guest's clock says went by between the two lines; the host compares it with its own. checksum is what a
  * round returned; a round that returns something else than the table says makes the line read WRONG instead of BENCH.
  * Environment: BENCH_MS, the least milliseconds a kernel runs (500). */
@@ -31,7 +32,8 @@ int bench_main(int argc, char **argv, const struct kernel *kernels);
 
 /* Prints the line of one result; for programs whose rounds are not functions. */
 void bench_begin(const char *name);
-void bench_end(const char *name, double value, const char *unit, uint64_t checksum, uint64_t took_ns, uint64_t rounds);
+void bench_end(const char *name, double value, double best, const char *unit, uint64_t checksum, uint64_t took_ns,
+               uint64_t rounds);
 
 /* Says what failed, with errno, and ends the program. */
 _Noreturn void bench_fail(const char *what);

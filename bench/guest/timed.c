@@ -99,7 +99,7 @@ static int until_line(char **argv, const char *unit, const char *prefix, int fie
         printf("WRONG %s: no number in a line that begins with %s; the last: %s\n", argv[0], prefix, line);
         return 1;
     }
-    bench_end(argv[0], value, unit, 0, took_ns, 1);
+    bench_end(argv[0], value, 0, unit, 0, took_ns, 1);
     return 0;
 }
 
@@ -119,7 +119,7 @@ static int repeat(char **argv)
         printf("WRONG %s: status %d, output %016" PRIx64 ", first %016" PRIx64 "\n", argv[0], failed, sum, first);
         return 1;
     }
-    bench_end(argv[0], (double)(now - begun) / 1e9 / (double)rounds, "s", first, now - begun, rounds);
+    bench_end(argv[0], (double)(now - begun) / 1e9 / (double)rounds, 0, "s", first, now - begun, rounds);
     return 0;
 }
 
