@@ -1,5 +1,6 @@
 /* How fast guest instructions run: one hart in machine mode, no firmware. Prints millions of instructions per second.
  *
+ *   bench_cpu [--interp] ...  by the interpreter alone
  *   bench_cpu            a built-in mix: a checksum loop, a list walk, a byte copy, a divide
  *   bench_cpu IMAGE      a flat binary for 0x80000000, which ends by a store to 0x100000 */
 #include <inttypes.h>
@@ -8,6 +9,7 @@
 #include <string.h>
 
 #include "base/clock.h"
+#include "vcpu/jit/jit.h"
 #include "vcpu/vcpu.h"
 
 static const uint64_t RAM_AT = 0x80000000, RAM_SIZE = 64 << 20, EXIT_AT = 0x100000;
@@ -90,6 +92,11 @@ int main(int argc, char **argv)
     struct ram *ram = ram_new();
     struct bus bus;
     struct err err = { 0 };
+    struct jit *jit = NULL;
+    bool interpret = argc > 1 && strcmp(argv[1], "--interp") == 0;
+
+    argv += interpret;
+    argc -= interpret;
 
     guest_clock_init(&clock);
     lock_init(&end.lock, LOCK_DEVICE);
@@ -105,7 +112,9 @@ int main(int argc, char **argv)
         err_set(&err, -1, "cannot load the image");
         goto failed;
     }
-    struct vcpu_config config = { .bus = &bus, .clock = &clock, .timers = timers };
+    if (!interpret && jit_new(&jit, &(struct jit_config){ .ram = ram }, &err) < 0)
+        goto failed;
+    struct vcpu_config config = { .bus = &bus, .clock = &clock, .timers = timers, .jit = jit };
     struct vcpu *vcpu = vcpu_new(&config, &err);
     if (!vcpu || vcpu_start(vcpu, &err) < 0)
         goto failed;
@@ -115,6 +124,7 @@ int main(int argc, char **argv)
     timers_clock_changed(timers);
     run(vcpu, &end);
     vcpu_free(vcpu);
+    jit_free(jit);
     timers_free(timers);
     ram_free(ram);
     return 0;

@@ -15,6 +15,7 @@ enum lock_rank {
     LOCK_IRQCHIP = 50,   /* PLIC: devices pull wires while they hold their own lock */
     LOCK_VCPU = 60,      /* one vCPU's sleep and park state */
     LOCK_TIMER = 70,     /* the timer list; callbacks run without it */
+    LOCK_JIT = 75,       /* generated code and where it came from */
     LOCK_DIRTY = 80,     /* revoke: waiting for acknowledgements */
     LOCK_QUEUE = 90,     /* one queue */
     LOCK_CHANNEL = 95,   /* a channel's send side */

@@ -7,6 +7,7 @@
 
 #include "machine/boot.h"
 #include "machine/machine_impl.h"
+#include "vcpu/jit/jit.h"
 
 /* --- making and freeing ---------------------------------------------------------------------------------- */
 
@@ -26,6 +27,7 @@ static int machine_make_harts(struct machine *m, struct err *err)
             .clock = &m->clock,
             .timers = m->timers,
             .debug_threads = m->config.debug_threads,
+            .jit = m->jit,
         };
         m->vcpu[i] = vcpu_new(&config, err);
         if (!m->vcpu[i])
@@ -33,6 +35,15 @@ static int machine_make_harts(struct machine *m, struct err *err)
         hart_reset(vcpu_hart(m->vcpu[i]), i, BOOT_RESET_PC);
     }
     return 0;
+}
+
+/* A host that no code can be generated for interprets; that is no error. */
+static int machine_make_jit(struct machine *m, struct err *err)
+{
+    struct jit_config config = { .ram = m->ram };
+    int result = m->config.interpret ? 0 : jit_new(&m->jit, &config, err);
+
+    return result == -ENOTSUP ? 0 : result;
 }
 
 static int machine_make(struct machine *m, struct err *err)
@@ -48,6 +59,9 @@ static int machine_make(struct machine *m, struct err *err)
     m->timers = timers_new(&m->clock, err);
     if (!m->timers)
         return err->code;
+    result = machine_make_jit(m, err);
+    if (result < 0)
+        return result;
     result = machine_make_harts(m, err);
     if (result < 0)
         return result;
@@ -116,6 +130,7 @@ void machine_free(struct machine *m)
     board_free_devices(&m->board);
     for (unsigned i = 0; i < HART_MAX; i++)
         vcpu_free(m->vcpu[i]);
+    jit_free(m->jit);
     if (m->timers)
         timers_free(m->timers);
     if (m->ram)
@@ -154,6 +169,11 @@ const char *run_state_name(enum run_state state)
 const struct machine_config *machine_config_of(const struct machine *m)
 {
     return &m->config;
+}
+
+struct jit *machine_jit(struct machine *m)
+{
+    return m->jit;
 }
 
 struct ram *machine_ram(struct machine *m)

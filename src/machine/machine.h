@@ -47,6 +47,7 @@ struct machine_config {
     char name[64];
     uint8_t uuid[16];
     bool uuid_set, debug_threads;
+    bool interpret; /* no generated code */
     char bios[MACHINE_TEXT_MAX];                                                       /* path, "default" or "none" */
     char kernel[MACHINE_TEXT_MAX], initrd[MACHINE_TEXT_MAX], append[MACHINE_TEXT_MAX]; /* "" none */
     bool ram_share;
@@ -71,6 +72,7 @@ int machine_boot(struct machine *m, struct err *err); /* images, device tree, re
 void machine_free(struct machine *m);
 
 const struct machine_config *machine_config_of(const struct machine *m);
+struct jit *machine_jit(struct machine *m); /* NULL: everything is interpreted */
 struct ram *machine_ram(struct machine *m);
 struct guest_clock *machine_clock(struct machine *m);
 unsigned machine_harts(const struct machine *m);

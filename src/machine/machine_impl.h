@@ -26,6 +26,7 @@ struct machine {
     struct bus bus;
     struct guest_clock clock;
     struct timers *timers;
+    struct jit *jit; /* NULL: everything is interpreted */
     struct vcpu *vcpu[HART_MAX];
     struct board board;
     void (*notify)(void *opaque);

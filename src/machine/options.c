@@ -191,7 +191,10 @@ static int cpu(struct parser *p, const char *argument)
 
 static int accel(struct parser *p, const char *argument)
 {
-    return one_of(p, argument, (const char *const[]){ "tcg", "tcg,thread=multi", NULL });
+    int result = one_of(p, argument, (const char *const[]){ "jit", "interp", "tcg", "tcg,thread=multi", NULL });
+
+    p->out->machine.interpret = result == 0 && strcmp(argument, "interp") == 0;
+    return result;
 }
 
 static int memory(struct parser *p, const char *argument)
@@ -368,7 +371,7 @@ static int nothing(struct parser *p, const char *argument)
 static const struct option_row option_table[] = {
     { "M", "virt", machine_option, "the machine (also -machine)" },
     { "machine", "virt", machine_option, NULL },
-    { "accel", "tcg", accel, NULL },
+    { "accel", "jit|interp", accel, "generated code (the default; also tcg), or the interpreter alone" },
     { "cpu", "rv64", cpu, "the harts' model" },
     { "m", "SIZE[M|G]", memory, "guest RAM, in MiB unless it says otherwise (default 128M)" },
     { "smp", "N", smp, "number of harts (default 1)" },

@@ -22,6 +22,7 @@ struct dirty {
     /* fixed after new */
     uint64_t pages, words, summaries;
     struct dirty_map map[DIRTY_CLIENTS];
+    _Atomic uint64_t *watched; /* bit per page: a mark of it is one for CODE too */
 
     /* fixed before the first dirty_start(): the pages that exist */
     struct dirty_range range[DIRTY_RANGES_MAX];
@@ -77,6 +78,12 @@ struct dirty *dirty_new(uint64_t pages, struct err *err)
             return NULL;
         }
     }
+    dirty->watched = calloc(dirty->words + 1, sizeof(*dirty->watched));
+    if (!dirty->watched) {
+        err_set(err, -ENOMEM, "no memory for the dirty maps of %llu pages", (unsigned long long)pages);
+        dirty_free(dirty);
+        return NULL;
+    }
     return dirty;
 }
 
@@ -89,6 +96,7 @@ void dirty_free(struct dirty *dirty)
         free(dirty->map[client].word);
         free(dirty->map[client].summary);
     }
+    free(dirty->watched);
     cond_destroy(&dirty->kicked);
     cond_destroy(&dirty->acked);
     lock_destroy(&dirty->lock);
@@ -167,6 +175,43 @@ bool dirty_client_on(const struct dirty *dirty, enum dirty_client client)
     return atomic_load_explicit(&dirty->on, memory_order_seq_cst) & 1u << client;
 }
 
+void dirty_watch(struct dirty *dirty, uint64_t page)
+{
+    /* Before the page's bytes are read: the watcher's half of a Dekker pair with whoever writes and then marks. */
+    atomic_fetch_or_explicit(&dirty->watched[page / DIRTY_WORD_PAGES], UINT64_C(1) << page % DIRTY_WORD_PAGES,
+                             memory_order_seq_cst);
+}
+
+void dirty_unwatch(struct dirty *dirty, uint64_t page)
+{
+    atomic_fetch_and_explicit(&dirty->watched[page / DIRTY_WORD_PAGES], ~(UINT64_C(1) << page % DIRTY_WORD_PAGES),
+                              memory_order_relaxed); /* a mark too many does no harm */
+}
+
+bool dirty_watched(const struct dirty *dirty, uint64_t page)
+{
+    return atomic_load_explicit(&dirty->watched[page / DIRTY_WORD_PAGES], memory_order_seq_cst) >>
+               page % DIRTY_WORD_PAGES &
+           1;
+}
+
+/* After clients_after_data()'s barrier. */
+static void mark_watched(struct dirty *dirty, uint64_t page, uint64_t count)
+{
+    while (count > 0) {
+        uint64_t skip = page % DIRTY_WORD_PAGES;
+        uint64_t some = DIRTY_WORD_PAGES - skip < count ? DIRTY_WORD_PAGES - skip : count;
+        uint64_t watched =
+            atomic_load_explicit(&dirty->watched[page / DIRTY_WORD_PAGES], memory_order_seq_cst) &
+            low_bits(some) << skip;
+
+        if (watched)
+            map_or(&dirty->map[DIRTY_CODE], page / DIRTY_WORD_PAGES, watched);
+        page += some;
+        count -= some;
+    }
+}
+
 void dirty_mark_range(struct dirty *dirty, uint64_t page, uint64_t count)
 {
     assert(page <= dirty->pages && count <= dirty->pages - page);
@@ -176,6 +221,7 @@ void dirty_mark_range(struct dirty *dirty, uint64_t page, uint64_t count)
     for (int client = 0; client < DIRTY_CLIENTS; client++)
         if (on & 1u << client)
             map_or_range(&dirty->map[client], page, count);
+    mark_watched(dirty, page, count);
 }
 
 void dirty_mark(struct dirty *dirty, uint64_t page)

@@ -55,6 +55,12 @@ void dirty_mark_range(struct dirty *dirty, uint64_t page, uint64_t count);
 /* A harvester's wish, not a store: marks whether the client tracks or not, and while RAM is sealed too. */
 void dirty_mark_client(struct dirty *dirty, enum dirty_client client, uint64_t page, uint64_t count);
 
+/* CODE is not switched on and off: pages are watched one by one, and every mark of a watched page marks CODE too. Proof
+ * against a vCPU's earlier write entries is a revoke that begins later (see vcpu/jit/pages.c). Any thread. */
+void dirty_watch(struct dirty *dirty, uint64_t page);
+void dirty_unwatch(struct dirty *dirty, uint64_t page);
+bool dirty_watched(const struct dirty *dirty, uint64_t page);
+
 void dirty_writer_register(struct dirty *dirty, struct dirty_writer *writer);
 void dirty_writer_unregister(struct dirty *dirty, struct dirty_writer *writer);
 

@@ -12,6 +12,8 @@
 #include <stdint.h>
 #include <string.h>
 
+#include "memory/dirty.h"
+
 enum {
     TLB_ENTRIES = 1024,
     TLB_FETCH_ENTRIES = 256,
@@ -120,6 +122,13 @@ static inline void tlb_drop_jumps(struct tlb *tlb)
     tlb->jump_fills = 0;
 }
 
+/* A jump entry was filled in for va. */
+static inline void tlb_note_jump(struct tlb *tlb, uint64_t va)
+{
+    (void)va;
+    tlb->jump_fills++;
+}
+
 static inline void tlb_flush_all(struct tlb *tlb)
 {
     tlb->jump_fills = 1;
@@ -162,22 +171,24 @@ static inline bool tlb_flush_page(struct tlb *tlb, uint64_t va)
     return true;
 }
 
-static inline void tlb_rearm_entry(struct tlb_entry *entry, bool tracking)
+static inline void tlb_rearm_entry(struct tlb_entry *entry, const struct tlb_info *info, bool tracking,
+                                   struct dirty *dirty)
 {
     if (entry->tag == TLB_INVALID || (entry->tag & TLB_DEVICE))
         return;
-    entry->tag = (entry->tag & ~(uint64_t)TLB_TRACKED) | (tracking ? TLB_TRACKED : 0);
+    bool track = tracking || dirty_watched(dirty, info->page);
+    entry->tag = (entry->tag & ~(uint64_t)TLB_TRACKED) | (track ? TLB_TRACKED : 0);
 }
 
 /* Give up every write permission (tracking), or need none (nobody tracks any more). */
-static inline void tlb_rearm(struct tlb *tlb, bool tracking)
+static inline void tlb_rearm(struct tlb *tlb, bool tracking, struct dirty *dirty)
 {
     memset(tlb->near_write, 0xff, sizeof(tlb->near_write));
     if (tlb->fills > TLB_FILLS_MAX) {
         for (unsigned i = 0; i < TLB_ENTRIES; i++)
-            tlb_rearm_entry(&tlb->write[i], tracking);
+            tlb_rearm_entry(&tlb->write[i], &tlb->write_info[i], tracking, dirty);
         return;
     }
     for (unsigned i = 0; i < tlb->fills; i++)
-        tlb_rearm_entry(&tlb->write[tlb->fill[i]], tracking);
+        tlb_rearm_entry(&tlb->write[tlb->fill[i]], &tlb->write_info[tlb->fill[i]], tracking, dirty);
 }

@@ -53,7 +53,7 @@ void block_cache_empty(struct block_cache *cache)
 /* --- translation ---------------------------------------------------------------------------------------- */
 
 struct builder {
-    struct uop uop[BLOCK_INSNS_MAX + 1];
+    struct uop uop[BLOCK_INSNS_MAX + 2];
     unsigned uops, insns, side_exits;
     bool ended;
 };
@@ -289,6 +289,19 @@ static unsigned decode_block(struct builder *b, const uint8_t *host, unsigned of
     return bytes;
 }
 
+static void emit_heat(struct builder *b, unsigned off, unsigned heat)
+{
+    struct uop *u = &b->uop[b->uops++];
+
+    *u = (struct uop){ .disp = (int32_t)heat, .off = (uint16_t)off };
+    set_op(u, OP_PSEUDO_heat);
+}
+
+struct uop *block_first(struct block *block)
+{
+    return is_op(&block->uop[0], OP_PSEUDO_heat) ? &block->uop[1] : &block->uop[0];
+}
+
 static unsigned bucket_of(uint64_t gpa)
 {
     return (unsigned)((gpa >> 1) * UINT64_C(0x9e3779b97f4a7c15) >> 40) & (BLOCK_BUCKETS - 1);
@@ -306,6 +319,8 @@ static struct block *make(struct block_cache *cache, uint64_t gpa, const uint8_t
 
     b.uops = b.insns = b.side_exits = 0;
     b.ended = false;
+    if (cache->heat)
+        emit_heat(&b, gpa & (PAGE_BYTES - 1), cache->heat);
     unsigned bytes = decode_block(&b, host, gpa & (PAGE_BYTES - 1), source);
     if (bytes == 0)
         return NULL;

@@ -57,6 +57,7 @@ struct block_cache {
     uint32_t next_slot; /* slot 0 stays free */
     uint32_t generation;
     uint32_t *bucket;
+    unsigned heat; /* executions before a block asks to be translated; 0: never */
     uint64_t made, emptied, reverified, changed; /* statistics */
 };
 
@@ -74,6 +75,9 @@ enum { BLOCK_SINGLE_BYTES = sizeof(struct block) + 3 * sizeof(struct uop) };
 /* One instruction at page offset `off` into caller's memory: for what has no place in a page. Its generation is never
  * checked, since nothing links to it. */
 void block_make_single(struct block *block, uint32_t raw, uint16_t off);
+
+/* Past the counter in front of it, if it has one. */
+struct uop *block_first(struct block *block);
 
 /* After fence.i. */
 static inline void block_cache_next_generation(struct block_cache *cache)

@@ -44,6 +44,15 @@ struct vcpu {
     unsigned reserved_bytes;                  /* of the last LR; not migrated: a lost reservation is legal */
     uint64_t jump_pages[JUMP_PAGE_BITS / 64]; /* pages that jump entries of these mappings lead to, hashed */
     _Atomic uint64_t sleeps_ns, tlb_refills, slow_stores; /* statistics: others read them */
+
+    /* generated code (jit/); it stores here too */
+    uint64_t jit_operand, jit_slot; /* arguments of C that it calls */
+    const void *jit_site;           /* the jump that led out, to be linked; NULL: another way out */
+    uint32_t jit_generation, jit_kills; /* of what this hart remembers */
+    bool fp_ready;                  /* MXCSR is the guest's */
+    bool interpret;                 /* the next block is the interpreter's, hot or not */
+    bool promote;                   /* the interpreter found hart.pc hot */
+
     _Alignas(32) uint8_t single[BLOCK_SINGLE_BYTES];      /* block for one instruction */
 
     /* fixed after new */
@@ -56,6 +65,7 @@ struct vcpu {
     struct tlb *tlbs;   /* TLB_MODES */
     struct jump *jumps; /* TLB_MODES * JUMP_ENTRIES */
     struct thread thread;
+    struct jit *jit;    /* NULL: everything is interpreted */
 
     /* atomic */
     _Atomic bool exit_request; /* look around at the next safe point */
@@ -174,6 +184,7 @@ void engine_flush(struct vcpu *v); /* every translation */
 void engine_fence(struct vcpu *v, bool has_va, uint64_t va, bool has_asid, uint64_t asid);
 void engine_fence_i(struct vcpu *v);
 void engine_reload(struct vcpu *v); /* everything derived from the hart */
+void engine_drop_code_jumps(struct vcpu *v); /* every address in generated code */
 
 /* --- exec_mem.c ------------------------------------------------------------------------------------------- */
 

@@ -2,6 +2,7 @@
 #include <string.h>
 
 #include "vcpu/engine.h"
+#include "vcpu/jit/jit.h"
 
 const uop_fn engine_handlers[OP_COUNT] = {
 #define X(name, mnemonic, format, match, mask, kind) [OP_##name] = op_##name,
@@ -72,6 +73,16 @@ OP(PSEUDO_illegal)
     return engine_illegal(v, u);
 }
 
+/* In front of every block while code can be generated. */
+OP(PSEUDO_heat)
+{
+    if (LIKELY(--u->disp > 0))
+        NEXT;
+    u->disp = 1; /* ask each time, until there is code */
+    v->promote = true;
+    return engine_leave(v, v->page_va + u->off, u->left);
+}
+
 /* --- modes and translations ------------------------------------------------------------------------------ */
 
 static void drop_jumps(struct vcpu *v)
@@ -119,6 +130,12 @@ void engine_fence(struct vcpu *v, bool has_va, uint64_t va, bool has_asid, uint6
     }
     if (jumps)
         drop_jumps(v);
+}
+
+void engine_drop_code_jumps(struct vcpu *v)
+{
+    for (unsigned mode = 0; mode < TLB_MODES; mode++)
+        tlb_drop_jumps(&v->tlbs[mode]);
 }
 
 static void gather_pmp(struct vcpu *v)
@@ -174,6 +191,8 @@ static void kick_self(struct vcpu *v)
 
 void engine_fence_i(struct vcpu *v)
 {
+    if (v->jit)
+        jit_fence_i(v);
     block_cache_next_generation(&v->blocks);
     arm_entry(v);
 }
@@ -323,6 +342,8 @@ void engine_reload(struct vcpu *v)
     v->counted = atomic_load_explicit(&v->icount, memory_order_relaxed);
     v->reserved_bytes = 0;
     v->hart.x[0] = 0;
+    if (v->jit)
+        jit_distrust(v);
     gather_pmp(v);
     engine_flush(v);
     engine_fence_i(v);
@@ -369,11 +390,19 @@ void engine_run(struct vcpu *v)
         if (UNLIKELY(atomic_load_explicit(&v->entry_generation, memory_order_relaxed) != v->blocks.generation) &&
             !safe_point(v))
             return;
+        const void *code = v->jit && !v->interpret ? jit_find(v, v->promote) : NULL;
+        if (code) {
+            v->promote = false;
+            jit_run(v, code);
+            continue;
+        }
         struct block *block = next_block(v);
+        bool hot = v->promote || v->interpret; /* but not to be had: at least get on */
+        v->promote = v->interpret = false;
         if (!block)
             continue;
         engine_count(v, block->count);
-        struct uop *u = block->uop;
+        struct uop *u = hot ? block_first(block) : block->uop;
         do
             u = u->fn(v, u);
         while (!ENGINE_TAIL_CALLS && u);

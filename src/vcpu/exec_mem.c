@@ -27,6 +27,12 @@ static void set_entry(struct tlb_entry *entry, struct tlb_info *info, uint64_t v
     info->page = block ? ram_page_of(block, gpa) : 0;
 }
 
+/* Does a first store to this page have to be noted? */
+static bool must_mark(struct vcpu *v, uint64_t page)
+{
+    return dirty_tracking(v->dirty) || dirty_watched(v->dirty, page);
+}
+
 /* Remember a translation, for the other kind of access too when this walk allows it. */
 static void remember(struct vcpu *v, uint64_t va, const struct mmu_mapping *map, const struct ram_block *block)
 {
@@ -36,7 +42,7 @@ static void remember(struct vcpu *v, uint64_t va, const struct mmu_mapping *map,
     if (map->readable)
         set_entry(&tlb->read[i], &tlb->read_info[i], va, block, map->gpa, block ? 0 : TLB_DEVICE);
     if (map->writable && !(block && block->rom)) {
-        uint64_t flags = !block ? TLB_DEVICE : dirty_tracking(v->dirty) ? TLB_TRACKED : 0;
+        uint64_t flags = !block ? TLB_DEVICE : must_mark(v, ram_page_of(block, map->gpa)) ? TLB_TRACKED : 0;
 
         set_entry(&tlb->write[i], &tlb->write_info[i], va, block, map->gpa, flags);
     }
@@ -134,7 +140,7 @@ void engine_poll_dirty(struct vcpu *v)
         return;
     bool tracking = dirty_tracking(v->dirty);
     for (unsigned mode = 0; mode < TLB_MODES; mode++)
-        tlb_rearm(&v->tlbs[mode], tracking);
+        tlb_rearm(&v->tlbs[mode], tracking, v->dirty);
     dirty_writer_ack(v->dirty, &v->writer, epoch);
 }
 

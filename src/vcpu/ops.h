@@ -256,5 +256,7 @@
     PSEUDO(addi_addi) /* two counters, or a pointer and a counter */              \
     PSEUDO(goto_next) /* the block was cut: goes on inside the page */            \
     PSEUDO(goto_far)  /* ... or in the next page */                               \
+    PSEUDO(heat)      /* counts a block's executions, in front of it */               \
+    PSEUDO(jit_return) /* behind an instruction that generated code asked for */  \
     PSEUDO(illegal)
 /* clang-format on */

@@ -15,6 +15,7 @@
 #include <unistd.h>
 
 #include "vcpu/engine.h"
+#include "vcpu/jit/jit.h"
 
 /* --- kicks and wires ------------------------------------------------------------------------------------- */
 
@@ -198,6 +199,10 @@ struct vcpu *vcpu_new(const struct vcpu_config *config, struct err *err)
         return NULL;
     }
     engine_select_mode(v);
+    if (config->jit) {
+        v->blocks.heat = jit_threshold(config->jit);
+        jit_attach(config->jit, v);
+    }
     return v;
 }
 
@@ -224,6 +229,8 @@ void vcpu_free(struct vcpu *v)
         vcpu_kick(v);
         thread_join(&v->thread);
     }
+    if (v->jit)
+        jit_detach(v->jit, v);
     timer_free(v->timer);
     dirty_writer_unregister(v->dirty, &v->writer);
     block_cache_free(&v->blocks);

@@ -15,6 +15,7 @@ struct vcpu_config {
     struct bus *bus; /* and through it the RAM */
     struct guest_clock *clock;
     struct timers *timers; /* for stimecmp */
+    struct jit *jit;       /* the machine's generated code; NULL: interpret everything */
     bool debug_threads;    /* name the host thread "vcpu/N" (always done; kept for -name) */
 };
 

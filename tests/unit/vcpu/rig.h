@@ -3,17 +3,20 @@
  * Programs are put together word by word with as(), from the same table the decoder is made of, and end by storing to
  * RIG_END; the harts are paused then, and the test looks at them. */
 #pragma once
+#include <errno.h>
 #include <sched.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include "tests/unit/test.h"
 #include "vcpu/decode.h"
+#include "vcpu/jit/jit.h"
 #include "vcpu/vcpu.h"
 
 #define RIG_RAM  UINT64_C(0x80000000)
 #define RIG_END  UINT64_C(0x100000)
 #define RIG_ODDS UINT64_C(0x110000) /* a device with 4-byte registers that count their accesses */
-enum { RIG_RAM_BYTES = 4 << 20, RIG_HARTS_MAX = 4, RIG_WORDS_MAX = 4096 };
+enum { RIG_RAM_BYTES = 4 << 20, RIG_HARTS_MAX = 4, RIG_WORDS_MAX = 4096, RIG_THRESHOLD = 3 };
 
 enum {
     zero,
@@ -79,6 +82,7 @@ struct rig {
     struct timers *timers;
     struct vcpu *vcpu[RIG_HARTS_MAX];
     unsigned harts;
+    struct jit *jit;
     struct lock lock;
     struct cond cond;
     unsigned ends; /* under lock: stores to RIG_END */
@@ -128,7 +132,6 @@ static inline void rig_new_engine(struct rig *rig, unsigned harts, enum rig_engi
 {
     struct err err = { 0 };
 
-    (void)engine; /* one engine so far: RIG_JIT is the interpreter, too */
     memset(rig, 0, sizeof(*rig));
     lock_init(&rig->lock, LOCK_DEVICE);
     cond_init(&rig->cond);
@@ -140,9 +143,15 @@ static inline void rig_new_engine(struct rig *rig, unsigned harts, enum rig_engi
     bus_init(&rig->bus, rig->ram);
     assert_int_equal(bus_add(&rig->bus, "end", RIG_END, 4096, &RIG_END_OPS, rig, &err), 0);
     assert_int_equal(bus_add(&rig->bus, "odd", RIG_ODDS, 4096, &RIG_ODD_OPS, rig, &err), 0);
+    if (engine == RIG_JIT) { /* hosts without a code generator interpret, and these tests compare nothing */
+        struct jit_config config = { .ram = rig->ram, .threshold = RIG_THRESHOLD };
+        int result = jit_new(&rig->jit, &config, &err);
+
+        assert_true(result == 0 || result == -ENOTSUP);
+    }
     for (rig->harts = 0; rig->harts < harts; rig->harts++) {
         struct vcpu_config config = {
-            .index = rig->harts, .bus = &rig->bus, .clock = &rig->clock, .timers = rig->timers
+            .index = rig->harts, .bus = &rig->bus, .clock = &rig->clock, .timers = rig->timers, .jit = rig->jit
         };
         struct vcpu *vcpu = vcpu_new(&config, &err);
 
@@ -158,13 +167,16 @@ static inline void rig_new_engine(struct rig *rig, unsigned harts, enum rig_engi
 
 static inline void rig_new(struct rig *rig, unsigned harts)
 {
-    rig_new_engine(rig, harts, RIG_INTERPRETER);
+    const char *engine = getenv("GODWIT_ENGINE"); /* interp or jit */
+
+    rig_new_engine(rig, harts, engine && strcmp(engine, "interp") == 0 ? RIG_INTERPRETER : RIG_JIT);
 }
 
 static inline void rig_free(struct rig *rig)
 {
     for (unsigned i = 0; i < rig->harts; i++)
         vcpu_free(rig->vcpu[i]);
+    jit_free(rig->jit);
     timers_free(rig->timers);
     ram_free(rig->ram);
     cond_destroy(&rig->cond);

@@ -1,0 +1,149 @@
+/* The code generator's inside: from one region of guest code to host code, instruction by instruction.
+ *
+ * A region is straight guest code in one page, with the branches that stay inside it. Register plan: ten guest
+ * registers live in host registers while generated code runs, all others in struct hart; RAX, RCX, RDX are free between
+ * any two guest instructions; RBP points into struct vcpu, R15 to the present mode's TLB; XMM15 counts retired
+ * instructions (an add there costs no integer port and no flags). XMM0 to XMM14 are free between two guest instructions.
+ *
+ * Owner: the thread that translates, under the code cache's lock. */
+#pragma once
+#include <stddef.h>
+
+#include "vcpu/decode.h"
+#include "vcpu/engine.h"
+#include "vcpu/jit/code.h"
+#include "vcpu/jit/emit.h"
+
+enum {
+    GEN_INSNS_MAX = 128,
+    GEN_STUBS_MAX = 2 * GEN_INSNS_MAX,
+    GEN_VCPU = RBP, /* struct vcpu + GEN_VCPU_BIAS, so that all of x[] is within a byte's displacement */
+    GEN_VCPU_BIAS = 128,
+    GEN_TLB = R15,
+    GEN_COUNT = 15, /* XMM */
+};
+
+/* What an out-of-line piece at the end of the region does. */
+enum stub_kind {
+    STUB_ACCESS, /* a load or store missed: a = descriptor, reg = where its address is; goes on at `back` */
+    STUB_NEAR,   /* a near slot missed: as above, but asks the array first */
+    STUB_SIDE,   /* a branch leaves the region: a = displacement in page, b = retired */
+    STUB_LEAVE,  /* somebody wants the hart: a = displacement, b = retired */
+    STUB_FP,     /* floating point is not ready: goes on at `back`, or leaves */
+    STUB_INTERP, /* the instruction with index a, by the interpreter, on a rare path; goes on at `back` */
+};
+
+struct stub {
+    enum stub_kind kind;
+    uint8_t *site; /* displacement to bind to the stub */
+    uint8_t *back;
+    uint32_t a, b;
+    int reg;
+    unsigned at; /* index of the instruction that wanted it */
+};
+
+struct gen {
+    struct emit e;
+    const struct code *code;
+
+    /* the region */
+    unsigned page_off; /* of the first instruction */
+    unsigned bytes, count;
+    struct insn insn[GEN_INSNS_MAX];
+    uint16_t off[GEN_INSNS_MAX + 1]; /* in the page; one more: where the region ends */
+    bool target[GEN_INSNS_MAX];      /* some branch of the region leads here */
+    bool falls_off;                  /* the last instruction is followed by what is not in the region */
+
+    /* progress */
+    unsigned at;                     /* index of the instruction in hand */
+    unsigned retired;                /* instructions done that XMM15 does not know of yet */
+    bool fp_ready;                   /* checked on every way that leads here */
+    uint8_t *label[GEN_INSNS_MAX];   /* of targets */
+    uint8_t *forward[GEN_INSNS_MAX]; /* branches waiting for a label, chained through their displacements */
+    struct stub stub[GEN_STUBS_MAX];
+    unsigned stubs;
+    struct {
+        uint8_t *site;
+        unsigned index;
+    } uop[GEN_STUBS_MAX]; /* instructions for the interpreter, laid out behind the code */
+    unsigned uops;
+    uint8_t *far_entry, *near_entry, *leave;
+};
+
+/* What this host's CPU has beyond x86-64's base; found once, by gen_find_features(). */
+extern struct gen_features {
+    bool bmi2, lzcnt, bmi, popcnt, fma;
+} gen_features;
+void gen_find_features(void);
+
+#define GEN_FIELD(member) op_mem(GEN_VCPU, (int32_t)offsetof(struct vcpu, member) - GEN_VCPU_BIAS)
+
+/* --- registers ------------------------------------------------------------------------------------------- */
+
+extern const int8_t gen_pinned[32]; /* host register of a guest register, or HOST_NONE */
+
+static inline struct operand gen_home(unsigned x)
+{
+    return op_mem(GEN_VCPU, (int32_t)(offsetof(struct vcpu, hart.x) + 8 * x) - GEN_VCPU_BIAS);
+}
+
+static inline struct operand gen_fhome(unsigned f)
+{
+    return op_mem(GEN_VCPU, (int32_t)(offsetof(struct vcpu, hart.f) + 8 * f) - GEN_VCPU_BIAS);
+}
+
+/* Where guest x lives; not for x0. */
+static inline struct operand gen_loc(unsigned x)
+{
+    return gen_pinned[x] != HOST_NONE ? op_reg(gen_pinned[x]) : gen_home(x);
+}
+
+int gen_use(struct gen *g, unsigned x, int temp);            /* a register that holds x: its own, or temp after a load */
+void gen_load(struct gen *g, int reg, unsigned x);           /* reg = x, x0 included */
+static inline int gen_dest(unsigned x, int temp)             /* where to compute x; then gen_done() */
+{
+    return gen_pinned[x] != HOST_NONE ? gen_pinned[x] : temp;
+}
+void gen_done(struct gen *g, unsigned x, int reg);
+
+/* --- the parts; each returns false when the instruction is the interpreter's ------------------------------ */
+
+bool gen_int(struct gen *g, const struct insn *insn);
+bool gen_bits(struct gen *g, const struct insn *insn);    /* Zba, Zbb, Zbs */
+bool gen_mem(struct gen *g, const struct insn *insn);
+bool gen_atomic(struct gen *g, const struct insn *insn);
+bool gen_fp(struct gen *g, const struct insn *insn);
+bool gen_system(struct gen *g, const struct insn *insn);  /* CSRs that are only read or written */
+bool gen_flow(struct gen *g, const struct insn *insn);    /* branches and jumps */
+
+/* Two instructions at once, or false. */
+bool gen_pair(struct gen *g, const struct insn *first, const struct insn *second);
+
+/* --- for the parts --------------------------------------------------------------------------------------- */
+
+void gen_flush_count(struct gen *g);                      /* XMM15 += retired; keeps the flags */
+void gen_add_count(struct gen *g, unsigned instructions); /* XMM15 += instructions */
+struct stub *gen_stub(struct gen *g, enum stub_kind kind, uint8_t *site);
+void gen_page_va(struct gen *g, int reg);                 /* reg = virtual address of the page */
+void gen_interp(struct gen *g);                           /* the instruction in hand, by the interpreter */
+void gen_call_interp(struct gen *g, unsigned index);       /* insn[index]; the count includes it already */
+void gen_jump_far(struct gen *g);                         /* to the virtual address in RAX; clobbers RCX */
+void gen_link(struct gen *g, int64_t page_off);           /* to a place in the page or out of it; count is flushed */
+void gen_leave_check(struct gen *g, int64_t page_off, unsigned retired); /* goes on unless somebody wants the hart */
+int gen_label_of(const struct gen *g, int64_t page_off);  /* index of the instruction there, or -1 */
+
+/* Descriptor of a memory access for the slow path (jit_access). */
+enum {
+    ACCESS_RETIRED = 12, /* page offset below */
+    ACCESS_SIZE = 20,    /* log2 of the bytes */
+    ACCESS_SIGNED = 22,
+    ACCESS_STORE = 23,
+    ACCESS_FP = 24,
+    ACCESS_REG = 25,
+};
+uint32_t gen_access(const struct gen *g, unsigned size, bool is_signed, bool store, bool fp, unsigned reg);
+
+/* The region at `host` (its first byte, page_off in its page) into g. Returns false when not one instruction fits. */
+bool gen_decode(struct gen *g, const uint8_t *host, unsigned page_off);
+/* Generates; false when the buffer is full. */
+bool gen_region(struct gen *g);

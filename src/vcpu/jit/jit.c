@@ -1,0 +1,349 @@
+/* Finding, making, linking and dropping translations. */
+#include "vcpu/jit/jit.h"
+
+#include <assert.h>
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+
+#include "base/clock.h"
+#include "vcpu/jit/jit_priv.h"
+
+/* --- making and freeing ---------------------------------------------------------------------------------- */
+
+static void *map_lazily(size_t bytes)
+{
+    void *p = mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+
+    return p == MAP_FAILED ? NULL : p;
+}
+
+int jit_new(struct jit **out, const struct jit_config *config, struct err *err)
+{
+    *out = NULL;
+#if !defined(__x86_64__)
+    (void)config;
+    return err_set(err, -ENOTSUP, "code can be generated for x86-64 hosts only");
+#else
+    struct jit *jit = calloc(1, sizeof(*jit));
+
+    if (!jit)
+        return err_set(err, -ENOMEM, "no memory for generated code");
+    gen_find_features();
+    lock_init(&jit->lock, LOCK_JIT);
+    jit->ram = config->ram;
+    jit->threshold = config->threshold ? config->threshold : JIT_THRESHOLD;
+    jit->gen = calloc(1, sizeof(*jit->gen));
+    jit->meta = map_lazily(JIT_META_BYTES);
+    jit->bucket = map_lazily(JIT_BUCKETS * sizeof(*jit->bucket));
+    atomic_init(&jit->generation, 1);
+    int failed = code_init(&jit->code, config->code_bytes ? config->code_bytes : JIT_CODE_BYTES, err);
+    if (!failed && (!jit->gen || !jit->meta || !jit->bucket))
+        failed = err_set(err, -ENOMEM, "no memory for generated code");
+    if (failed) {
+        jit_free(jit);
+        return failed;
+    }
+    jit->gen->code = &jit->code;
+    jit->stats.capacity_bytes = jit->code.bytes;
+    *out = jit;
+    return 0;
+#endif
+}
+
+void jit_free(struct jit *jit)
+{
+    if (!jit)
+        return;
+    assert(jit->vcpus == 0);
+    pages_forget(jit);
+    code_free(&jit->code);
+    free(jit->gen);
+    free(jit->young.page);
+    free(jit->waiting.page);
+    free(jit->by_address);
+    if (jit->meta)
+        munmap(jit->meta, JIT_META_BYTES);
+    if (jit->bucket)
+        munmap(jit->bucket, JIT_BUCKETS * sizeof(*jit->bucket));
+    lock_destroy(&jit->lock);
+    free(jit);
+}
+
+void jit_attach(struct jit *jit, struct vcpu *v)
+{
+    lock(&jit->lock);
+    assert(jit->vcpus < HART_MAX && !jit->flushing);
+    jit->vcpu[jit->vcpus++] = v;
+    v->jit = jit;
+    v->jit_generation = atomic_load_explicit(&jit->generation, memory_order_relaxed);
+    unlock(&jit->lock);
+}
+
+void jit_detach(struct jit *jit, struct vcpu *v)
+{
+    lock(&jit->lock);
+    unsigned at = 0;
+    while (jit->vcpu[at] != v)
+        at++;
+    jit->vcpu[at] = jit->vcpu[--jit->vcpus];
+    v->jit = NULL;
+    unlock(&jit->lock);
+}
+
+void jit_stats(struct jit *jit, struct jit_stats *out)
+{
+    lock(&jit->lock);
+    *out = jit->stats;
+    out->host_bytes = jit->code.used;
+    unlock(&jit->lock);
+}
+
+unsigned jit_threshold(const struct jit *jit)
+{
+    return jit->threshold;
+}
+
+/* --- flushing everything --------------------------------------------------------------------------------- */
+
+/* Memory is used again only after every hart has been in its run loop and has forgotten every address. Until the last has
+ * said so, all of them interpret. */
+static void begin_flush(struct jit *jit)
+{
+    jit->flushing = true;
+    jit->stats.flushes++;
+    jit->unacknowledged = jit->vcpus;
+    for (unsigned i = 0; i < JIT_BUCKETS; i++)
+        atomic_store_explicit(&jit->bucket[i], NULL, memory_order_relaxed);
+    atomic_fetch_add_explicit(&jit->generation, 1, memory_order_release);
+}
+
+static void end_flush(struct jit *jit)
+{
+    pages_forget(jit);
+    jit->code.used = CODE_HEAD_BYTES;
+    jit->meta_used = 0;
+    jit->translations = 0;
+    jit->stats.blocks = jit->stats.guest_bytes = 0;
+    jit->flushing = false;
+}
+
+static __attribute__((noinline)) void acknowledge(struct vcpu *v)
+{
+    struct jit *jit = v->jit;
+
+    lock(&jit->lock);
+    engine_drop_code_jumps(v);
+    v->jit_generation = atomic_load_explicit(&jit->generation, memory_order_relaxed);
+    if (--jit->unacknowledged == 0)
+        end_flush(jit);
+    unlock(&jit->lock);
+}
+
+static void kick_all(struct jit *jit)
+{
+    for (unsigned i = 0; i < jit->vcpus; i++) /* fixed while the machine runs */
+        vcpu_kick(jit->vcpu[i]);
+}
+
+/* --- finding --------------------------------------------------------------------------------------------- */
+
+static _Atomic(struct translation *) *bucket_of(struct jit *jit, uint64_t gpa)
+{
+    return &jit->bucket[(gpa >> 1) * UINT64_C(0x9e3779b97f4a7c15) >> 32 & (JIT_BUCKETS - 1)];
+}
+
+/* Acquire: what a translation says is there when it is found. */
+static struct translation *lookup(struct jit *jit, uint64_t gpa)
+{
+    struct translation *t = atomic_load_explicit(bucket_of(jit, gpa), memory_order_acquire);
+
+    while (t && t->gpa != gpa)
+        t = atomic_load_explicit(&t->next, memory_order_acquire);
+    return t;
+}
+
+void jit_kill(struct jit *jit, struct translation *t)
+{
+    _Atomic(struct translation *) *from = bucket_of(jit, t->gpa);
+
+    assert(lock_held(&jit->lock) && !t->dead);
+    while (atomic_load_explicit(from, memory_order_relaxed) != t)
+        from = &atomic_load_explicit(from, memory_order_relaxed)->next;
+    atomic_store_explicit(from, atomic_load_explicit(&t->next, memory_order_relaxed), memory_order_release);
+    t->dead = true;
+    code_patch_head(&jit->code, t->near_entry, t->leave);
+    jit->stats.killed++;
+    atomic_fetch_add_explicit(&jit->kills, 1, memory_order_release);
+}
+
+/* --- making ---------------------------------------------------------------------------------------------- */
+
+static struct translation *new_translation(struct jit *jit, const struct gen *g, uint64_t gpa, const uint8_t *host)
+{
+    size_t bytes = (sizeof(struct translation) + g->bytes + 15) & ~(size_t)15;
+
+    if (jit->translations == jit->by_address_room) {
+        unsigned room = jit->by_address_room ? 2 * jit->by_address_room : 1024;
+        struct translation **grown = reallocarray(jit->by_address, room, sizeof(struct translation *));
+
+        if (!grown)
+            return NULL;
+        jit->by_address = grown;
+        jit->by_address_room = room;
+    }
+    struct translation *t = (struct translation *)(void *)(jit->meta + jit->meta_used);
+    memset(t, 0, sizeof(*t));
+    t->gpa = gpa;
+    t->bytes = (uint16_t)g->bytes;
+    t->far_entry = code_executable(&jit->code, g->far_entry);
+    t->near_entry = code_executable(&jit->code, g->near_entry);
+    t->leave = code_executable(&jit->code, g->leave);
+    t->end = code_executable(&jit->code, g->e.at);
+    for (unsigned i = 0; i < g->count; i++) { /* as decoded: memory may be another by now */
+        uint32_t raw = g->insn[i].raw;
+
+        memcpy((uint8_t *)t->source + (g->off[i] - g->page_off), &raw, g->insn[i].length);
+    }
+    (void)host;
+    jit->meta_used += bytes;
+    jit->by_address[jit->translations++] = t;
+    return t;
+}
+
+static struct translation *translate_locked(struct vcpu *v, uint64_t gpa, const uint8_t *host, bool *full)
+{
+    struct jit *jit = v->jit;
+    struct gen *g = jit->gen;
+    struct translation *t = lookup(jit, gpa); /* another hart was quicker? */
+
+    if (t || jit->flushing || v->jit_generation != atomic_load_explicit(&jit->generation, memory_order_relaxed))
+        return t;
+    *full = jit->code.bytes - jit->code.used < JIT_REGION_BYTES_MAX ||
+            JIT_META_BYTES - jit->meta_used < sizeof(*t) + PAGE_BYTES;
+    if (*full) {
+        begin_flush(jit);
+        return NULL;
+    }
+    if (!pages_watch(jit, gpa) || !gen_decode(g, host, gpa & (PAGE_BYTES - 1)))
+        return NULL;
+    g->e = (struct emit){ .at = jit->code.writable + jit->code.used, .end = jit->code.writable + jit->code.bytes };
+    if (!gen_region(g) || !(t = new_translation(jit, g, gpa, host)) || !pages_add(jit, t))
+        return NULL;
+    jit->code.used = (size_t)(g->e.at - jit->code.writable);
+    jit->stats.blocks++;
+    jit->stats.guest_bytes += g->bytes;
+    _Atomic(struct translation *) *bucket = bucket_of(jit, gpa);
+    atomic_store_explicit(&t->next, atomic_load_explicit(bucket, memory_order_relaxed), memory_order_relaxed);
+    atomic_store_explicit(bucket, t, memory_order_release);
+    return t;
+}
+
+static struct translation *translate(struct vcpu *v, uint64_t gpa, const uint8_t *host)
+{
+    struct jit *jit = v->jit;
+    int64_t began = clock_now_ns();
+    bool full = false;
+
+    lock(&jit->lock);
+    struct translation *t = translate_locked(v, gpa, host, &full);
+    jit->stats.translate_ns += (uint64_t)(clock_now_ns() - began);
+    unlock(&jit->lock);
+    if (full)
+        kick_all(jit);
+    return t;
+}
+
+/* --- the run loop's side --------------------------------------------------------------------------------- */
+
+static bool is_current(struct vcpu *v)
+{
+    struct jit *jit = v->jit;
+    uint32_t kills;
+
+    if (UNLIKELY(v->jit_generation != atomic_load_explicit(&jit->generation, memory_order_acquire)))
+        acknowledge(v);
+    kills = atomic_load_explicit(&jit->kills, memory_order_acquire);
+    if (UNLIKELY(v->jit_kills != kills)) {
+        engine_drop_code_jumps(v);
+        v->jit_kills = kills;
+    }
+    return true;
+}
+
+/* The physical address of hart.pc, if its whole page may be executed; false: the interpreter finds out what is up. */
+static bool locate(struct vcpu *v, uint64_t *gpa, const uint8_t **host)
+{
+    uint64_t pc = v->hart.pc;
+
+    return engine_reach_code(v, pc, host, gpa) == 0 && v->tlb->fetch[tlb_fetch_index(pc)].tag == (pc & TLB_PAGE_MASK);
+}
+
+const void *jit_find(struct vcpu *v, bool promote)
+{
+    uint64_t pc = v->hart.pc, gpa;
+    struct tlb_jump *jump = &v->tlb->jump[tlb_jump_index(pc)];
+    const uint8_t *host;
+
+    is_current(v);
+    if (jump->va == pc)
+        return jump->code;
+    if (!locate(v, &gpa, &host))
+        return NULL;
+    struct translation *t = lookup(v->jit, gpa);
+    if (!t && promote)
+        t = translate(v, gpa, host);
+    if (!t)
+        return NULL;
+    *jump = (struct tlb_jump){ .va = pc, .code = t->far_entry };
+    tlb_note_jump(v->tlb, pc);
+    return t->far_entry;
+}
+
+static struct translation *at_address(struct jit *jit, const void *address)
+{
+    unsigned low = 0, high = jit->translations;
+
+    while (low < high) {
+        unsigned middle = (low + high) / 2;
+
+        if ((const uint8_t *)jit->by_address[middle]->end <= (const uint8_t *)address)
+            low = middle + 1;
+        else
+            high = middle;
+    }
+    return low < jit->translations ? jit->by_address[low] : NULL;
+}
+
+/* The jump at jit_site led out of its region, to hart.pc, in the same page when it was made. */
+static void link(struct vcpu *v)
+{
+    struct jit *jit = v->jit;
+    uint64_t gpa;
+    const uint8_t *host;
+    struct translation *to;
+
+    if (!locate(v, &gpa, &host) || !(to = lookup(jit, gpa)))
+        return;
+    lock(&jit->lock);
+    struct translation *from = at_address(jit, v->jit_site);
+    if (from && !jit->flushing && !to->dead && (from->gpa ^ gpa) < PAGE_BYTES) {
+        code_patch_jump(&jit->code, v->jit_site, to->near_entry);
+        jit->stats.links++;
+    }
+    unlock(&jit->lock);
+}
+
+void jit_run(struct vcpu *v, const void *code)
+{
+    void (*enter)(struct vcpu *, const void *, uint64_t);
+    const void *entry = code_executable(&v->jit->code, v->jit->code.thunks.enter);
+
+    memcpy(&enter, &entry, sizeof(enter)); /* ISO C knows no cast from an object's address to a function's */
+    v->jit_site = NULL;
+    enter(v, code, v->hart.pc);
+    jit_fp_park(v);
+    if (v->jit_site)
+        link(v);
+}

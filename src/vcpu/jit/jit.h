@@ -1,0 +1,49 @@
+/* Generated code for x86-64: what the run loop and the machine see of it.
+ *
+ * One struct jit serves all harts of a machine: code is kept by guest-physical address and refers to nothing absolute,
+ * so harts and processes share it. A hart runs it from its run loop and is back there at every safe point. What
+ * generated code cannot do it asks the interpreter for, one instruction at a time, so the interpreter's meaning is the
+ * only one. Stale code may run until fence.i (see code pages in jit.c and docs/architecture.md). */
+#pragma once
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "base/err.h"
+
+struct jit;
+struct vcpu;
+struct ram;
+
+struct jit_config {
+    struct ram *ram;
+    size_t code_bytes;  /* 0: the default */
+    unsigned threshold; /* executions before a block is translated; 0: the default */
+};
+
+struct jit_stats {
+    uint64_t blocks, killed;        /* translated; found changed */
+    uint64_t guest_bytes, host_bytes, capacity_bytes;
+    uint64_t flushes;               /* of everything, since the memory was full */
+    uint64_t fences, compared;      /* fence.i; pages compared for them */
+    uint64_t translate_ns;
+    uint64_t links;
+};
+
+/* -ENOTSUP where the host is not one that code can be generated for: run without. Any thread. */
+int jit_new(struct jit **jit, const struct jit_config *config, struct err *err);
+void jit_free(struct jit *jit); /* after the last vCPU; NULL allowed */
+void jit_stats(struct jit *jit, struct jit_stats *out); /* any thread */
+unsigned jit_threshold(const struct jit *jit);
+
+/* --- for the run loop; on the vCPU's thread --------------------------------------------------------------- */
+
+void jit_attach(struct jit *jit, struct vcpu *vcpu); /* before its thread runs */
+void jit_detach(struct jit *jit, struct vcpu *vcpu);
+
+/* Code for hart.pc, or NULL: the interpreter's turn. `promote`: make it, if there is none. */
+const void *jit_find(struct vcpu *vcpu, bool promote);
+void jit_run(struct vcpu *vcpu, const void *code); /* until something wants C; hart.pc says where */
+
+void jit_fence_i(struct vcpu *vcpu);
+void jit_distrust(struct vcpu *vcpu); /* memory may be another guest's: compare everything at the next fence */

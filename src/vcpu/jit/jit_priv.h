@@ -1,0 +1,88 @@
+/* What the files of this folder share: translations, the pages they came from, and the C that generated code calls. */
+#pragma once
+#include <stdatomic.h>
+
+#include "base/lock.h"
+#include "vcpu/engine.h"
+#include "vcpu/jit/code.h"
+#include "vcpu/jit/gen.h"
+#include "vcpu/jit/jit.h"
+
+enum {
+    JIT_CODE_BYTES = 64 << 20,
+    JIT_REGION_BYTES_MAX = 64 << 10, /* of host code, at least this much must be free */
+    JIT_THRESHOLD = 24,
+    JIT_BUCKETS = 1 << 16,
+    JIT_PAGE_BUCKETS = 1 << 12,
+    JIT_META_BYTES = 64 << 20, /* address space; touched as used */
+    JIT_YOUNG_MAX = 24,        /* pages worth a revocation */
+};
+
+/* A translated region. Lives until everything is flushed; a dead one is found by nobody, and its head leads elsewhere. */
+struct translation {
+    uint64_t gpa;
+    _Atomic(struct translation *) next; /* in its bucket */
+    struct translation *page_next;      /* on its page */
+    const void *far_entry, *near_entry, *leave, *end; /* executable addresses */
+    uint16_t bytes;
+    bool dead;
+    uint16_t source[]; /* what it was made from */
+};
+
+/* A page that regions were made from. Is its CODE bit proof? Only when every hart has given up its write entries since
+ * the page came to be watched, or since it was last found marked. Until then it is young: compared at every fence.i. */
+struct code_page {
+    uint64_t gpa, number;
+    struct code_page *next;
+    struct translation *first;
+    bool young, waiting;
+};
+
+struct page_list {
+    struct code_page **page;
+    unsigned count, room;
+};
+
+struct jit {
+    /* fixed after new */
+    struct ram *ram;
+    unsigned threshold;
+    struct code code;
+    _Atomic(struct translation *) *bucket; /* changed under lock, read by anybody */
+
+    /* atomic */
+    _Atomic uint32_t generation; /* raised by a flush of everything: no hart keeps an address of an older one */
+    _Atomic uint32_t kills;      /* raised when regions died: no hart keeps a jump to them */
+    _Atomic uint64_t token;      /* of the revocation that `waiting` waits for; 0: not begun */
+
+    /* under lock */
+    struct lock lock;
+    struct gen *gen;
+    uint8_t *meta;
+    size_t meta_used;
+    struct code_page *page_bucket[JIT_PAGE_BUCKETS];
+    struct page_list young, waiting;
+    struct translation **by_address;
+    unsigned translations, by_address_room;
+    struct vcpu *vcpu[HART_MAX];
+    unsigned vcpus, unacknowledged;
+    bool flushing;
+    struct jit_stats stats;
+};
+
+/* pages.c, under the lock */
+bool pages_add(struct jit *jit, struct translation *t); /* false: no memory */
+bool pages_watch(struct jit *jit, uint64_t gpa);        /* before its bytes are read; false: no memory */
+void pages_forget(struct jit *jit);                     /* everything was flushed */
+
+/* jit.c */
+void jit_kill(struct jit *jit, struct translation *t);
+
+/* calls.c: from generated code, on the vCPU's thread. False: leave generated code, hart.pc says where to. Arguments are
+ * in struct vcpu. */
+bool jit_access(struct vcpu *v); /* value: address, jit_operand: descriptor, jit_slot: near slot or -1 */
+bool jit_interp(struct vcpu *v); /* jit_operand: the uop */
+bool jit_fp(struct vcpu *v);     /* value: place in the page, jit_operand: retired */
+
+void jit_fp_park(struct vcpu *v); /* the guest's flags to the hart, the host's state to MXCSR */
+bool jit_fp_unpark(struct vcpu *v); /* the other way round; false: this state is not for MXCSR */

@@ -1,0 +1,132 @@
+/* The shared pieces: the way in from C, the ways out, and calls of C in between.
+ *
+ * In generated code RSP is a multiple of 16, and these are called, so they put 8 bytes more on the stack before
+ * they call C. A C function sees every guest register in struct hart, and may change any; its arguments wait in
+ * struct vcpu, since the argument registers hold guest registers. */
+#include "vcpu/jit/thunks.h"
+
+#include <assert.h>
+
+#include "vcpu/jit/gen.h"
+#include "vcpu/jit/jit_priv.h"
+
+static const uint8_t saved[] = { RBX, RBP, R12, R13, R14, R15 };
+enum { SAVED = sizeof(saved) };
+
+static void push_pop(struct emit *e, unsigned byte, int reg)
+{
+    if (reg >= R8)
+        emit_u8(e, 0x41);
+    emit_u8(e, byte + ((unsigned)reg & 7));
+}
+
+static void spill(struct emit *e)
+{
+    for (unsigned x = 0; x < 32; x++)
+        if (gen_pinned[x] != HOST_NONE)
+            emit_store(e, gen_home(x), gen_pinned[x]);
+    emit_op(e, X_66 | X_0F | 0xd6, GEN_COUNT, GEN_FIELD(icount)); /* movq */
+}
+
+static void reload(struct emit *e)
+{
+    for (unsigned x = 0; x < 32; x++)
+        if (gen_pinned[x] != HOST_NONE)
+            emit_mov(e, gen_pinned[x], gen_home(x));
+    emit_op(e, X_F3 | X_0F | 0x7e, GEN_COUNT, GEN_FIELD(icount)); /* movq */
+    emit_mov(e, GEN_TLB, GEN_FIELD(tlb));
+}
+
+static void call_c(struct emit *e, uintptr_t function)
+{
+    emit_lea(e, RDI, op_mem(GEN_VCPU, -GEN_VCPU_BIAS));
+    emit_mov_imm(e, RAX, (int64_t)function);
+    emit_op(e, 0xff, 2, op_reg(RAX));
+}
+
+static void make_enter(struct emit *e, struct code_thunks *thunks)
+{
+    thunks->enter = e->at; /* (RDI vcpu, RSI code, RDX va) */
+    for (unsigned i = 0; i < SAVED; i++)
+        push_pop(e, 0x50, saved[i]);
+    emit_alu_imm(e, ALU_SUB, op_reg(RSP), 8);
+    emit_lea(e, GEN_VCPU, op_mem(RDI, GEN_VCPU_BIAS));
+    emit_mov(e, RAX, op_reg(RDX));
+    emit_mov(e, RCX, op_reg(RSI));
+    reload(e);
+    emit_op(e, 0xff, 4, op_reg(RCX)); /* jmp */
+}
+
+/* Returns where an exit begins that finds everything in struct hart already. */
+static uint8_t *make_exits(struct emit *e, struct code_thunks *thunks)
+{
+    thunks->exit_link = e->at;
+    emit_store(e, GEN_FIELD(jit_site), RAX);
+    thunks->exit_at = e->at;
+    emit_mov32(e, RAX, op_reg(RCX));
+    emit_alu(e, ALU_ADD, RAX, GEN_FIELD(page_va));
+    thunks->exit_far = e->at;
+    emit_store(e, GEN_FIELD(hart.pc), RAX);
+    spill(e);
+    uint8_t *tail = e->at;
+    emit_alu_imm(e, ALU_ADD, op_reg(RSP), 8);
+    for (unsigned i = SAVED; i-- > 0;)
+        push_pop(e, 0x58, saved[i]);
+    emit_u8(e, 0xc3);
+    return tail;
+}
+
+/* Call C, which says whether generated code goes on. */
+static void call_and_return(struct emit *e, uintptr_t function, const uint8_t *tail)
+{
+    spill(e);
+    emit_alu_imm(e, ALU_SUB, op_reg(RSP), 8);
+    call_c(e, function);
+    emit_op(e, 0x84, RAX, op_reg(RAX)); /* test al, al */
+    uint8_t *leave = emit_jcc_short(e, CC_E);
+    reload(e);
+    emit_alu_imm(e, ALU_ADD, op_reg(RSP), 8);
+    emit_u8(e, 0xc3);
+    emit_bind_short(e, leave);
+    emit_alu_imm(e, ALU_ADD, op_reg(RSP), 16);
+    emit_jmp_to(e, tail);
+}
+
+static void make_calls(struct emit *e, struct code_thunks *thunks, const uint8_t *tail)
+{
+    thunks->near_access = e->at;
+    emit_store(e, GEN_FIELD(jit_slot), RCX);
+    uint8_t *both = emit_jmp_short(e);
+    thunks->access = e->at;
+    emit_store_imm(e, GEN_FIELD(jit_slot), -1);
+    emit_bind_short(e, both);
+    emit_store(e, GEN_FIELD(value), RAX);
+    emit_store(e, GEN_FIELD(jit_operand), RDX);
+    call_and_return(e, (uintptr_t)jit_access, tail);
+
+    thunks->interp = e->at;
+    emit_store(e, GEN_FIELD(jit_operand), RDX);
+    call_and_return(e, (uintptr_t)jit_interp, tail);
+
+    thunks->fp = e->at;
+    emit_store(e, GEN_FIELD(value), RCX);
+    emit_store(e, GEN_FIELD(jit_operand), RDX);
+    call_and_return(e, (uintptr_t)jit_fp, tail);
+}
+
+void thunks_make(struct code *code)
+{
+    struct emit e = { .at = code->writable, .end = code->writable + CODE_HEAD_BYTES };
+
+    code->counts = e.at;
+    for (unsigned i = 0; i < CODE_COUNTS; i++) {
+        emit_u64(&e, i);
+        emit_u64(&e, 0);
+    }
+    make_enter(&e, &code->thunks);
+    uint8_t *tail = make_exits(&e, &code->thunks);
+
+    make_calls(&e, &code->thunks, tail);
+    assert(!e.full);
+    code->used = CODE_HEAD_BYTES;
+}
