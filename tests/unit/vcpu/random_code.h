@@ -38,6 +38,7 @@ struct random_code {
     unsigned units;
     unsigned start, end;                          /* of the body: first instruction; the ebreak after it */
     unsigned function[CODE_FUNCTIONS], functions; /* where they begin */
+    bool calm;                                    /* few traps, no fences: long runs of what is hot */
     bool in_function;                             /* x1 and x5 hold return addresses now */
     unsigned depth;                               /* of branches and loops around what is being made */
 };

@@ -285,6 +285,15 @@ static inline uint32_t any_illegal(struct random_code *p)
     }
 }
 
+/* Another mode, another page table entry: random_run.h. */
+static inline void unit_mode(struct random_code *p)
+{
+    unsigned at = p->bytes;
+
+    code_put(p, as(OP_ecall, 0, 0, 0));
+    code_unit(p, at, UNIT_PLAIN);
+}
+
 static inline void unit_trap(struct random_code *p)
 {
     unsigned at = p->bytes;
@@ -310,7 +319,7 @@ static inline void unit_trap(struct random_code *p)
         code_put(p, as(OP_jalr, 1, 31, (int64_t)below(p, 1024) * 2));
         break;
     case 8: code_put(p, as(OP_csrrw, any_rd(p), any_rs(p), 0xc02)); break; /* read-only */
-    default: code_put(p, as(OP_ecall, 0, 0, 0)); break; /* another mode, another page table entry: random_run.h */
+    default: unit_mode(p); return;
     }
     code_unit(p, at, UNIT_PLAIN);
 }
@@ -485,7 +494,13 @@ static inline void random_unit(struct random_code *p)
 
     while (which >= kinds[i].weight)
         which -= kinds[i++].weight;
-    kinds[i].make(p);
+    bool upsets = kinds[i].make == unit_misc || kinds[i].make == unit_trap || kinds[i].make == unit_modifying;
+    if (!p->calm || !upsets)
+        kinds[i].make(p);
+    else if (one_in(p, 4))
+        unit_mode(p);
+    else
+        unit_alu(p);
 }
 
 static inline void random_sequence(struct random_code *p, unsigned units)
@@ -550,6 +565,7 @@ static inline void random_program(struct random_code *p, uint64_t seed, unsigned
 {
     memset(p, 0, sizeof(*p));
     p->state = seed;
+    p->calm = one_in(p, 3);
     for (unsigned i = 0; i < POOL_WORDS; i++) {
         uint64_t value = one_in(p, 3) ? any_integer(p) : any_number(p);
 
