@@ -1,15 +1,17 @@
 /* How much of one core's LZ4 reaches the wire: the street on all-dirty memory against LZ4 alone on the same bytes.
  *
- *   bench_street [-m MIB] [-n REPEATS] [-u] [-z] [FILE...]
+ *   bench_street [-m MIB] [-n REPEATS] [-u] [-z] [--dump FILE] [FILE...]
  *
  * Memory is filled from the files (this program when none is named), cut into 4 KiB pages; every eighth page is
  * zeroed when -z is given. LZ4 alone compresses 64 KiB blocks in one thread, as `lz4 -b1 -B4` does. The sink takes
  * the wire at once, parses every section, verifies every checksum and counts units against the mark; with -u it also
  * unpacks them and compares with memory. Runs alternate, LZ4 then the street with 1, 2... workers, and medians are
- * told: noise that comes and goes hits all alike. */
+ * told: noise that comes and goes hits all alike. --dump writes memory to a file before the first run, for programs that
+ * are to be measured on the same bytes. */
 #include <assert.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <getopt.h>
 #include <lz4.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -127,6 +129,15 @@ static void make_memory(size_t bytes, char **paths, int count, bool zeros)
     }
     for (size_t unit = 0; zeros && unit < memory.source.units; unit += 8) {
         memset(memory.bytes + unit * UNIT, 0, UNIT);
+    }
+}
+
+static void dump_memory(const char *path, size_t bytes)
+{
+    FILE *file = fopen(path, "we");
+    if (!file || fwrite(memory.bytes, 1, bytes, file) != bytes || fclose(file) != 0) {
+        fprintf(stderr, "bench_street: %s: %s\n", path, strerror(errno));
+        exit(1);
     }
 }
 
@@ -296,7 +307,7 @@ static struct pipeline_stats run_street(struct run *run, unsigned i, unsigned wo
     run->wall[i] = (double)(clock_now_ns() - start) / 1e9;
     run->cpu[i] = cpu_s() - cpu;
     pipeline_stats(pipeline, &stats);
-    pipeline_free(pipeline, false);
+    pipeline_free(pipeline);
     require(stats.units_data + stats.units_zero == memory.source.units, "units are missing");
     return stats;
 }
@@ -328,15 +339,18 @@ static double median_share(const double *street, const double *alone, unsigned c
 
 int main(int argc, char **argv)
 {
+    static const struct option longer[] = { { "dump", required_argument, NULL, 'd' }, { 0 } };
     static struct run lz4, street[WORKERS_MAX];
     struct pipeline_stats stats[WORKERS_MAX];
     size_t mib = 128;
     unsigned repeats = 7;
     bool zeros = false;
+    const char *dump = NULL;
     int option;
 
-    while ((option = getopt(argc, argv, "m:n:uz")) != -1) {
+    while ((option = getopt_long(argc, argv, "m:n:uz", longer, NULL)) != -1) {
         switch (option) {
+        case 'd': dump = optarg; break;
         case 'm': mib = strtoul(optarg, NULL, 10); break;
         case 'n': repeats = (unsigned)strtoul(optarg, NULL, 10); break;
         case 'u': sink.unpack = true; break;
@@ -349,6 +363,9 @@ int main(int argc, char **argv)
         return 2;
     }
     make_memory(mib << 20, argv + optind, argc - optind, zeros);
+    if (dump) {
+        dump_memory(dump, mib << 20);
+    }
     run_lz4(&lz4, 0);
     for (unsigned i = 0; i < repeats; i++) {
         run_lz4(&lz4, i);

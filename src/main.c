@@ -69,6 +69,13 @@ static void quit_asked(void *opaque)
     quit(opaque, 0);
 }
 
+static void take_requests(struct app *app);
+
+static void settle_requests(void *opaque)
+{
+    take_requests(opaque);
+}
+
 /* --- host ends ------------------------------------------------------------------------------------------- */
 
 static struct end *end_find(struct app *app, const char *id)
@@ -176,6 +183,7 @@ static int monitors_open(struct app *app, struct err *err)
         .machine = app->machine,
         .migration = app->migration,
         .quit = quit_asked,
+        .settle = settle_requests,
         .opaque = app,
         .run_on_arrival = !app->options.start_paused,
         .version = GODWIT_VERSION,

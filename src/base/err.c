@@ -2,6 +2,7 @@
 
 #include <assert.h>
 #include <errno.h>
+#include <stdint.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -64,4 +65,23 @@ void err_clear(struct err *err)
 {
     if (err)
         *err = (struct err){ 0 };
+}
+
+void err_printable(const void *text, size_t bytes, char *out, size_t out_size)
+{
+    static const char digits[] = "0123456789abcdef";
+    const uint8_t *in = text;
+    size_t at = 0;
+    for (size_t i = 0; i < bytes && in[i]; i++) {
+        bool plain = in[i] >= 0x20 && in[i] < 0x7f;
+        if (at + (plain ? 1 : 4) >= out_size)
+            break;
+        if (plain) {
+            out[at++] = (char)in[i];
+        } else {
+            memcpy(out + at, (char[]){ '\\', 'x', digits[in[i] >> 4], digits[in[i] & 15] }, 4);
+            at += 4;
+        }
+    }
+    out[at] = '\0';
 }

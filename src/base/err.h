@@ -25,3 +25,7 @@ int err_set_errno(struct err *err, int code, const char *format, ...) __attribut
 int err_prefix(struct err *err, const char *format, ...) __attribute__((format(printf, 2, 3)));
 
 void err_clear(struct err *err);
+
+/* A stranger's words for a sentence: at most `bytes` of text, up to a NUL, into out, always ended. Whatever is not printable
+ * ASCII becomes \xHH, so that no terminal obeys it; what does not fit is left out. */
+void err_printable(const void *text, size_t bytes, char *out, size_t out_size);

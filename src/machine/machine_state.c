@@ -47,9 +47,12 @@ const struct state_desc machine_config_state = {
     .validate = machine_config_validate,
 };
 
-static const char *slot_model(const struct machine_slot *slot)
+enum { SLOT_TEXT_MAX = 4 * sizeof(((struct machine_slot *)0)->model) }; /* of a model, were every byte to be escaped */
+
+static const char *slot_model(const struct machine_slot *slot, char text[SLOT_TEXT_MAX])
 {
-    return slot->model[0] ? slot->model : "nothing";
+    err_printable(slot->model[0] ? slot->model : "nothing", sizeof(slot->model), text, SLOT_TEXT_MAX);
+    return text;
 }
 
 int machine_config_match(const struct machine_config *ours, const struct machine_config *theirs, struct err *err)
@@ -64,9 +67,10 @@ int machine_config_match(const struct machine_config *ours, const struct machine
                        theirs->serial ? "one" : "none");
     for (int i = MACHINE_SLOTS - 1; i >= 0; i--) {
         const struct machine_slot *our = &ours->slot[i], *their = &theirs->slot[i];
+        char here[SLOT_TEXT_MAX], there[SLOT_TEXT_MAX];
         if (strncmp(our->model, their->model, sizeof(our->model)) != 0)
-            return err_set(err, -EINVAL, "virtio slot %d differs: %s here, %s there", i, slot_model(our),
-                           slot_model(their));
+            return err_set(err, -EINVAL, "virtio slot %d differs: %s here, %s there", i, slot_model(our, here),
+                           slot_model(their, there));
         if (our->model[0] && our->legacy != their->legacy)
             return err_set(err, -EINVAL, "virtio slot %d (%s) differs: %s here, %s there", i, our->model,
                            our->legacy ? "legacy" : "modern", their->legacy ? "legacy" : "modern");

@@ -481,13 +481,6 @@ uint64_t dirty_take_word(struct dirty *dirty, enum dirty_client client, uint64_t
     return atomic_exchange_explicit(&map->word[word], 0, memory_order_seq_cst);
 }
 
-void dirty_put_back(struct dirty *dirty, enum dirty_client client, uint64_t word, uint64_t bits)
-{
-    assert(word < dirty->words);
-    if (bits)
-        map_or(&dirty->map[client], word, bits);
-}
-
 bool dirty_test(const struct dirty *dirty, enum dirty_client client, uint64_t page)
 {
     assert(page < dirty->pages);

@@ -87,7 +87,6 @@ uint64_t dirty_next_word(const struct dirty *dirty, enum dirty_client client, ui
 /* Clear and return a word's bits: clears the summary bit first, then exchanges the word. The pages may be read
  * only after a revoke that began later has been waited for. */
 uint64_t dirty_take_word(struct dirty *dirty, enum dirty_client client, uint64_t word);
-void dirty_put_back(struct dirty *dirty, enum dirty_client client, uint64_t word, uint64_t bits);
 bool dirty_test(const struct dirty *dirty, enum dirty_client client, uint64_t page);
 uint64_t dirty_count(const struct dirty *dirty, enum dirty_client client); /* bits set; a scan over summaries */
 

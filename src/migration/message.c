@@ -71,16 +71,8 @@ int message_read(struct channel *channel, bool magic_seen, struct message *out, 
 
 void message_sentence(const struct message *message, char *out, size_t out_size)
 {
-    size_t bytes = message->bytes;
-    if (bytes > MESSAGE_SENTENCE_MAX)
-        bytes = MESSAGE_SENTENCE_MAX;
-    if (bytes > out_size - 1)
-        bytes = out_size - 1;
-    for (size_t i = 0; i < bytes; i++) { /* a peer's text must not move a terminal's cursor */
-        uint8_t c = message->payload[i];
-        out[i] = (char)(c < 0x20 || c == 0x7f ? '?' : c);
-    }
-    out[bytes] = '\0';
+    size_t bytes = message->bytes < MESSAGE_SENTENCE_MAX ? message->bytes : MESSAGE_SENTENCE_MAX;
+    err_printable(message->payload, bytes, out, out_size);
 }
 
 void message_loaded_encode(const struct message_loaded *loaded, uint8_t out[MESSAGE_LOADED_BYTES])

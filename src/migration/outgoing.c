@@ -443,7 +443,7 @@ static void tear_down(struct outgoing *o)
     if (o->pipeline && o->at != SOURCE_AWAY)
         pipeline_fail(o->pipeline, -ECONNABORTED, "the migration has ended");
     migration_hold_pipeline(m, NULL);
-    pipeline_free(o->pipeline, false);
+    pipeline_free(o->pipeline);
     if (o->tracking)
         dirty_stop(o->ram->dirty, DIRTY_MIGRATION);
     if (o->sealed)

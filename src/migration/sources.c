@@ -69,13 +69,6 @@ static int op_copy(struct source *source, uint64_t unit, void *out)
     return 0;
 }
 
-static void op_put_back(struct source *source, uint64_t word, uint64_t units)
-{
-    units &= op_exists(source, word);
-    if (units)
-        dirty_put_back(ram_of(source)->ram->dirty, DIRTY_MIGRATION, word, units);
-}
-
 static uint64_t op_dirty(struct source *source)
 {
     return dirty_count(ram_of(source)->ram->dirty, DIRTY_MIGRATION);
@@ -137,7 +130,6 @@ static const struct source_ops ram_ops = {
     .revoke_begin = op_revoke_begin,
     .revoke_wait = op_revoke_wait,
     .copy = op_copy,
-    .put_back = op_put_back,
     .dirty = op_dirty,
     .expect = op_expect,
     .store = op_store,

@@ -65,6 +65,8 @@ int cmd_system_reset(struct call *call)
     if (state == RUN_INMIGRATE || state == RUN_POSTMIGRATE || handing_over(call))
         return err_set(&call->err, -EBUSY, "There is no guest to reset here now (%s)", run_state_name(state));
     machine_request(machine, REQUEST_RESET, 0);
+    if (call->monitor->context.settle)
+        call->monitor->context.settle(call->monitor->context.opaque);
     return 0;
 }
 

@@ -141,9 +141,6 @@ static void emit_machine(struct monitor *monitor, const struct note *note)
 
 static void emit_migration(struct monitor *monitor, const struct note *note)
 {
-    const struct migration_params *params = migration_params_of(monitor->context.migration);
-    if (!atomic_load_explicit(&params->capability_events, memory_order_relaxed))
-        return;
     struct json_object *data = json_object_new_object();
     if (note->kind == NOTE_MIGRATION_STATE)
         json_put_str(data, "status", migration_state_name(note->state));
@@ -197,7 +194,12 @@ void monitor_machine_event(void *opaque, enum machine_event event, bool by_guest
 
 void monitor_migration_event(void *opaque, enum migration_event event, enum migration_state state, uint64_t round)
 {
-    leave_note(opaque,
+    struct monitor *monitor = opaque;
+    const struct migration_params *params = migration_params_of(monitor->context.migration);
+    /* Asked here and not when it is told: the last ones are told after the migration is gone. */
+    if (!atomic_load_explicit(&params->capability_events, memory_order_relaxed))
+        return;
+    leave_note(monitor,
                (struct note){ .kind = event == MIGRATION_EVENT_STATE ? NOTE_MIGRATION_STATE : NOTE_MIGRATION_ROUND,
                               .state = state,
                               .round = round });

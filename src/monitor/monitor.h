@@ -23,6 +23,8 @@ struct monitor_context {
     struct migration *migration;
     /* `quit`, and Ctrl-a x: the answer has been written; end the loop soon (uv_stop), do not free anything here */
     void (*quit)(void *opaque);
+    /* `system_reset`: carry out what the machine was asked for, so that the next command finds it done. NULL allowed */
+    void (*settle)(void *opaque);
     void *opaque;
     bool run_on_arrival; /* false with -S: `migrate-incoming` leaves the guest paused; `cont` and `stop` change it */
     const char *version; /* godwit's own version, "0.1" */

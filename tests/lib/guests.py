@@ -1,7 +1,7 @@
 """The bare-metal guests as tests use them, and a guest that is handed from process to process."""
 import os, pathlib, random, re, socket, time
 
-from vm import BUILD, Failure, Skip, Vm, listening, wait_for
+from vm import BUILD, THREAD_SANITIZER, Failure, Skip, Vm, listening, wait_for
 
 ALIVE = r'alive (\d+) pass (\d+) maxgap_us (\d+)\r?\n'
 BAD = re.compile(r'MISMATCH[^\n]*|EARLY[^\n]*|BACKWARDS[^\n]*|trap[^\n]*cause[^\n]*|\bERROR\b[^\n]*')
@@ -20,7 +20,8 @@ def machine(memory='64M', harts=1, more=()):
 
 
 # The source looks for pages that changed without being marked, in the pause at all of their 64M.
-AUDIT = ['-global', 'migration.audit=4096']
+# ThreadSanitizer makes that longer than the pause may take.
+AUDIT = ['-global', 'migration.audit=4096', *(['-global', 'migration.downtime-limit=20000'] if THREAD_SANITIZER else [])]
 
 
 def audited(source):

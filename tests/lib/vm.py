@@ -72,6 +72,18 @@ class Qmp:
                 continue
             return answer
 
+    def in_one_packet(self, *commands):
+        """Several commands before the first answer; returns the answers."""
+        self.socket.sendall(b''.join(json.dumps({'execute': command}).encode() + b'\n' for command in commands))
+        answers = []
+        while len(answers) < len(commands):
+            line = self.lines.readline()
+            if not line:
+                raise Failure(f'the monitor closed while {commands} were waiting for answers')
+            answer = json.loads(line)
+            (self.events if 'event' in answer else answers).append(answer)
+        return answers
+
     def __call__(self, command, **arguments):
         answer = self.raw(command, **arguments)
         if 'error' in answer:

@@ -80,7 +80,8 @@ def a_debian_guest_that_writes_memory_moves_without_an_error():
 
 @test
 def a_debian_guest_that_computes_checksums_survives_many_hops():
-    """Every checksum that it prints is compared inside with the first; here, that it goes on after each hop."""
+    """Every checksum that it prints is compared inside with the first; here, that it goes on after each hop, and that
+    a whole round behind the hop had more from /dev/hwrng."""
     args = linux_args('checksum', memory='256M', more='')
     # The virtio device's driver is in the guest: its rings move with it.
     args += ['-device', 'virtio-rng-device']
@@ -92,7 +93,10 @@ def a_debian_guest_that_computes_checksums_survives_many_hops():
             try:
                 at.migrate(listening(there), limit_s=2 * PATIENCE_S)
                 there.wait_status('running')
-                wait_for_line(there, CHECKSUM)
+                first = wait_for_line(there, CHECKSUM)
+                more = wait_for_line(there, CHECKSUM, after=first.end())
+                if int(more.group(1)) <= int(first.group(1)):
+                    raise Failure(f'hop {number}: nothing came from virtio-rng: {first.group(0)}{more.group(0)}')
             except BaseException:
                 there.__exit__(*sys.exc_info())
                 raise
@@ -105,7 +109,7 @@ def a_debian_guest_that_computes_checksums_survives_many_hops():
     at.close()
 
 
-CHECKSUM = r'checksum: [^\n]*\n'
+CHECKSUM = r'checksum: round \d+ ok, hwrng (\d+)\r?\n'
 
 
 if __name__ == '__main__':

@@ -202,8 +202,18 @@ def no_shutdown_keeps_the_process_and_says_shutdown():
 
 
 @test
-def system_reset_boots_the_guest_again_also_where_it_has_moved_to():
-    """The destination was given no kernel: what it boots again came with the guest."""
+def a_cont_right_behind_a_system_reset_finds_it_done():
+    with power('off', '-no-shutdown') as vm:
+        vm.wait_status('shutdown')
+        answers = vm.qmp.in_one_packet('system_reset', 'cont')
+        if any('error' in answer for answer in answers):
+            raise Failure(f'answers {answers}')
+        vm.wait_serial(r'(?s)(power: off.*){2}')
+        vm.wait_status('shutdown')
+
+
+@test
+def system_reset_boots_the_guest_again():
     with Vm(machine() + memcheck(), typing=True, name='source') as source:
         wait_alive(source)
         source.qmp('system_reset')
@@ -212,17 +222,35 @@ def system_reset_boots_the_guest_again_also_where_it_has_moved_to():
         finish(source)
 
 
+def moved(source, there):
+    wait_alive(source)
+    source.migrate(listening(there))
+    arrived(source, there)
+    wait_running_on(there)
+
+
 @test
-def a_reset_at_the_destination_is_refused_or_boots():
-    """The destination was told of no kernel. Whatever a reset does there, the process lives and says what it is."""
+def a_reset_at_the_destination_boots_the_guest_again():
+    """The destination was told of the same kernel, which it did not load when the guest came."""
+    with Vm(machine() + memcheck(), typing=True, name='source') as source, \
+            Vm(machine(more=['-incoming', 'tcp:127.0.0.1:0']) + memcheck(), typing=True, name='destination') as there:
+        moved(source, there)
+        before = len(there.serial())
+        there.qmp('system_reset')
+        there.wait_serial(r'memcheck: 1 harts', after=before)
+        wait_alive(there)
+        finish(there)
+
+
+@test
+def a_reset_at_a_destination_without_a_kernel_says_what_it_lacks():
     with Vm(machine() + memcheck(), typing=True, name='source') as source, \
             Vm(machine(more=['-incoming', 'tcp:127.0.0.1:0']), typing=True, name='destination') as there:
-        wait_alive(source)
-        source.migrate(listening(there))
-        arrived(source, there)
-        there.qmp.raw('system_reset')
-        there.status()
-        there.alive()
+        moved(source, there)
+        there.qmp('system_reset')
+        there.wait_status('internal-error')
+        if 'its kernel is not here' not in there.stderr():
+            raise Failure(f'it says "{there.stderr().strip()}"')
 
 
 if __name__ == '__main__':

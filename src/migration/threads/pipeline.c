@@ -18,7 +18,6 @@
 
 struct source_state {
     struct digest digest;
-    uint64_t *unacknowledged; /* a word's units taken since the last acknowledged round; owner: who claimed it */
     _Atomic uint64_t round_data, round_zero;
 };
 
@@ -81,7 +80,6 @@ static bool claim(struct worker *worker, struct scan_slice *slice, bool last)
     }
     uint64_t taken = 0;
     for (unsigned i = 0; i < slice->count; i++) {
-        p->states[slice->index].unacknowledged[slice->words[i]] |= slice->units[i];
         taken += (uint64_t)__builtin_popcountll(slice->units[i]);
     }
     add(&p->units_taken, taken);
@@ -248,11 +246,10 @@ static int start(struct pipeline *p, uint64_t bytes, struct err *err)
     for (unsigned i = 0; i < p->source_count; i++) {
         struct source *source = p->sources[i];
         int ret = digest_new(&p->states[i].digest, source->units, err);
-        p->states[i].unacknowledged = calloc(source->words + 1, sizeof(uint64_t));
-        if (ret < 0 || !p->states[i].unacknowledged) {
+        if (ret < 0) {
             return err_set(err, -ENOMEM, "no memory to follow %s", source->name);
         }
-        p->memory_bytes += source->units * sizeof(uint64_t) + source->words * sizeof(uint64_t);
+        p->memory_bytes += source->units * sizeof(uint64_t);
     }
     int ret = pool_new(&p->pool, p->worker_count, bytes, err);
     if (ret < 0) {
@@ -311,7 +308,7 @@ int pipeline_new(const struct pipeline_options *options, struct pipeline **out, 
     p->cursor = (struct scan_cursor){ .sources = p->sources, .source_count = p->source_count };
     ret = start(p, options->pool_bytes, err);
     if (ret < 0) {
-        pipeline_free(p, false);
+        pipeline_free(p);
         return ret;
     }
     *out = p;
@@ -407,16 +404,6 @@ int pipeline_round(struct pipeline *p, bool last, struct round_result *out, stru
     return ret < 0 ? ret : pipeline_round_end(p, out, err);
 }
 
-void pipeline_acknowledged(struct pipeline *p, uint64_t rounds)
-{
-    if (rounds < get(&p->rounds)) {
-        return; /* a later round is on its way: what it took is not told apart from what is loaded */
-    }
-    for (unsigned i = 0; i < p->source_count; i++) {
-        memset(p->states[i].unacknowledged, 0, p->sources[i]->words * sizeof(uint64_t));
-    }
-}
-
 int pipeline_send(struct pipeline *p, const void *data, size_t bytes, struct err *err)
 {
     const uint8_t *at = data;
@@ -486,21 +473,7 @@ uint64_t pipeline_last_hash(const struct pipeline *p, unsigned source, uint64_t 
     return digest_last(&p->states[source].digest, unit);
 }
 
-static void free_source_state(struct pipeline *p, unsigned i, bool put_back)
-{
-    struct source_state *state = &p->states[i];
-    struct source *source = p->sources[i];
-
-    for (uint64_t word = 0; put_back && state->unacknowledged && word < source->words; word++) {
-        if (state->unacknowledged[word]) {
-            source->ops->put_back(source, word, state->unacknowledged[word]);
-        }
-    }
-    free(state->unacknowledged);
-    digest_destroy(&state->digest);
-}
-
-void pipeline_free(struct pipeline *p, bool put_back)
+void pipeline_free(struct pipeline *p)
 {
     if (!p) {
         return;
@@ -516,7 +489,7 @@ void pipeline_free(struct pipeline *p, bool put_back)
     }
     writer_join(&p->writer);
     for (unsigned i = 0; p->states && i < p->source_count; i++) {
-        free_source_state(p, i, put_back);
+        digest_destroy(&p->states[i].digest);
     }
     pool_destroy(&p->pool);
     fault_destroy(&p->fault);

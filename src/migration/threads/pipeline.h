@@ -72,10 +72,6 @@ int pipeline_round_begin(struct pipeline *p, bool last, struct err *err);
 bool pipeline_round_wait(struct pipeline *p, int64_t deadline_ns);
 int pipeline_round_end(struct pipeline *p, struct round_result *out, struct err *err);
 
-/* The destination has loaded the marks of so many rounds: what they carried need never be put back. No round may be
- * running. */
-void pipeline_acknowledged(struct pipeline *p, uint64_t rounds);
-
 /* Put bytes (envelope, device sections, hand-over messages) on the wire, in order with the chunks. Copied. */
 int pipeline_send(struct pipeline *p, const void *data, size_t bytes, struct err *err);
 /* Everything queued so far has been given to the channel. */
@@ -89,10 +85,10 @@ int pipeline_error(struct pipeline *p, struct err *err);
 void pipeline_digest(const struct pipeline *p, unsigned source, uint64_t out[2]);
 /* A unit as it was last sent: digest_hash(), DIGEST_ZERO of zeros or when it never was; no round may be running. */
 uint64_t pipeline_last_hash(const struct pipeline *p, unsigned source, uint64_t unit);
-/* After a failure: units that were taken since the last pipeline_acknowledged() go back to the source's dirty map when
- * `put_back`; ends all threads. What is queued is written first unless the pipeline has failed: to end one whose peer
- * may be silent, fail it before. The channel stays the caller's. NULL allowed. */
-void pipeline_free(struct pipeline *p, bool put_back);
+/* Ends all threads. What is queued is written first unless the pipeline has failed: to end one whose peer may be silent,
+ * fail it before. Units that were taken stay taken: whoever tries again starts with all of them dirty. The channel stays
+ * the caller's. NULL allowed. */
+void pipeline_free(struct pipeline *p);
 
 /* --- the other side ----------------------------------------------------------------------------------- */
 

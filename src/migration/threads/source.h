@@ -21,8 +21,6 @@ struct source_ops {
     void (*revoke_wait)(struct source *source, uint64_t token);
     /* copy one unit out, into memory aligned to 64 bytes; may race with the guest's stores; 0 or -errno (disks) */
     int (*copy)(struct source *source, uint64_t unit, void *out);
-    /* units that were taken but did not reach the destination */
-    void (*put_back)(struct source *source, uint64_t word, uint64_t units);
     uint64_t (*dirty)(struct source *source); /* units dirty now */
     /* --- loading; any load thread; each unit belongs to one thread at a time --- */
     /* these units of a word are about to be stored: get the memory for all of them at once. NULL: nothing to prepare */

@@ -88,6 +88,22 @@ static void a_cleared_err_takes_a_new_error(void **state)
     assert_string_equal(err.text, "second");
 }
 
+static void strange_words_do_not_reach_a_terminal(void **state)
+{
+    (void)state;
+    char out[16];
+    err_printable("a\x1b[K~", 5, out, sizeof(out));
+    assert_string_equal(out, "a\\x1b[K~");
+    err_printable("\x7f\x80\xff\n", 4, out, sizeof(out)); /* sixteen bytes do not fit with their end */
+    assert_string_equal(out, "\\x7f\\x80\\xff");
+    err_printable("ab\0cd", 5, out, sizeof(out));
+    assert_string_equal(out, "ab");
+    err_printable("abcd", 2, out, sizeof(out));
+    assert_string_equal(out, "ab");
+    err_printable("abcd", 4, out, 3);
+    assert_string_equal(out, "ab");
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -98,6 +114,7 @@ int main(void)
         cmocka_unit_test(nobody_listening_is_no_reason_to_report_success),
         cmocka_unit_test(a_sentence_too_long_is_cut_and_keeps_its_beginning),
         cmocka_unit_test(a_cleared_err_takes_a_new_error),
+        cmocka_unit_test(strange_words_do_not_reach_a_terminal),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

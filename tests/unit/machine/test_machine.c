@@ -440,6 +440,10 @@ static void the_first_difference_is_told_in_a_sentence(void **state)
     err_clear(&err);
     assert_int_equal(machine_config_match(&config, &theirs, &err), -EINVAL);
     assert_string_equal(err.text, "virtio slot 6 differs: nothing here, virtio-console there");
+    strcpy(theirs.slot[6].model, "\x1b[2J\x9b\x9b\x9b\x9b"); /* both ways to begin a terminal's commands */
+    err_clear(&err);
+    assert_int_equal(machine_config_match(&config, &theirs, &err), -EINVAL);
+    assert_string_equal(err.text, "virtio slot 6 differs: nothing here, \\x1b[2J\\x9b\\x9b\\x9b\\x9b there");
     theirs = config;
     strcpy(theirs.name, "other");
     strcpy(theirs.kernel, "/elsewhere");

@@ -105,23 +105,6 @@ static void a_marked_range_is_harvested_exactly_once(void **state)
     dirty_free(dirty);
 }
 
-static void what_is_put_back_is_found_again(void **state)
-{
-    (void)state;
-    struct dirty *dirty = fresh();
-
-    dirty_start(dirty, DIRTY_MIGRATION, false);
-    dirty_mark(dirty, 64 * 100 + 1);
-    dirty_mark(dirty, 64 * 100 + 2);
-    assert_int_equal(dirty_take_word(dirty, DIRTY_MIGRATION, 100), 6);
-    dirty_put_back(dirty, DIRTY_MIGRATION, 100, 4);
-    dirty_put_back(dirty, DIRTY_MIGRATION, 101, 0);
-    assert_int_equal(dirty_next_word(dirty, DIRTY_MIGRATION, 0), 100);
-    assert_int_equal(dirty_next_word(dirty, DIRTY_MIGRATION, 101), dirty_words(dirty));
-    assert_int_equal(dirty_take_word(dirty, DIRTY_MIGRATION, 100), 4);
-    dirty_free(dirty);
-}
-
 /* --- revoking: a writer that is driven by hand ---------------------------------------------------------- */
 
 struct hand {
@@ -336,10 +319,9 @@ static void a_mark_in_sealed_ram_is_a_bug(void **state)
     child_must_abort(start_twice);
     dirty_start(dirty, DIRTY_MIGRATION, false);
     dirty_seal(dirty);
-    dirty_put_back(dirty, DIRTY_MIGRATION, 1, 1); /* the harvester's own business */
     dirty_unseal(dirty);
     dirty_mark(dirty, 1);
-    assert_int_equal(dirty_count(dirty, DIRTY_MIGRATION), 2);
+    assert_int_equal(dirty_count(dirty, DIRTY_MIGRATION), 1);
     dirty_free(dirty);
 }
 
@@ -349,7 +331,6 @@ int main(void)
         cmocka_unit_test(marks_reach_the_clients_that_track_and_no_other),
         cmocka_unit_test(starting_marks_everything_or_nothing),
         cmocka_unit_test(a_marked_range_is_harvested_exactly_once),
-        cmocka_unit_test(what_is_put_back_is_found_again),
         cmocka_unit_test(a_revoke_is_done_when_every_writer_acknowledged),
         cmocka_unit_test(an_older_acknowledgement_does_not_end_a_newer_revoke),
         cmocka_unit_test(a_parked_writer_counts_but_must_poll_when_it_returns),

@@ -1,25 +1,15 @@
 /* Two machines, and a proxy between them that cuts the line at a chosen message. */
 #pragma once
-#include "tests/unit/test.h"
+#include "tests/unit/migration/two_machines.h"
 
 #include <errno.h>
 #include <poll.h>
 #include <pthread.h>
-#include <sched.h>
-#include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
 #include <sys/socket.h>
 #include <sys/un.h>
-#include <unistd.h>
-#include <uv.h>
 
-#include "base/clock.h"
-#include "machine/board.h"
 #include "migration/message.h"
-#include "migration/migration.h"
 
-enum { MIB = 1 << 20, PATIENCE_MS = 60000 };
 #define COUNTER (BOARD_RAM_BASE + MIB)
 
 static const uint32_t counts[] = {
@@ -29,41 +19,6 @@ static const uint32_t counts[] = {
     0x0062b023, /* sd    t1, 0(t0) */
     0xff5ff06f, /* j     -12 */
 };
-
-struct side {
-    struct chardev *serial;
-    struct machine *machine;
-    struct migration *migration;
-};
-static struct side a, b;
-static char folder[64];
-
-static void make_side(struct side *side, bool incoming)
-{
-    struct err err = { 0 };
-    struct machine_config config = { .harts = 1, .ram_bytes = 8 * MIB, .serial = 1, .bios = "none" };
-    config.incoming = incoming;
-    if (chardev_open("serial0", "null", uv_default_loop(), &side->serial, &err) < 0)
-        fail_msg("chardev: %s", err.text);
-    struct machine_hosts hosts = { .serial = side->serial };
-    if (machine_new(&config, &hosts, &side->machine, &err) < 0)
-        fail_msg("machine_new: %s", err.text);
-    if (!incoming) {
-        assert_true(ram_load(machine_ram(side->machine), BOARD_RAM_BASE, counts, sizeof(counts)));
-        if (machine_boot(side->machine, &err) < 0)
-            fail_msg("machine_boot: %s", err.text);
-    }
-    if (migration_new(side->machine, &side->migration, &err) < 0)
-        fail_msg("migration_new: %s", err.text);
-}
-
-static void drop_side(struct side *side)
-{
-    migration_free(side->migration);
-    machine_free(side->machine);
-    chardev_free(side->serial);
-    *side = (struct side){ 0 };
-}
 
 /* --- the proxy ------------------------------------------------------------------------------------------------ */
 
@@ -211,24 +166,15 @@ static void proxy_end(void)
 static int setup(void **state)
 {
     (void)state;
-    strcpy(folder, "/tmp/godwit-test-XXXXXX");
-    if (!mkdtemp(folder))
-        return -1;
-    setenv("XDG_STATE_HOME", folder, 1);
-    make_side(&a, false);
-    make_side(&b, true);
-    return 0;
+    return make_both(
+        &(struct shape){ .harts = 1, .ram_bytes = 8 * MIB, .program = counts, .program_bytes = sizeof(counts) });
 }
 
 static int teardown(void **state)
 {
-    char command[128];
     (void)state;
     proxy_end();
-    drop_side(&a);
-    drop_side(&b);
-    snprintf(command, sizeof(command), "rm -r '%s'", folder);
-    return system(command);
+    return drop_both();
 }
 
 static enum migration_state settled(struct side *side)

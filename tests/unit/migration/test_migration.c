@@ -1,137 +1,26 @@
 /* Two machines in one process, a guest that writes memory all the time, and every way of moving it or failing to. */
-#include "tests/unit/test.h"
+#include "tests/unit/migration/two_machines.h"
 
 #include <errno.h>
-#include <sched.h>
-#include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
-#include <unistd.h>
-#include <uv.h>
 
-#include "base/clock.h"
-#include "machine/board.h"
-#include "migration/migration.h"
-
-enum { MIB = 1 << 20, PATIENCE_MS = 60000, WALKED_PAGES = 1024 };
-#define WALKED (BOARD_RAM_BASE + MIB)
-
-/* Adds one to the first word of each of 1024 pages, in order, for ever: at any moment the counters are a staircase of
- * one step, and a page that travelled stale or twice breaks it. */
-static const uint32_t walks[] = {
-    0x02051e63, /*       bnez  a0, sleep      : one hart walks, the others sleep */
-    0x00001437, /*       lui   s0, 0x1        */
-    0x8014041b, /*       addiw s0, s0, -2047  */
-    0x01441413, /*       slli  s0, s0, 20     : 0x80100000 */
-    0x40000493, /*       li    s1, 1024       */
-    0x00001a37, /*       lui   s4, 1          */
-    0x00040293, /* again: mv   t0, s0         */
-    0x00048313, /*       mv    t1, s1         */
-    0x0002b383, /* next: ld    t2, 0(t0)      */
-    0x00138393, /*       addi  t2, t2, 1      */
-    0x0072b023, /*       sd    t2, 0(t0)      */
-    0x014282b3, /*       add   t0, t0, s4     */
-    0xfff30313, /*       addi  t1, t1, -1     */
-    0xfe0316e3, /*       bnez  t1, next       */
-    0xfe1ff06f, /*       j     again          */
-    0x10500073, /* sleep: wfi                 */
-    0xffdff06f, /*       j     sleep          */
-};
-
-struct side {
-    struct chardev *serial;
-    struct machine *machine;
-    struct migration *migration;
-};
-
-static char folder[64];
-static struct side a, b;
-
-static void make_side(struct side *side, bool incoming, uint64_t ram_bytes)
-{
-    struct err err = { 0 };
-    struct machine_config config = { .harts = 2, .ram_bytes = ram_bytes, .serial = 1, .bios = "none" };
-    config.incoming = incoming;
-    if (chardev_open("serial0", "null", uv_default_loop(), &side->serial, &err) < 0)
-        fail_msg("chardev: %s", err.text);
-    struct machine_hosts hosts = { .serial = side->serial };
-    if (machine_new(&config, &hosts, &side->machine, &err) < 0)
-        fail_msg("machine_new: %s", err.text);
-    if (!incoming) {
-        assert_true(ram_load(machine_ram(side->machine), BOARD_RAM_BASE, walks, sizeof(walks)));
-        if (machine_boot(side->machine, &err) < 0)
-            fail_msg("machine_boot: %s", err.text);
-    }
-    if (migration_new(side->machine, &side->migration, &err) < 0)
-        fail_msg("migration_new: %s", err.text);
-}
-
-static void drop_side(struct side *side)
-{
-    migration_free(side->migration);
-    machine_free(side->machine);
-    chardev_free(side->serial);
-    *side = (struct side){ 0 };
-}
+static const struct shape shape = { .harts = 2, .ram_bytes = 32 * MIB };
 
 static int setup(void **state)
 {
     (void)state;
-    strcpy(folder, "/tmp/godwit-test-XXXXXX");
-    if (!mkdtemp(folder))
-        return -1;
-    setenv("XDG_STATE_HOME", folder, 1);
-    make_side(&a, false, 32 * MIB);
-    make_side(&b, true, 32 * MIB);
-    return 0;
+    return make_both(&shape);
 }
 
 static int teardown(void **state)
 {
-    char command[128];
     (void)state;
-    drop_side(&a);
-    drop_side(&b);
-    snprintf(command, sizeof(command), "rm -r '%s'", folder);
-    return system(command);
-}
-
-static uint64_t counter(struct side *side, unsigned page)
-{
-    uint64_t value;
-    assert_true(ram_read(machine_ram(side->machine), WALKED + (uint64_t)page * PAGE_BYTES, &value, 8));
-    return value;
-}
-
-static void let_it_walk(struct side *side)
-{
-    int64_t until_ns = clock_now_ns() + PATIENCE_MS * (int64_t)NS_PER_MS;
-    uint64_t from = counter(side, WALKED_PAGES - 1);
-    while (counter(side, WALKED_PAGES - 1) < from + 2) {
-        if (clock_now_ns() > until_ns)
-            fail_msg("the guest does not run");
-        sched_yield();
-    }
+    return drop_both();
 }
 
 static void run(struct side *side)
 {
     assert_int_equal(machine_resume(side->machine, false, NULL), 0);
     let_it_walk(side);
-}
-
-static void assert_staircase(struct side *side)
-{
-    machine_pause(side->machine, RUN_PAUSED);
-    unsigned steps = 0;
-    for (unsigned page = 1; page < WALKED_PAGES; page++) {
-        uint64_t before = counter(side, page - 1), here = counter(side, page);
-        if (here == before)
-            continue;
-        steps++;
-        assert_int_equal(here + 1, before);
-    }
-    assert_true(steps <= 1);
 }
 
 static struct migration_info info_of(struct side *side)
@@ -161,11 +50,6 @@ static void send_to(struct side *side, const char *uri)
     struct err err = { 0 };
     if (migration_start(side->migration, uri, &err) < 0)
         fail_msg("migrate: %s", err.text);
-}
-
-static void set(struct side *side, const char *name, const char *value)
-{
-    assert_int_equal(param_set_text(migration_params_of(side->migration), name, value, NULL), 0);
 }
 
 static const char *socket_uri(void)
@@ -236,7 +120,7 @@ static void a_guest_moves_ten_times_and_loses_nothing(void **state)
         assert_int_equal(machine_resume(b.machine, false, NULL), 0);
         drop_side(&a);
         a = b;
-        make_side(&b, true, 32 * MIB);
+        make_side(&b, true, &shape);
     }
 }
 
@@ -245,13 +129,13 @@ static void a_paused_guest_arrives_paused(void **state)
     (void)state;
     run(&a);
     machine_pause(a.machine, RUN_PAUSED);
-    uint64_t before = counter(&a, 0);
+    uint64_t before = page_counter(&a, 0);
     listen_on(&b, socket_uri());
     send_to(&a, socket_uri());
     assert_state(&a, MIGRATION_COMPLETED);
     assert_state(&b, MIGRATION_COMPLETED);
     assert_int_equal(machine_state(b.machine), RUN_PAUSED);
-    assert_int_equal(counter(&b, 0), before);
+    assert_int_equal(page_counter(&b, 0), before);
     assert_int_equal(machine_resume(b.machine, false, NULL), 0);
     let_it_walk(&b);
     assert_staircase(&b);
@@ -297,7 +181,7 @@ static void a_machine_of_another_size_is_refused_with_a_sentence_and_the_guest_r
 {
     (void)state;
     drop_side(&b);
-    make_side(&b, true, 64 * MIB);
+    make_side(&b, true, &(struct shape){ .harts = 2, .ram_bytes = 64 * MIB });
     run(&a);
     listen_on(&b, socket_uri());
     send_to(&a, socket_uri());
@@ -377,7 +261,7 @@ static void a_destination_that_dies_gives_the_guest_back(void **state)
     assert_state(&a, MIGRATION_FAILED);
     assert_true(info_of(&a).error.text[0]);
     assert_still_here();
-    make_side(&b, true, 32 * MIB);
+    make_side(&b, true, &shape);
 }
 
 static void a_cancel_with_nothing_running_is_no_error(void **state)
@@ -409,12 +293,12 @@ static void a_guest_in_a_file_goes_on_here_and_there(void **state)
     assert_state(&a, MIGRATION_COMPLETED);
     assert_int_equal(machine_state(a.machine), RUN_POSTMIGRATE);
     assert_int_equal(info_of(&a).where, GUEST_IN_FILE);
-    uint64_t saved = counter(&a, 0);
+    uint64_t saved = page_counter(&a, 0);
 
     listen_on(&b, file_uri());
     assert_state(&b, MIGRATION_COMPLETED);
     assert_int_equal(machine_state(b.machine), RUN_RUNNING);
-    assert_true(counter(&b, 0) >= saved);
+    assert_true(page_counter(&b, 0) >= saved);
     let_it_walk(&b);
     assert_staircase(&b);
 
@@ -486,7 +370,7 @@ static void a_file_that_lies_or_ends_early_is_refused_and_the_next_one_loads(voi
     assert_state(&b, MIGRATION_COMPLETED);
     assert_int_equal(machine_state(b.machine), RUN_PAUSED);
     assert_staircase(&b);
-    assert_int_equal(counter(&b, 0), counter(&a, 0));
+    assert_int_equal(page_counter(&b, 0), page_counter(&a, 0));
 }
 
 static void a_command_that_stores_the_stream_is_a_one_way_trip(void **state)

@@ -1,51 +1,12 @@
 /* A pause that lasts too long: a proxy between two machines stops forwarding while the guest stands still. The guest
  * must run on, here, and the move must still succeed, or end as asked, with nothing lost. */
-#include "tests/unit/test.h"
+#include "tests/unit/migration/two_machines.h"
 
 #include <poll.h>
 #include <pthread.h>
-#include <sched.h>
 #include <stdatomic.h>
-#include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
 #include <sys/socket.h>
 #include <sys/un.h>
-#include <unistd.h>
-#include <uv.h>
-
-#include "base/clock.h"
-#include "machine/board.h"
-#include "migration/migration.h"
-
-enum { MIB = 1 << 20, PATIENCE_MS = 60000, WALKED_PAGES = 1024 };
-#define WALKED (BOARD_RAM_BASE + MIB)
-
-/* Adds one to the first word of each of 1024 pages, in order, for ever: at any moment a staircase of one step. */
-static const uint32_t walks[] = {
-    0x00001437, /*       lui   s0, 0x1        */
-    0x8014041b, /*       addiw s0, s0, -2047  */
-    0x01441413, /*       slli  s0, s0, 20     : 0x80100000 */
-    0x40000493, /*       li    s1, 1024       */
-    0x00001a37, /*       lui   s4, 1          */
-    0x00040293, /* again: mv   t0, s0         */
-    0x00048313, /*       mv    t1, s1         */
-    0x0002b383, /* next: ld    t2, 0(t0)      */
-    0x00138393, /*       addi  t2, t2, 1      */
-    0x0072b023, /*       sd    t2, 0(t0)      */
-    0x014282b3, /*       add   t0, t0, s4     */
-    0xfff30313, /*       addi  t1, t1, -1     */
-    0xfe0316e3, /*       bnez  t1, next       */
-    0xfe1ff06f, /*       j     again          */
-};
-
-struct side {
-    struct chardev *serial;
-    struct machine *machine;
-    struct migration *migration;
-};
-static struct side a, b;
-static char folder[64];
 
 /* --- the proxy ------------------------------------------------------------------------------------------------ */
 
@@ -127,42 +88,11 @@ static void on_event(void *opaque, enum migration_event event, enum migration_st
         atomic_fetch_add(&returns, 1);
 }
 
-static void make_side(struct side *side, bool incoming)
-{
-    struct err err = { 0 };
-    struct machine_config config = { .harts = 1, .ram_bytes = 16 * MIB, .serial = 1, .bios = "none" };
-    config.incoming = incoming;
-    if (chardev_open("serial0", "null", uv_default_loop(), &side->serial, &err) < 0)
-        fail_msg("chardev: %s", err.text);
-    struct machine_hosts hosts = { .serial = side->serial };
-    if (machine_new(&config, &hosts, &side->machine, &err) < 0)
-        fail_msg("machine_new: %s", err.text);
-    if (!incoming) {
-        assert_true(ram_load(machine_ram(side->machine), BOARD_RAM_BASE, walks, sizeof(walks)));
-        if (machine_boot(side->machine, &err) < 0)
-            fail_msg("machine_boot: %s", err.text);
-    }
-    if (migration_new(side->machine, &side->migration, &err) < 0)
-        fail_msg("migration_new: %s", err.text);
-}
-
-static void drop_side(struct side *side)
-{
-    migration_free(side->migration);
-    machine_free(side->machine);
-    chardev_free(side->serial);
-    *side = (struct side){ 0 };
-}
-
 static int setup(void **state)
 {
     (void)state;
-    strcpy(folder, "/tmp/godwit-test-XXXXXX");
-    if (!mkdtemp(folder))
+    if (make_both(&(struct shape){ .harts = 1, .ram_bytes = 16 * MIB }) < 0)
         return -1;
-    setenv("XDG_STATE_HOME", folder, 1);
-    make_side(&a, false);
-    make_side(&b, true);
     migration_on_event(a.migration, on_event, NULL);
     atomic_store(&pauses, 0);
     atomic_store(&returns, 0);
@@ -177,53 +107,15 @@ static int setup(void **state)
 
 static int teardown(void **state)
 {
-    char command[128];
     (void)state;
     atomic_store(&proxy.end, true);
     proxy_wake();
     pthread_join(proxy.thread, NULL);
-    drop_side(&a);
-    drop_side(&b);
+    int ret = drop_both();
     close(proxy.listener);
     close(proxy.wake[0]);
     close(proxy.wake[1]);
-    snprintf(command, sizeof(command), "rm -r '%s'", folder);
-    return system(command);
-}
-
-static void set(const char *name, const char *value)
-{
-    assert_int_equal(param_set_text(migration_params_of(a.migration), name, value, NULL), 0);
-}
-
-static uint64_t counter(struct side *side, unsigned page)
-{
-    uint64_t value;
-    assert_true(ram_read(machine_ram(side->machine), WALKED + (uint64_t)page * PAGE_BYTES, &value, 8));
-    return value;
-}
-
-static void let_it_walk(struct side *side)
-{
-    int64_t until_ns = clock_now_ns() + PATIENCE_MS * (int64_t)NS_PER_MS;
-    uint64_t from = counter(side, WALKED_PAGES - 1);
-    while (counter(side, WALKED_PAGES - 1) < from + 2) {
-        if (clock_now_ns() > until_ns)
-            fail_msg("the guest does not run");
-        sched_yield();
-    }
-}
-
-static void assert_staircase(struct side *side)
-{
-    machine_pause(side->machine, RUN_PAUSED);
-    unsigned steps = 0;
-    for (unsigned page = 1; page < WALKED_PAGES; page++) {
-        uint64_t before = counter(side, page - 1), here = counter(side, page);
-        assert_true(here == before || here + 1 == before);
-        steps += here != before;
-    }
-    assert_true(steps <= 1);
+    return ret;
 }
 
 static void wait_for(const _Atomic unsigned *what, const char *why)
@@ -242,8 +134,8 @@ static void begin(bool stall_source, bool stall_destination, const char *compres
     char uri[96];
     stall_at_pause[0] = stall_source;
     stall_at_pause[1] = stall_destination;
-    set("compression", compression);
-    set("peer-timeout", "600000");
+    set(&a, "compression", compression);
+    set(&a, "peer-timeout", "600000");
     snprintf(uri, sizeof(uri), "unix:%s/there", folder);
     if (migration_incoming(b.migration, uri, true, &err) < 0)
         fail_msg("incoming: %s", err.text);
@@ -269,7 +161,7 @@ static void assert_end(struct side *side, enum migration_state state)
 
 static void assert_comes_back_and_moves(bool stall_source, const char *compression)
 {
-    set("downtime-limit", "200");
+    set(&a, "downtime-limit", "200");
     begin(stall_source, true, compression);
     wait_for(&returns, "the pause goes on for ever");
     assert_int_equal(machine_state(a.machine), RUN_RUNNING);
@@ -306,7 +198,7 @@ static void wait_until_prepared(struct side *side)
 
 static void assert_cancel_ends_the_pause(bool stall_source, const char *compression)
 {
-    set("downtime-limit", "600000");
+    set(&a, "downtime-limit", "600000");
     begin(stall_source, true, compression);
     wait_for(&pauses, "no pause comes");
     if (!stall_source)
@@ -332,9 +224,9 @@ static void a_cancel_while_the_answer_is_awaited_lets_the_guest_run_on(void **st
 static void a_peer_that_takes_nothing_any_more_is_given_up(void **state)
 {
     (void)state;
-    set("downtime-limit", "600000");
+    set(&a, "downtime-limit", "600000");
     begin(true, true, "none");
-    set("peer-timeout", "200");
+    set(&a, "peer-timeout", "200");
     assert_end(&a, MIGRATION_FAILED);
     assert_int_equal(machine_state(a.machine), RUN_RUNNING);
     let_it_walk(&a);
@@ -342,8 +234,8 @@ static void a_peer_that_takes_nothing_any_more_is_given_up(void **state)
 
 static void hold_with_a_silent_source(void)
 {
-    set("downtime-limit", "600000");
-    assert_int_equal(param_set_text(migration_params_of(b.migration), "peer-timeout", "200", NULL), 0);
+    set(&a, "downtime-limit", "600000");
+    set(&b, "peer-timeout", "200");
     begin(false, true, "lz4");
     assert_end(&b, MIGRATION_UNRESOLVED);
     assert_int_equal(machine_state(b.machine), RUN_INMIGRATE);

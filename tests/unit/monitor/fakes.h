@@ -42,7 +42,7 @@ static struct monitor *monitor;
 static struct chardev *chardev, *chardev_two; /* the second is a test's own, or NULL */
 static uv_loop_t loop;
 static char folder[] = "/tmp/godwit-test-XXXXXX", path[64];
-static int quits;
+static int quits, settled;
 
 /* --- the machine ---------------------------------------------------------------------------------------- */
 
@@ -213,6 +213,12 @@ void migration_query(struct migration *m, struct migration_info *out)
 static int peer;
 static char heard[512 * 1024];
 
+static void on_settle(void *opaque)
+{
+    (void)opaque;
+    settled++;
+}
+
 static void count_quit(void *opaque)
 {
     (void)opaque;
@@ -269,7 +275,7 @@ static void set_up(enum monitor_mode mode)
     machine.ram.block[0].gpa = 0x80000000;
     machine.ram.block[0].bytes = 64 << 20;
     params_init(&migration.params);
-    quits = 0;
+    quits = settled = 0;
     strcpy(folder + strlen(folder) - 6, "XXXXXX");
     assert_non_null(mkdtemp(folder));
     snprintf(path, sizeof path, "%s/mon", folder);
@@ -279,6 +285,7 @@ static void set_up(enum monitor_mode mode)
                                        .machine = &machine,
                                        .migration = &migration,
                                        .quit = count_quit,
+                                       .settle = on_settle,
                                        .run_on_arrival = true,
                                        .version = "0.1" };
     assert_int_equal(uv_loop_init(&loop), 0);

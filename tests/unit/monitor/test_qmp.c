@@ -270,6 +270,7 @@ static void power_and_reset(void **state)
     assert_non_null(strstr(heard, "\"event\": \"POWERDOWN\"}"));
     do_ok("{\"execute\":\"system_reset\"}");
     assert_int_equal(machine.request, REQUEST_RESET);
+    assert_int_equal(settled, 1); /* done before the next command is looked at */
     monitor_machine_event(monitor, EVENT_RESET, true);
     monitor_machine_event(monitor, EVENT_SHUTDOWN, true);
     assert_heard("\"event\": \"SHUTDOWN\", \"data\": {\"guest\": true, \"reason\": \"guest-shutdown\"}}\r\n");
@@ -334,6 +335,17 @@ static void events_of_a_migration_come_only_when_asked_for(void **state)
     monitor_migration_event(monitor, MIGRATION_EVENT_ROUND, MIGRATION_ACTIVE, 3);
     assert_heard("\"event\": \"MIGRATION_PASS\", \"data\": {\"pass\": 3}}\r\n");
     assert_non_null(strstr(heard, "\"event\": \"MIGRATION\", \"data\": {\"status\": \"active\"}}\r\n"));
+}
+
+static void the_last_events_are_told_when_the_migration_is_gone(void **state)
+{
+    (void)state;
+    monitor_migration_event(monitor, MIGRATION_EVENT_ROUND, MIGRATION_ACTIVE, 1); /* nobody has asked yet */
+    atomic_store(&migration.params.capability_events, true);
+    monitor_migration_event(monitor, MIGRATION_EVENT_ROUND, MIGRATION_ACTIVE, 2);
+    atomic_store(&migration.params.capability_events, false);
+    assert_heard("\"event\": \"MIGRATION_PASS\", \"data\": {\"pass\": 2}}\r\n");
+    assert_null(strstr(heard, "\"pass\": 1}"));
 }
 
 static void query_migrate_has_the_members_of_its_state(void **state)
@@ -503,6 +515,7 @@ int main(void)
         qmp_test(power_and_reset),
         qmp_test(an_address_comes_as_uri_or_as_a_channel),
         qmp_test(events_of_a_migration_come_only_when_asked_for),
+        qmp_test(the_last_events_are_told_when_the_migration_is_gone),
         qmp_test(query_migrate_has_the_members_of_its_state),
         qmp_test(parameters_are_set_all_or_none),
         qmp_test(a_capability_that_is_not_there_is_refused_by_name),

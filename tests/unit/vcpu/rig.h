@@ -4,8 +4,8 @@
  * RIG_END; the harts are paused then, and the test looks at them. */
 #pragma once
 #include <errno.h>
-#include <sched.h>
 #include <stdlib.h>
+#include <sched.h>
 #include <string.h>
 
 #include "tests/unit/test.h"

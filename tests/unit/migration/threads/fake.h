@@ -16,7 +16,7 @@ struct fake {
     uint8_t *pages;
     _Atomic uint64_t *dirty;
     uint64_t hole; /* this unit does not exist; UINT64_MAX: none */
-    _Atomic uint64_t stores, zeros, revokes, waits, put_back;
+    _Atomic uint64_t stores, zeros, revokes, waits;
     _Atomic int copy_error, store_error;
 };
 
@@ -69,12 +69,6 @@ static int fake_copy(struct source *source, uint64_t unit, void *out)
     return error;
 }
 
-static void fake_put_back(struct source *source, uint64_t word, uint64_t units)
-{
-    atomic_fetch_or(&fake_of(source)->dirty[word], units);
-    atomic_fetch_add(&fake_of(source)->put_back, (uint64_t)__builtin_popcountll(units));
-}
-
 static uint64_t fake_exists(struct source *source, uint64_t word)
 {
     uint64_t left = source->units - word * 64;
@@ -124,7 +118,6 @@ static const struct source_ops fake_ops = {
     .revoke_begin = fake_revoke_begin,
     .revoke_wait = fake_revoke_wait,
     .copy = fake_copy,
-    .put_back = fake_put_back,
     .dirty = fake_dirty,
     .store = fake_store,
     .zero = fake_zero,

@@ -139,7 +139,7 @@ static inline void road_close(struct road *road)
     if (road->pipeline) {
         pipeline_fail(road->pipeline, -ECANCELED, "the test is over");
     }
-    pipeline_free(road->pipeline, false);
+    pipeline_free(road->pipeline);
     if (road->loader) {
         loader_fail(road->loader, -ECANCELED, "the test is over");
     }
