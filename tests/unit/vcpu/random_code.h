@@ -274,8 +274,13 @@ static inline uint32_t any_alu(struct random_code *p)
     enum op op = any_op_of(p, KIND_ALU);
     unsigned rd = any_rd(p), rs1 = any_rs(p), rs2 = any_rs(p);
 
-    if (one_in(p, 8)) /* all the same */
-        rs1 = rs2 = rd;
+    switch (below(p, 8)) { /* operands that are the result's register: where code generators slip */
+    case 0: rs1 = rs2 = rd; break;
+    case 1: rs1 = rd; break;
+    case 2:
+    case 3: rs2 = rd; break;
+    default: break;
+    }
     switch ((enum op_format)decode_ops[op].format) {
     case FMT_I: return as(op, rd, rs1, any_imm12(p));
     case FMT_U: return as(op, rd, 0, (int64_t)(any(p) & 0xfffff000));
@@ -319,7 +324,7 @@ static inline uint32_t any_fp(struct random_code *p, unsigned fs1, unsigned fs2)
 {
     static const uint8_t modes[] = { 0, 0, 1, 2, 3, 4, 7, 7, 7, 7 };
     enum op op = (enum op)(OP_fmadd_s + below(p, OP_fcvt_d_s - OP_fmadd_s + 1));
-    unsigned rd = fp_writes_x(op) ? any_rd(p) : below(p, 32);
+    unsigned rd = fp_writes_x(op) ? any_rd(p) : one_in(p, 4) ? (one_in(p, 2) ? fs1 : fs2) : below(p, 32);
     uint32_t w = fill(p, op, rd, fs1, fs2);
 
     if (fp_has_mode(op))

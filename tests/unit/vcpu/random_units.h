@@ -486,11 +486,11 @@ static inline void random_unit(struct random_code *p)
         void (*make)(struct random_code *p);
         unsigned weight;
     } kinds[] = {
-        { unit_alu, 24 },  { unit_compressed, 12 }, { unit_pair, 6 },     { unit_memory, 14 },   { unit_crossing, 3 },
+        { unit_alu, 34 },  { unit_compressed, 12 }, { unit_pair, 6 },     { unit_memory, 14 },   { unit_crossing, 3 },
         { unit_fresh, 4 }, { unit_fp, 12 },         { unit_muldiv, 4 },   { unit_atomic, 5 },    { unit_csr, 4 },
         { unit_misc, 2 },  { unit_trap, 3 },        { unit_computed, 2 }, { unit_modifying, 2 },
     };
-    unsigned which = below(p, 97), i = 0;
+    unsigned which = below(p, 107), i = 0;
 
     while (which >= kinds[i].weight)
         which -= kinds[i++].weight;
