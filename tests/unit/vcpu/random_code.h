@@ -2,7 +2,7 @@
  * (nops in its place) without making it run away. The same seed makes the same program.
  *
  * A program is a loop over a body of units, with functions behind it and a pool of constants in its last page:
- *   x2 x3 x8 x9     point into the data area and only move within a unit
+ *   x2 x3 x4 x8 x9  point into the data area and only move within a unit
  *   x25 x26 x27     count loops: of a function, of the body, the outermost
  * Everything else is free. Which memory the program meets, and who catches its traps, is random_run.h's business. */
 #pragma once
@@ -196,7 +196,7 @@ static inline uint16_t as_c_branch(bool not_zero, unsigned rs1, int distance)
 
 static inline bool is_base(unsigned r)
 {
-    return r == 2 || r == 3 || r == 8 || r == 9;
+    return r == 2 || r == 3 || r == 4 || r == 8 || r == 9;
 }
 
 static inline bool is_free(const struct random_code *p, unsigned r)
@@ -233,7 +233,7 @@ static inline unsigned any_rs(struct random_code *p)
 
 static inline unsigned any_base(struct random_code *p)
 {
-    static const uint8_t bases[] = { 2, 3, 8, 9 };
+    static const uint8_t bases[] = { 2, 3, 4, 8, 9 };
 
     return PICK(p, bases);
 }
