@@ -44,13 +44,13 @@ struct vcpu {
     struct mmu_pmp pmp;
     struct mmu_context data, code; /* for walks in the present mode */
     struct translate translate;
-    unsigned reserved_bytes; /* of the last LR; not migrated: a lost one is legal */
-    bool interrupted;        /* an interrupt was taken since debug_arm() */
+    unsigned reserved_bytes;                              /* of the last LR; not migrated: a lost one is legal */
+    bool interrupted;                                     /* an interrupt was taken since debug_arm() */
     _Atomic uint64_t sleeps_ns, tlb_refills, slow_stores; /* statistics: others read them */
 
     /* generated code (jit/); it stores here too */
-    uint64_t jit_operand;           /* an argument of C that it calls; `value` is another */
-    const void *jit_site;           /* the jump that led out, to be linked; NULL: another way out */
+    uint64_t jit_operand;               /* an argument of C that it calls; `value` is another */
+    const void *jit_site;               /* the jump that led out, to be linked; NULL: another way out */
     uint32_t jit_generation, jit_kills; /* of what this hart remembers */
     bool fp_ready;                      /* MXCSR is the guest's */
     bool interpret;                     /* the next block is the interpreter's, hot or not */

@@ -405,7 +405,10 @@ static void place_stub(struct gen *g, const struct stub *stub)
     g->at = stub->at;
     bind_chain(e, stub->site);
     switch (stub->kind) {
-    case STUB_NEAR: gen_near(g, stub); stub_access(g, stub); break;
+    case STUB_NEAR:
+        gen_near(g, stub);
+        stub_access(g, stub);
+        break;
     case STUB_ACCESS: stub_access(g, stub); break;
     case STUB_RUN: stub_run(g, stub); break;
     case STUB_SIDE:

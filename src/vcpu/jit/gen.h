@@ -102,9 +102,9 @@ static inline struct operand gen_loc(unsigned x)
     return gen_pinned[x] != HOST_NONE ? op_reg(gen_pinned[x]) : gen_home(x);
 }
 
-int gen_use(struct gen *g, unsigned x, int temp);            /* a register that holds x: its own, or temp after a load */
-void gen_load(struct gen *g, int reg, unsigned x);           /* reg = x, x0 included */
-static inline int gen_dest(unsigned x, int temp)             /* where to compute x; then gen_done() */
+int gen_use(struct gen *g, unsigned x, int temp);  /* a register that holds x: its own, or temp after a load */
+void gen_load(struct gen *g, int reg, unsigned x); /* reg = x, x0 included */
+static inline int gen_dest(unsigned x, int temp)   /* where to compute x; then gen_done() */
 {
     return gen_pinned[x] != HOST_NONE ? gen_pinned[x] : temp;
 }
@@ -113,13 +113,13 @@ void gen_done(struct gen *g, unsigned x, int reg);
 /* --- the parts; each returns false when the instruction is the interpreter's ------------------------------ */
 
 bool gen_int(struct gen *g, const struct insn *insn);
-bool gen_bits(struct gen *g, const struct insn *insn);    /* Zba, Zbb, Zbs */
+bool gen_bits(struct gen *g, const struct insn *insn); /* Zba, Zbb, Zbs */
 bool gen_mem(struct gen *g, const struct insn *insn);
 unsigned gen_run(struct gen *g); /* begins a run of accesses off one base: instructions in it, or 0: there is none */
 bool gen_atomic(struct gen *g, const struct insn *insn);
 bool gen_fp(struct gen *g, const struct insn *insn);
-bool gen_system(struct gen *g, const struct insn *insn);  /* CSRs that are only read or written */
-bool gen_flow(struct gen *g, const struct insn *insn);    /* branches and jumps */
+bool gen_system(struct gen *g, const struct insn *insn); /* CSRs that are only read or written */
+bool gen_flow(struct gen *g, const struct insn *insn);   /* branches and jumps */
 
 /* Two instructions at once, or false. */
 bool gen_pair(struct gen *g, const struct insn *first, const struct insn *second);
@@ -135,13 +135,13 @@ struct stub *gen_stub(struct gen *g, enum stub_kind kind, uint8_t *site);
 struct stub *gen_rarely(struct gen *g, uint8_t *site);
 void gen_also(struct gen *g, struct stub *stub, uint8_t *site);
 void gen_back(struct gen *g, struct stub *stub);
-void gen_page_va(struct gen *g, int reg);                 /* reg = virtual address of the page */
-void gen_interp(struct gen *g);                           /* the instruction in hand, by the interpreter */
-void gen_call_interp(struct gen *g, unsigned index);       /* insn[index]; the count includes it already */
-void gen_jump_far(struct gen *g);                         /* to the virtual address in RAX; clobbers RCX */
-void gen_link(struct gen *g, int64_t page_off);           /* to a place in the page or out of it; count is flushed */
+void gen_page_va(struct gen *g, int reg);            /* reg = virtual address of the page */
+void gen_interp(struct gen *g);                      /* the instruction in hand, by the interpreter */
+void gen_call_interp(struct gen *g, unsigned index); /* insn[index]; the count includes it already */
+void gen_jump_far(struct gen *g);                    /* to the virtual address in RAX; clobbers RCX */
+void gen_link(struct gen *g, int64_t page_off);      /* to a place in the page or out of it; count is flushed */
 void gen_leave_check(struct gen *g, int64_t page_off, unsigned retired); /* goes on unless somebody wants the hart */
-int gen_label_of(const struct gen *g, int64_t page_off);  /* index of the instruction there, or -1 */
+int gen_label_of(const struct gen *g, int64_t page_off);                 /* index of the instruction there, or -1 */
 
 /* Descriptor of a memory access for the slow path (jit_access). */
 enum {

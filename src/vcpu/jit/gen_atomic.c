@@ -151,7 +151,8 @@ static void fetch_shared(struct gen *g, const struct insn *insn, const struct at
     emit_op(e, at->wide | 0x8b, RAX, op_mem(RDX, 0));
     const uint8_t *again = e->at;
     combine(g, insn, at, op, RCX, RAX);
-    emit_op(e, X_LOCK | at->wide | X_0F | 0xb1, RCX, op_mem(RDX, 0)); /* cmpxchg: RAX is the new old value if not equal */
+    emit_op(e, X_LOCK | at->wide | X_0F | 0xb1, RCX,
+            op_mem(RDX, 0)); /* cmpxchg: RAX is the new old value if not equal */
     emit_jcc_to(e, CC_NE, again);
     done(g, insn, at, RAX);
 }

@@ -42,7 +42,7 @@ static void shift_word(struct gen *g, const struct insn *insn)
     gen_done(g, insn->rd, d);
 }
 
-static void not(struct gen *g, int reg)
+static void not(struct gen * g, int reg)
 {
     emit_op(&g->e, X_W | 0xf7, 2, op_reg(reg));
 }

@@ -21,8 +21,8 @@ enum {
 /* A translated region. Lives until everything is flushed; a dead one is found by nobody, and its head leads elsewhere. */
 struct translation {
     uint64_t gpa;
-    _Atomic(struct translation *) next; /* in its bucket */
-    struct translation *page_next;      /* on its page */
+    _Atomic(struct translation *) next;               /* in its bucket */
+    struct translation *page_next;                    /* on its page */
     const void *far_entry, *near_entry, *leave, *end; /* executable addresses */
     uint16_t bytes;
     bool dead;
@@ -85,5 +85,5 @@ bool jit_access(struct vcpu *v); /* value: address, jit_operand: descriptor */
 bool jit_interp(struct vcpu *v); /* jit_operand: the uop */
 bool jit_fp(struct vcpu *v);     /* value: place in the page, jit_operand: retired */
 
-void jit_fp_park(struct vcpu *v); /* the guest's flags to the hart, the host's state to MXCSR */
+void jit_fp_park(struct vcpu *v);   /* the guest's flags to the hart, the host's state to MXCSR */
 bool jit_fp_unpark(struct vcpu *v); /* the other way round; false: this state is not for MXCSR */
