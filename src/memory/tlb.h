@@ -238,6 +238,24 @@ static inline void tlb_init(struct tlb *tlb)
     tlb_flush(tlb);
 }
 
+/* What is true in all address spaces, from a TLB of another one: a new process need not find the kernel again. */
+static inline void tlb_inherit(struct tlb *to, const struct tlb *from)
+{
+    memcpy(to, from, sizeof(*to));
+    tlb_drop_near(to);
+    for (unsigned i = 0; i < TLB_ENTRIES; i++) {
+        if (!to->read_info[i].leaf_global)
+            to->read[i].tag = TLB_INVALID;
+        if (!to->write_info[i].leaf_global)
+            to->write[i].tag = TLB_INVALID;
+    }
+    for (unsigned i = 0; i < TLB_FETCH_ENTRIES; i++)
+        if (!to->fetch[i].leaf.global)
+            to->fetch[i].tag = TLB_INVALID;
+    if (to->jumps_private) /* jumps do not know their leaf */
+        tlb_drop_all_jumps(to);
+}
+
 /* --- forgetting some ------------------------------------------------------------------------------------- */
 
 /* What to drop: everything whose leaf covers va, or (no has_va) everything; keep_global: but not global leaves. */

@@ -22,14 +22,31 @@ static void new_mappings(struct vcpu *v, unsigned index)
         v->mappings = t->mappings[index];
 }
 
+/* The TLB of the space before, if what it holds of the kernel may be taken over into this one; else NULL. */
+static const struct tlb *heritage(const struct vcpu *v, unsigned index)
+{
+    const struct translate *t = &v->translate;
+    unsigned mode = index % TLB_SPACE_MODES, from = t->space_before * TLB_SPACE_MODES + mode;
+
+    if (index >= TLB_SPACES * TLB_SPACE_MODES || mode == TLB_U || from == index || t->state[from] != TLB_READY)
+        return NULL;
+    uint64_t ours = t->satp[index / TLB_SPACE_MODES] >> 60;
+    bool alike = ours != 0 && t->satp[t->space_before] >> 60 == ours;
+    return alike && v->tlbs[from].has_global ? &v->tlbs[from] : NULL;
+}
+
 /* Bring a TLB up to date: before it is chosen, and the chosen one at once. */
 static void make_ready(struct vcpu *v, unsigned index)
 {
     struct translate *t = &v->translate;
 
-    if (t->state[index] == TLB_UNBORN)
+    const struct tlb *from = t->state[index] <= TLB_STALE ? heritage(v, index) : NULL;
+
+    if (from)
+        tlb_inherit(&v->tlbs[index], from);
+    else if (t->state[index] == TLB_UNBORN)
         tlb_init(&v->tlbs[index]);
-    if (t->state[index] == TLB_STALE)
+    else if (t->state[index] == TLB_STALE)
         tlb_flush(&v->tlbs[index]);
     if (t->state[index] == TLB_UNARMED)
         tlb_rearm(&v->tlbs[index], dirty_tracking(v->dirty), v->dirty);
@@ -133,6 +150,8 @@ void engine_select_space(struct vcpu *v)
         t->satp[space] = satp;
     }
     t->used[space] = ++t->uses;
+    if (space != t->space)
+        t->space_before = t->space;
     t->space = space;
 }
 

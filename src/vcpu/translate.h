@@ -30,6 +30,7 @@ struct translate {
     uint64_t satp[TLB_SPACES];
     uint64_t used[TLB_SPACES]; /* value of `uses` when it was last chosen; 0: none is here */
     uint64_t uses, last_mappings;
-    unsigned space;  /* the present one */
-    unsigned chosen; /* index of vcpu.tlb */
+    unsigned space;        /* the present one */
+    unsigned space_before; /* another one, whose kernel may be taken over */
+    unsigned chosen;       /* index of vcpu.tlb */
 };

@@ -152,6 +152,29 @@ static void many_entries_are_dropped_as_precisely_as_few(void **state)
         assert_false(has(0x40000000 + (page << TLB_PAGE_SHIFT)));
 }
 
+static void only_what_is_global_is_inherited(void **state)
+{
+    static struct tlb heir;
+    const struct tlb_leaf global = { .bits = 12, .global = true }, own = { .bits = 12 };
+
+    (void)state;
+    add(0x1000, own);
+    add(0x2000, global);
+    add_code(0x3000, global);
+    add_jump(0x3000);
+    tlb_inherit(&heir, &tlb);
+    assert_false(tlb_hits(&heir.read[tlb_index(0x1000)], 0x1000, 8));
+    assert_false(tlb_hits(&heir.write[tlb_index(0x1000)], 0x1000, 8));
+    assert_true(tlb_hits(&heir.read[tlb_index(0x2000)], 0x2000, 8));
+    assert_true(tlb_hits(&heir.write[tlb_index(0x2000)], 0x2000, 8));
+    assert_ptr_equal(tlb_jump_find(&heir, 0x3000), &CODE);
+    add_code(0x4000, own);
+    add_jump(0x4000);
+    tlb_inherit(&heir, &tlb); /* a jump may lead into the page that is not global */
+    assert_null(tlb_jump_find(&heir, 0x3000));
+    assert_null(tlb_jump_find(&heir, 0x4000));
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -161,6 +184,7 @@ int main(void)
         cmocka_unit_test_setup(near_slots_go_with_the_page_even_when_its_entry_went_before, make),
         cmocka_unit_test_setup(a_fence_in_a_large_leaf_drops_jumps_and_near_slots_of_all_of_it, make),
         cmocka_unit_test_setup(global_code_and_its_jumps_outlive_a_fence_for_an_asid, make),
+        cmocka_unit_test_setup(only_what_is_global_is_inherited, make),
         cmocka_unit_test_setup(many_entries_are_dropped_as_precisely_as_few, make),
     };
 
