@@ -28,21 +28,26 @@ struct atomic {
 };
 
 /* Aligned is asked apart: the low bits of a tag are flags, and an address must not pass for them. */
-static struct atomic reach(struct gen *g, const struct insn *insn, unsigned bytes, bool write)
+static struct atomic reach(struct gen *g, const struct insn *insn, unsigned bytes, bool write, bool is_aligned)
 {
     struct emit *e = &g->e;
     struct atomic at = { .va = gen_use(g, insn->rs1, RAX), .bytes = bytes, .wide = bytes == 8 ? X_W : 0 };
     int32_t table = (int32_t)(write ? offsetof(struct tlb, write) : offsetof(struct tlb, read));
 
-    emit_op_imm(e, X_BYTE_RM | 0xf6, 0, op_reg(at.va), (int32_t)bytes - 1, 1); /* test */
-    uint8_t *misaligned = emit_jcc_short(e, CC_NE);
+    uint8_t *misaligned = NULL;
+
+    if (!is_aligned) {
+        emit_op_imm(e, X_BYTE_RM | 0xf6, 0, op_reg(at.va), (int32_t)bytes - 1, 1); /* test */
+        misaligned = emit_jcc_short(e, CC_NE);
+    }
     emit_mov32(e, RCX, op_reg(at.va));
     emit_shift_imm32(e, SHIFT_SHR, RCX, TLB_PAGE_SHIFT - 4);
     emit_alu_imm32(e, ALU_AND, op_reg(RCX), (TLB_ENTRIES - 1) << 4);
     emit_mov(e, RDX, op_reg(at.va));
     emit_alu_imm(e, ALU_AND, op_reg(RDX), -PAGE_BYTES);
     emit_alu(e, ALU_CMP, RDX, op_index(GEN_TLB, RCX, 0, table));
-    emit_bind_short(e, misaligned); /* not equal, it says here too */
+    if (misaligned)
+        emit_bind_short(e, misaligned); /* not equal, it says here too */
     at.rare = gen_rarely(g, emit_jcc(e, CC_NE));
     emit_mov(e, RDX, op_index(GEN_TLB, RCX, 0, table + (int32_t)offsetof(struct tlb_entry, addend)));
     return at;
@@ -159,7 +164,7 @@ static void fetch_shared(struct gen *g, const struct insn *insn, const struct at
 
 static void amo(struct gen *g, const struct insn *insn, unsigned bytes, enum amo op)
 {
-    struct atomic at = reach(g, insn, bytes, true);
+    struct atomic at = reach(g, insn, bytes, true, false);
 
     if (insn->rd == 0 && op <= AMO_XOR)
         update(g, insn, &at, op);
@@ -174,7 +179,7 @@ static void amo(struct gen *g, const struct insn *insn, unsigned bytes, enum amo
 static void load_reserved(struct gen *g, const struct insn *insn, unsigned bytes)
 {
     struct emit *e = &g->e;
-    struct atomic at = reach(g, insn, bytes, false);
+    struct atomic at = reach(g, insn, bytes, false, false);
     int d = gen_dest(insn->rd, RDX);
 
     find_gpa(g, &at, false);
@@ -188,32 +193,74 @@ static void load_reserved(struct gen *g, const struct insn *insn, unsigned bytes
     gen_back(g, at.rare);
 }
 
-/* Each way to `end` brings the flags along: equal if it was stored. */
+/* Does this SC run only behind an LR of the same address and size, with nothing but arithmetic in between? Then the
+ * reservation is held, and for that address. */
+static bool follows_lr(const struct gen *g, const struct insn *sc, unsigned bytes)
+{
+    const enum op lr = bytes == 8 ? OP_lr_d : OP_lr_w;
+
+    for (unsigned i = g->at; i > 0 && !g->target[i]; i--) {
+        const struct insn *before = &g->insn[i - 1];
+
+        if (before->op >= OP_ENCODED || (before->rd == sc->rs1 && decode_ops[before->op].kind != KIND_BRANCH))
+            return false;
+        if (before->op == lr)
+            return before->rs1 == sc->rs1;
+        if (decode_ops[before->op].kind != KIND_ALU && decode_ops[before->op].kind != KIND_BRANCH)
+            return false;
+    }
+    return false;
+}
+
+/* Is there a reservation of this size, for the address in RCX? Whatever is found, it ends. Flags: equal; or the jumps in
+ * `end` are taken, with not equal. */
+static void end_reservation(struct gen *g, unsigned bytes, uint8_t *end[2])
+{
+    struct emit *e = &g->e;
+
+    emit_op_imm(e, 0x80, ALU_CMP, GEN_FIELD(hart.reserved), true, 1);
+    emit_op_imm(e, 0xc6, 0, GEN_FIELD(hart.reserved), false, 1);
+    end[0] = emit_jcc_short(e, CC_NE);
+    emit_op_imm(e, 0x83, ALU_CMP, GEN_FIELD(reserved_bytes), (int32_t)bytes, 1);
+    end[1] = emit_jcc_short(e, CC_NE);
+    emit_alu(e, ALU_CMP, RCX, GEN_FIELD(hart.reserved_gpa));
+}
+
+/* At RDX, if it is still the value that LR read. The flags say equal: stored. */
+static void store_if_same(struct gen *g, const struct insn *insn, const struct atomic *at)
+{
+    struct emit *e = &g->e;
+
+    emit_mov(e, RAX, GEN_FIELD(hart.reserved_value));
+    if (!g->one_hart) {
+        emit_op(e, X_LOCK | at->wide | X_0F | 0xb1, gen_use(g, insn->rs2, RCX), op_mem(RDX, 0)); /* cmpxchg */
+        return;
+    }
+    emit_op(e, at->wide | (0x03 + 8 * ALU_CMP), RAX, op_mem(RDX, 0));
+    uint8_t *changed = emit_jcc_short(e, CC_NE);
+    emit_op(e, at->wide | 0x89, gen_use(g, insn->rs2, RCX), op_mem(RDX, 0));
+    emit_bind_short(e, changed);
+}
+
 static void store_conditional(struct gen *g, const struct insn *insn, unsigned bytes)
 {
     struct emit *e = &g->e;
-    struct atomic at = reach(g, insn, bytes, true);
-    uint8_t *end[4];
+    bool is_held = follows_lr(g, insn, bytes);
+    struct atomic at = reach(g, insn, bytes, true, is_held);
+    uint8_t *end[3];
 
-    find_gpa(g, &at, true);
-    emit_op_imm(e, X_BYTE_RM | 0x80, ALU_CMP, GEN_FIELD(hart.reserved), true, 1);
-    emit_op_imm(e, 0xc6, 0, GEN_FIELD(hart.reserved), false, 1); /* whatever becomes of it */
-    end[0] = emit_jcc_short(e, CC_NE);
-    emit_alu(e, ALU_CMP, RCX, GEN_FIELD(hart.reserved_gpa));
-    end[1] = emit_jcc_short(e, CC_NE);
-    emit_op_imm(e, 0x83, ALU_CMP, GEN_FIELD(reserved_bytes), (int32_t)bytes, 1);
-    end[2] = emit_jcc_short(e, CC_NE);
-    emit_mov(e, RAX, GEN_FIELD(hart.reserved_value));
-    if (g->one_hart) {
-        emit_op(e, at.wide | (0x03 + 8 * ALU_CMP), RAX, op_mem(RDX, 0));
-        end[3] = emit_jcc_short(e, CC_NE);
-        emit_op(e, at.wide | 0x89, gen_use(g, insn->rs2, RCX), op_mem(RDX, 0));
-        emit_bind_short(e, end[3]);
+    if (is_held) {
+        emit_alu(e, ALU_ADD, RDX, op_reg(at.va));
+        emit_op_imm(e, 0xc6, 0, GEN_FIELD(hart.reserved), false, 1);
+        store_if_same(g, insn, &at);
     } else {
-        emit_op(e, X_LOCK | at.wide | X_0F | 0xb1, gen_use(g, insn->rs2, RCX), op_mem(RDX, 0)); /* cmpxchg */
+        find_gpa(g, &at, true);
+        end_reservation(g, bytes, end);
+        end[2] = emit_jcc_short(e, CC_NE);
+        store_if_same(g, insn, &at);
+        for (unsigned i = 0; i < 3; i++) /* not equal */
+            emit_bind_short(e, end[i]);
     }
-    for (unsigned i = 0; i < 3; i++)
-        emit_bind_short(e, end[i]);
     if (insn->rd) {
         int d = gen_dest(insn->rd, RAX);
 

@@ -215,9 +215,11 @@ static inline void unit_csr(struct random_code *p)
 {
     static const enum op ops[] = { OP_csrrw, OP_csrrs, OP_csrrc, OP_csrrwi, OP_csrrsi, OP_csrrci };
     /* What is written freely; minstret and what counts it are the point. */
-    static const uint16_t writable[] = { 0x001, 0x001, 0x002, 0x003, 0x140, 0xb02, 0xb00, 0xb03, 0x306, 0x106, 0x320 };
-    static const uint16_t readable[] = { 0x001, 0x002, 0x003, 0xc00, 0xc02, 0xb00, 0xb02, 0xc02, 0xb02, 0x300,
-                                         0x100, 0x340, 0x341, 0x342, 0x343, 0xf14, 0x5c0, 0x301, 0x320, 0xc03 };
+    static const uint16_t writable[] = { 0x001, 0x001, 0x002, 0x003, 0x140, 0xb02, 0xb00,
+                                         0xb03, 0x306, 0x106, 0x320, 0x141, 0x142, 0x143 };
+    static const uint16_t readable[] = { 0x001, 0x002, 0x003, 0xc00, 0xc02, 0xb00, 0xb02, 0xc02, 0xb02, 0x300, 0x100,
+                                         0x340, 0x341, 0x342, 0x343, 0xf14, 0x5c0, 0x301, 0x320, 0xc03, 0x100, 0x104,
+                                         0x105, 0x106, 0x10a, 0x140, 0x302, 0x303, 0x304, 0x305, 0x30a };
     unsigned at = p->bytes;
 
     if (one_in(p, 3)) {
@@ -238,10 +240,11 @@ static inline void unit_csr(struct random_code *p)
 
 static inline void unit_misc(struct random_code *p)
 {
+    static const enum op ops[] = { OP_csrrw, OP_csrrs, OP_csrrc };
     static const enum op cbo[] = { OP_cbo_inval, OP_cbo_clean, OP_cbo_flush, OP_cbo_zero, OP_cbo_zero };
     unsigned at = p->bytes, t = any_temp(p);
 
-    switch (below(p, 8)) {
+    switch (below(p, 10)) {
     case 0: code_put(p, as(OP_fence, 0, 0, 0x33)); break;
     case 1: code_put(p, as(OP_fence, 0, 0, (int64_t)below(p, 256))); break;
     case 2: code_put(p, as(OP_fence_i, 0, 0, 0)); break;
@@ -263,6 +266,14 @@ static inline void unit_misc(struct random_code *p)
         code_put(p, as(OP_csrrw, 0, t, 0x141));
         code_put(p, as(OP_sret, 0, 0, 0));
         break;
+    case 7: /* sstatus: what kernels do around user copies and critical sections, and more */
+        code_put(p, as(OP_lui, t, 0, (int64_t)below(p, 256) << 12));
+        code_put(p, as(OP_ori, t, t, any_imm12(p) & 0x7ff));
+        code_put(p, as(PICK(p, ops), any_rd(p), t, 0x100));
+        code_put(p, as(OP_lui, t, 0, 0x6000)); /* floating point stays on */
+        code_put(p, as(OP_csrrs, any_rd(p), t, 0x100));
+        break;
+    case 8: code_put(p, as(one_in(p, 2) ? OP_csrrsi : OP_csrrci, any_rd(p), below(p, 32), 0x100)); break;
     default: /* mret to the next instruction, in M: illegal elsewhere */
         code_put(p, as(OP_lui, t, 0, 0x2000));
         code_put(p, as(OP_addiw, t, t, -0x800));
