@@ -78,7 +78,36 @@ struct stub *gen_stub(struct gen *g, enum stub_kind kind, uint8_t *site)
     struct stub *stub = &g->stub[g->stubs++];
 
     *stub = (struct stub){ .kind = kind, .site = site, .at = g->at };
+    gen_back(g, stub);
     return stub;
+}
+
+void gen_back(struct gen *g, struct stub *stub)
+{
+    stub->back = g->e.at;
+    memcpy(stub->fp, g->fp.f, sizeof(stub->fp));
+}
+
+/* The displacement itself says how far away the one before it is; 0: it is the first. */
+void gen_chain(struct gen *g, uint8_t **last, uint8_t *site)
+{
+    int32_t before = *last ? (int32_t)(site - *last) : 0;
+
+    if (g->e.full)
+        return;
+    memcpy(site, &before, 4);
+    *last = site;
+}
+
+static void bind_chain(struct gen *g, uint8_t *site)
+{
+    while (site && !g->e.full) {
+        int32_t before;
+
+        memcpy(&before, site, 4);
+        emit_bind(&g->e, site, g->e.at);
+        site = before ? site - before : NULL;
+    }
 }
 
 void gen_leave_check(struct gen *g, int64_t page_off, unsigned retired)
@@ -130,6 +159,7 @@ void gen_call_interp(struct gen *g, unsigned index)
     g->uop[g->uops].site = g->e.at - 4;
     g->uop[g->uops++].index = index;
     emit_call_to(&g->e, g->code->thunks.interp);
+    gen_fp_forget(g);
 }
 
 void gen_interp(struct gen *g)
@@ -297,14 +327,9 @@ static void place_label(struct gen *g)
 {
     gen_flush_count(g);
     g->fp_ready = false;
+    gen_fp_forget(g);
     g->label[g->at] = g->e.at;
-    for (uint8_t *site = g->forward[g->at]; site && !g->e.full;) {
-        int32_t before;
-
-        memcpy(&before, site, 4);
-        emit_bind(&g->e, site, g->e.at);
-        site = before ? site - before : NULL;
-    }
+    bind_chain(g, g->forward[g->at]);
 }
 
 static void entries(struct gen *g)
@@ -335,7 +360,45 @@ static void stub_access(struct gen *g, const struct stub *stub)
     } else {
         emit_call_to(e, g->code->thunks.access);
     }
+    gen_fp_reload(g, stub);
     emit_jmp_to(e, stub->back);
+}
+
+/* XMM15 counts it while the interpreter runs it, as at any other call; the straight path counts it later. */
+static void stub_interp(struct gen *g, const struct stub *stub, uint8_t *back)
+{
+    gen_add_count(g, stub->b);
+    gen_call_interp(g, stub->at);
+    emit_rip(&g->e, X_66 | X_0F | 0xfb, GEN_COUNT, g->code->counts + 16 * (size_t)stub->b); /* psubq */
+    gen_fp_reload(g, stub);
+    emit_jmp_to(&g->e, back);
+}
+
+static void stub_fp(struct gen *g, const struct stub *stub)
+{
+    struct emit *e = &g->e;
+
+    emit_mov_imm(e, RCX, g->off[stub->at]);
+    emit_mov_imm(e, RDX, stub->b);
+    emit_call_to(e, g->code->thunks.fp);
+    gen_fp_reload(g, stub);
+    emit_jmp_to(e, stub->back);
+}
+
+/* What only looks at f registers leaves FS as it is: only when it says dirty already, readiness changes nothing. */
+static void stub_fp_read(struct gen *g, const struct stub *stub)
+{
+    struct emit *e = &g->e;
+
+    emit_mov32(e, RCX, GEN_FIELD(hart.mstatus));
+    emit_alu_imm32(e, ALU_AND, op_reg(RCX), (int32_t)MSTATUS_FS);
+    emit_alu_imm32(e, ALU_CMP, op_reg(RCX), (int32_t)MSTATUS_FS);
+    uint8_t *other = emit_jcc(e, CC_NE);
+    stub_fp(g, stub);
+    emit_bind(e, other, e->at);
+    struct stub itself = *stub;
+    itself.b++;
+    stub_interp(g, &itself, stub->end);
 }
 
 static void place_stub(struct gen *g, const struct stub *stub)
@@ -343,7 +406,7 @@ static void place_stub(struct gen *g, const struct stub *stub)
     struct emit *e = &g->e;
 
     g->at = stub->at;
-    emit_bind(e, stub->site, e->at);
+    bind_chain(g, stub->site);
     switch (stub->kind) {
     case STUB_NEAR:
     case STUB_ACCESS: stub_access(g, stub); break;
@@ -358,17 +421,9 @@ static void place_stub(struct gen *g, const struct stub *stub)
         emit_mov_imm(e, RCX, (int32_t)stub->a);
         emit_jmp_to(e, g->code->thunks.exit_at);
         break;
-    case STUB_FP:
-        emit_mov_imm(e, RCX, g->off[stub->at]);
-        emit_mov_imm(e, RDX, stub->b);
-        emit_call_to(e, g->code->thunks.fp);
-        emit_jmp_to(e, stub->back);
-        break;
-    case STUB_INTERP:
-        gen_add_count(g, stub->b);
-        gen_call_interp(g, stub->a);
-        emit_jmp_to(e, stub->back);
-        break;
+    case STUB_FP: stub_fp(g, stub); break;
+    case STUB_FP_READ: stub_fp_read(g, stub); break;
+    case STUB_INTERP: stub_interp(g, stub, stub->back); break;
     }
 }
 
@@ -377,6 +432,7 @@ bool gen_region(struct gen *g)
     g->stubs = g->uops = g->retired = 0;
     g->at = 0;
     g->fp_ready = false;
+    gen_fp_forget(g);
     entries(g);
     for (g->at = 0; g->at < g->count; g->at++) {
         if (g->target[g->at])

@@ -84,8 +84,8 @@ static struct operand reach_near(struct gen *g, int va, unsigned slot, unsigned 
     return op_index(va, RDX, 0, 0);
 }
 
-static struct operand reach(struct gen *g, const struct insn *insn, unsigned bytes, bool store, uint32_t access,
-                            struct stub **stub)
+struct operand gen_reach(struct gen *g, const struct insn *insn, unsigned bytes, bool store, uint32_t access,
+                         struct stub **stub)
 {
     int va = address(g, insn->rs1, insn->imm), slot = near_slot(insn->rs1);
 
@@ -98,20 +98,20 @@ static void load(struct gen *g, const struct insn *insn, unsigned size, bool is_
     struct stub *stub;
     int d = gen_dest(insn->rd, RAX);
     struct operand host =
-        reach(g, insn, 1u << size, false, gen_access(g, size, is_signed, false, false, insn->rd), &stub);
+        gen_reach(g, insn, 1u << size, false, gen_access(g, size, is_signed, false, false, insn->rd), &stub);
 
     emit_op(&g->e, opcode, d, host);
     gen_done(g, insn->rd, d);
-    stub->back = g->e.at;
+    gen_back(g, stub);
 }
 
 static void store(struct gen *g, const struct insn *insn, unsigned size, unsigned opcode)
 {
     struct stub *stub;
-    struct operand host = reach(g, insn, 1u << size, true, gen_access(g, size, false, true, false, insn->rs2), &stub);
+    struct operand host = gen_reach(g, insn, 1u << size, true, gen_access(g, size, false, true, false, insn->rs2), &stub);
 
     emit_op(&g->e, opcode, gen_use(g, insn->rs2, RCX), host);
-    stub->back = g->e.at;
+    gen_back(g, stub);
 }
 
 bool gen_mem(struct gen *g, const struct insn *insn)
