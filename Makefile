@@ -61,7 +61,7 @@ $(FUZZ): $(BUILD)/%: $(BUILD)/obj/%.o $(LIB)
 
 -include tests/guest/guest.mk
 
-.PHONY: unit bench-tools fuzzers guests test test-unit test-tsan fuzz-smoke stress demo lint format deps install clean help
+.PHONY: unit bench-tools bench-cpu fuzzers guests test test-unit test-tsan fuzz-smoke stress demo lint format deps install clean help
 unit: $(UNIT)
 bench-tools: $(BENCH)
 fuzzers: $(FUZZ)
@@ -79,6 +79,8 @@ fuzz-smoke:                              ## each fuzzer for 20 s (FUZZ_S=...), w
 	tests/fuzz/smoke $(BUILD)-fuzz $(FUZZ_S)
 stress: all unit guests                  ## the long versions
 	tests/run --build $(BUILD) --long
+bench-cpu: all bench-tools               ## the engine beside QEMU: 10 to 15 minutes (BENCH_CPU=options of bench/cpu.py)
+	bench/cpu.py $(BENCH_CPU)
 
 demo:                                    ## boot Debian's kernel, keep it writing memory, move it live
 	scripts/demo

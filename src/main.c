@@ -21,9 +21,12 @@
 #include "migration/migration.h"
 #include "migration/params.h"
 #include "monitor/client.h"
+#include "monitor/gdb.h"
 #include "monitor/monitor.h"
+#include "vcpu/jit/perf.h"
+#include "vcpu/trace.h"
 
-enum { APP_ENDS_MAX = OPTION_CHARDEVS_MAX * 2 + OPTION_MONITORS_MAX + 4, APP_SIGNALS = 4 };
+enum { APP_ENDS_MAX = OPTION_CHARDEVS_MAX * 2 + OPTION_MONITORS_MAX + 5, APP_SIGNALS = 4 };
 
 /* A host end that somebody may take by name. */
 struct end {
@@ -41,6 +44,7 @@ struct app {
     struct machine *machine;
     struct migration *migration;
     struct monitor *monitor;
+    struct gdb *gdb; /* NULL: no debugger may come */
     uv_async_t wake;
     uv_signal_t signal[APP_SIGNALS];
     unsigned signals;
@@ -202,6 +206,18 @@ static int monitors_open(struct app *app, struct err *err)
     return result;
 }
 
+static int gdb_open(struct app *app, struct err *err)
+{
+    struct end *end;
+    struct chardev *chardev = NULL;
+    if (!app->options.gdb[0])
+        return 0;
+    int result = end_for(app, "gdb", "gdb", app->options.gdb, &end, err);
+    if (result == 0)
+        result = end_take(end, "gdb", &chardev, err);
+    return result < 0 ? result : gdb_new(app->loop, app->machine, app->monitor, chardev, &app->gdb, err);
+}
+
 /* --- what wakes the loop --------------------------------------------------------------------------------- */
 
 static void on_request(void *opaque)
@@ -214,12 +230,14 @@ static void on_machine_event(void *opaque, enum machine_event event, bool by_gue
 {
     struct app *app = opaque;
     monitor_machine_event(app->monitor, event, by_guest);
+    gdb_wake(app->gdb);
 }
 
 static void on_migration_event(void *opaque, enum migration_event event, enum migration_state state, uint64_t round)
 {
     struct app *app = opaque;
     monitor_migration_event(app->monitor, event, state, round);
+    gdb_wake(app->gdb);
     uv_async_send(&app->wake);
 }
 
@@ -437,6 +455,11 @@ static int app_start(struct app *app, struct err *err)
     int result = app->options.daemonize ? daemon_fork(app, err) : 0;
     if (result < 0)
         return result;
+    result = trace_start(app->options.trace, app->options.trace_path, err);
+    if (result == 0)
+        result = perf_start(app->options.perf_map, app->options.jit_dump, err);
+    if (result < 0)
+        return result;
     app->loop = uv_default_loop();
     uv_async_init(app->loop, &app->wake, on_wake);
     app->wake.data = app;
@@ -445,6 +468,8 @@ static int app_start(struct app *app, struct err *err)
         result = machine_make(app, err);
     if (result == 0)
         result = monitors_open(app, err);
+    if (result == 0)
+        result = gdb_open(app, err);
     if (result < 0)
         return result;
     machine_on_request(app->machine, on_request, app);
@@ -454,11 +479,29 @@ static int app_start(struct app *app, struct err *err)
     return guest_start(app, err);
 }
 
+static void traces_end(struct app *app)
+{
+    struct err err = { 0 };
+    bool failed = perf_stop(&err) < 0;
+    if (failed)
+        complain(&err);
+    err_clear(&err);
+    if (trace_stop(&err) < 0) {
+        complain(&err);
+        failed = true;
+    }
+    if (failed && app->exit_code == 0)
+        app->exit_code = 1;
+}
+
 static void app_end(struct app *app)
 {
     if (app->migration)
         migration_free(app->migration);
+    gdb_free(app->gdb, app->exit_code);
+    app->gdb = NULL;
     machine_free(app->machine); /* its last events still find the monitor */
+    traces_end(app);
     monitor_free(app->monitor);
     for (unsigned i = 0; i < app->ends; i++) {
         chardev_free(app->end[i].monitor);
@@ -500,8 +543,8 @@ int main(int argc, char **argv)
         complain(&err);
         return 1;
     }
-    if (app.options.help || app.options.version) {
-        app.options.help ? options_help(stdout) : version_print();
+    if (app.options.help || app.options.version || app.options.trace_help) {
+        app.options.help ? options_help(stdout) : app.options.version ? version_print() : trace_help(stdout);
         return 0;
     }
     if (app_start(&app, &err) < 0) {

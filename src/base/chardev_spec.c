@@ -3,6 +3,7 @@
  *   -chardev:                 socket,path=PATH,server=on,wait=off   socket,host=HOST,port=PORT   file,path=PATH */
 #include <errno.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <strings.h>
 
@@ -151,6 +152,9 @@ static int check(const struct chardev_spec *spec, const char *text, struct err *
         return err_set(err, -EINVAL, "chardev '%s' has both a path and a host or port", text);
     if (spec->type == CHARDEV_TCP && !spec->port[0])
         return err_set(err, -EINVAL, "chardev '%s' has no port", text);
+    bool number = strspn(spec->port, "0123456789") == strlen(spec->port); /* else a service's name */
+    if (spec->type == CHARDEV_TCP && number && (strlen(spec->port) > 9 || atoi(spec->port) > UINT16_MAX))
+        return err_set(err, -EINVAL, "chardev '%s': port %s is not within 0 to %d", text, spec->port, UINT16_MAX);
     return 0;
 }
 

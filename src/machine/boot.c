@@ -123,7 +123,18 @@ static uint64_t boot_kernel_bytes(const struct image *image, const uint8_t *head
     return needs > image->bytes ? needs : image->bytes;
 }
 
-static int boot_kernel(struct boot_plan *plan, const char *path, uint64_t base, struct err *err)
+static int boot_tohost(struct boot_plan *plan, const struct image *image, uint64_t gpa, struct err *err)
+{
+    const struct ram_block *block = ram_block_at(plan->ram, gpa, 8);
+    if (gpa && (gpa % 8 || !block || block->rom))
+        return err_set(err, -EINVAL,
+                       "the kernel %s has its tohost at 0x%" PRIx64 ": that is not 8 aligned bytes of RAM", image->path,
+                       gpa);
+    plan->tohost = gpa;
+    return 0;
+}
+
+static int boot_kernel(struct boot_plan *plan, const char *path, uint64_t base, bool bare, struct err *err)
 {
     uint8_t head[KERNEL_HEADER_BYTES] = { 0 };
     struct image image;
@@ -137,6 +148,8 @@ static int boot_kernel(struct boot_plan *plan, const char *path, uint64_t base, 
         result = elf_load(&image, plan, &loaded, err);
         plan->kernel = loaded.entry;
         plan->kernel_base = loaded.low;
+        if (result == 0 && bare)
+            result = boot_tohost(plan, &image, loaded.tohost, err);
     } else if (result == 0) {
         result = boot_kernel_refuse(&image, head, bytes, err);
         if (result == 0)
@@ -228,7 +241,7 @@ int boot_load(const struct machine_config *config, struct ram *ram, struct boot_
         result = path ? boot_firmware(&plan, path, &end, err) : -ENOENT;
     }
     if (result == 0 && config->kernel[0])
-        result = boot_kernel(&plan, config->kernel, round_up(end, BOOT_STEP_BYTES), err);
+        result = boot_kernel(&plan, config->kernel, round_up(end, BOOT_STEP_BYTES), !firmware, err);
     if (result == 0 && config->kernel[0] && !firmware)
         plan.start = plan.kernel;
     if (result == 0 && config->initrd[0])

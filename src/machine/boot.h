@@ -31,6 +31,7 @@ struct boot_plan {
     uint64_t kernel;      /* what fw_dynamic is told, 0: none */
     uint64_t kernel_base; /* lowest address of it */
     uint64_t fdt;
+    uint64_t tohost; /* of a kernel that runs without firmware, 0: none (tohost.h) */
 };
 
 /* Loads everything; guest memory is written, nothing else. *plan (may be NULL) tells what went where. */

@@ -2,9 +2,10 @@
 
 #include <elf.h>
 #include <errno.h>
+#include <stdlib.h>
 #include <string.h>
 
-enum { ELF_SEGMENTS_MAX = 16 };
+enum { ELF_SEGMENTS_MAX = 16, ELF_SECTIONS_MAX = 4096, ELF_TABLE_BYTES_MAX = 64 << 20 };
 
 static int elf_bad(const struct image *image, const char *why, struct err *err)
 {
@@ -75,6 +76,66 @@ static uint64_t elf_physical(const Elf64_Phdr *segment, unsigned count, uint64_t
     return va;
 }
 
+/* --- symbols --------------------------------------------------------------------------------------------- */
+
+/* Header of section `index`, when it and what it describes lie in the file and are of a size to be read. */
+static bool elf_section(const struct image *image, const Elf64_Ehdr *header, uint32_t index, Elf64_Shdr *out)
+{
+    uint64_t at = header->e_shoff + (uint64_t)index * sizeof(*out);
+    if (index >= header->e_shnum || header->e_shoff > image->bytes || at > image->bytes ||
+        image->bytes - at < sizeof(*out) || image_read(image, at, out, sizeof(*out), NULL) < 0)
+        return false;
+    return out->sh_size > 0 && out->sh_size <= ELF_TABLE_BYTES_MAX && out->sh_offset <= image->bytes &&
+           image->bytes - out->sh_offset >= out->sh_size;
+}
+
+/* A section's bytes with a NUL behind them; NULL: unreadable, or no memory. The caller frees. */
+static char *elf_table(const struct image *image, const Elf64_Shdr *section)
+{
+    char *table = malloc(section->sh_size + 1);
+    if (table && image_read(image, section->sh_offset, table, section->sh_size, NULL) < 0) {
+        free(table);
+        return NULL;
+    }
+    if (table)
+        table[section->sh_size] = 0;
+    return table;
+}
+
+static bool elf_find(const char *symbols, uint64_t bytes, const char *names, uint64_t names_bytes, const char *name,
+                     uint64_t *va)
+{
+    Elf64_Sym symbol;
+    for (uint64_t at = 0; bytes - at >= sizeof(symbol); at += sizeof(symbol)) {
+        memcpy(&symbol, symbols + at, sizeof(symbol));
+        if (symbol.st_shndx == SHN_UNDEF || symbol.st_name >= names_bytes || strcmp(names + symbol.st_name, name) != 0)
+            continue;
+        *va = symbol.st_value;
+        return true;
+    }
+    return false;
+}
+
+static bool elf_symbol(const struct image *image, const Elf64_Ehdr *header, const char *name, uint64_t *va)
+{
+    Elf64_Shdr symtab, strtab;
+    bool found = false;
+    if (header->e_shentsize != sizeof(symtab) || header->e_shnum > ELF_SECTIONS_MAX)
+        return false;
+    for (uint32_t i = 0; !found && i < header->e_shnum; i++) {
+        if (!elf_section(image, header, i, &symtab) || symtab.sh_type != SHT_SYMTAB ||
+            !elf_section(image, header, symtab.sh_link, &strtab) || strtab.sh_type != SHT_STRTAB)
+            continue;
+        char *symbols = elf_table(image, &symtab), *names = elf_table(image, &strtab);
+        found = symbols && names && elf_find(symbols, symtab.sh_size, names, strtab.sh_size, name, va);
+        free(names);
+        free(symbols);
+    }
+    return found;
+}
+
+/* --- the whole ------------------------------------------------------------------------------------------- */
+
 int elf_load(const struct image *image, struct boot_plan *plan, struct elf_loaded *out, struct err *err)
 {
     Elf64_Ehdr header;
@@ -105,7 +166,11 @@ int elf_load(const struct image *image, struct boot_plan *plan, struct elf_loade
         result = elf_bad(image, "has nothing to load", err);
     for (unsigned i = 0; result == 0 && i < count; i++)
         result = elf_load_segment(image, plan->ram, &segment[i], err);
-    if (result == 0)
-        out->entry = elf_physical(segment, count, header.e_entry);
-    return result;
+    if (result < 0)
+        return result;
+    uint64_t va;
+    out->entry = elf_physical(segment, count, header.e_entry);
+    if (elf_symbol(image, &header, "tohost", &va))
+        out->tohost = elf_physical(segment, count, va);
+    return 0;
 }

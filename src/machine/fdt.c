@@ -17,7 +17,8 @@ enum { PHANDLE_PLIC = 1, PHANDLE_TEST, PHANDLE_HARTS };
 /* What the engine implements, nothing else: kernels patch themselves after this list. */
 static const char *const isa_single[] = { "i", "m", "a", "f", "d", "c" };
 static const char *const isa_multi[] = {
-    "zicbom", "zicboz", "zicntr", "zicsr", "zifencei", "zihpm", "zba", "zbb", "zbs", "sstc", "svadu", "svinval",
+    "zicbom", "zicboz", "zicntr", "zicsr", "zifencei", "zihpm",  "zba",
+    "zbb",    "zbs",    "sstc",   "svadu", "svinval",  "svvptc",
 };
 
 struct fdt_out {

@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "machine/boot.h"
+#include "machine/debug.h"
 #include "machine/machine_impl.h"
 #include "vcpu/jit/jit.h"
 
@@ -139,10 +140,20 @@ void machine_free(struct machine *m)
     free(m);
 }
 
+/* Paused. */
+static int machine_load_images(struct machine *m, struct err *err)
+{
+    struct boot_plan plan;
+    int result = boot_load(&m->config, m->ram, &plan, err);
+    if (result == 0)
+        tohost_watch(&m->tohost, &m->board, plan.tohost);
+    return result;
+}
+
 int machine_boot(struct machine *m, struct err *err)
 {
     assert(!m->running && !m->config.incoming);
-    int result = boot_load(&m->config, m->ram, NULL, err);
+    int result = machine_load_images(m, err);
     if (result < 0)
         return result;
     machine_reset_parts(m);
@@ -273,6 +284,21 @@ void machine_pause(struct machine *m, enum run_state state)
         m->before = state;
     else
         machine_set_state(m, state);
+    unlock(&m->lock);
+    if (ran)
+        machine_emit(m, EVENT_STOP, false);
+}
+
+void machine_stop(struct machine *m)
+{
+    lock(&m->lock);
+    bool ran = m->running;
+    if (ran) {
+        machine_halt(m);
+        machine_set_state(m, RUN_PAUSED);
+    } else if (machine_state(m) == RUN_FINISH_MIGRATE && m->before == RUN_RUNNING) {
+        m->before = RUN_PAUSED;
+    }
     unlock(&m->lock);
     if (ran)
         machine_emit(m, EVENT_STOP, false);
@@ -495,7 +521,7 @@ int machine_reset(struct machine *m, struct err *err)
     if (result == 0 && ran)
         machine_halt(m);
     if (result == 0)
-        result = boot_load(&m->config, m->ram, NULL, err);
+        result = machine_load_images(m, err);
     if (result == 0) {
         machine_reset_parts(m);
         m->off = false;

@@ -7,6 +7,8 @@
 #include "base/timer.h"
 #include "machine/board.h"
 #include "machine/machine.h"
+#include "machine/tohost.h"
+#include "vcpu/debug.h"
 
 /* "godwit/clock": guest time does not pass between machines. And what the guest has asked for just before it was
  * paused: the main thread answers that wherever the guest goes on. */
@@ -29,6 +31,7 @@ struct machine {
     struct jit *jit; /* NULL: everything is interpreted */
     struct vcpu *vcpu[HART_MAX];
     struct board board;
+    struct tohost tohost;
     void (*notify)(void *opaque);
     void *notify_opaque;
     void (*event)(void *opaque, enum machine_event event, bool by_guest);
@@ -39,6 +42,8 @@ struct machine {
     bool running;          /* vCPUs are let go, the clock runs */
     bool off;              /* the guest's power-off was taken to be answered here, until a reset */
     enum run_state before; /* what machine_hand_back() goes back to */
+    bool debugged;
+    struct debug_points points; /* changed while paused only: vCPUs read it without the lock */
 
     /* atomic */
     _Atomic int state; /* enum run_state; written under lock */

@@ -8,6 +8,7 @@
 
 #include "machine/boot.h"
 #include "machine/options_impl.h"
+#include "vcpu/trace.h"
 
 /* --- helpers --------------------------------------------------------------------------------------------- */
 
@@ -124,6 +125,7 @@ PATH_OPTION(mem_path, machine.mem_path)
 PATH_OPTION(pidfile, pidfile)
 PATH_OPTION(incoming, incoming)
 PATH_OPTION(migrate, migrate)
+PATH_OPTION(trace_path, trace_path)
 
 #define FLAG_OPTION(function, member)                                                                                  \
     static int function(struct parser *p, const char *argument)                                                        \
@@ -138,6 +140,8 @@ FLAG_OPTION(start_paused, start_paused)
 FLAG_OPTION(daemonize, daemonize)
 FLAG_OPTION(nodefaults, nodefaults)
 FLAG_OPTION(migrate_on_signal, migrate_on_signal)
+FLAG_OPTION(perf_map, perf_map)
+FLAG_OPTION(jit_dump, jit_dump)
 FLAG_OPTION(help, help)
 FLAG_OPTION(version, version)
 
@@ -338,6 +342,12 @@ static int tunable(struct parser *p, const char *param, const char *argument)
     return option_global(p, text);
 }
 
+static int gdb_usual(struct parser *p, const char *argument)
+{
+    (void)argument;
+    return option_gdb(p, "tcp::1234");
+}
+
 static int downtime_limit(struct parser *p, const char *argument)
 {
     return tunable(p, "downtime-limit", argument);
@@ -351,6 +361,15 @@ static int max_bandwidth(struct parser *p, const char *argument)
 static int migration_threads(struct parser *p, const char *argument)
 {
     return tunable(p, "threads", argument);
+}
+
+static int trace(struct parser *p, const char *argument)
+{
+    struct err err = { 0 };
+    p->out->trace_help = p->out->trace_help || strcmp(argument, "help") == 0 || strcmp(argument, "?") == 0;
+    if (p->out->trace_help || trace_parse(argument, &p->out->trace, &err) == 0)
+        return 0;
+    return option_bad(p, "%s", err.text);
 }
 
 /* --- the table ------------------------------------------------------------------------------------------- */
@@ -401,6 +420,8 @@ static const struct option_row option_table[] = {
     { "no-reboot", NULL, no_reboot, "end when the guest resets" },
     { "no-shutdown", NULL, no_shutdown, "stay, paused, when the guest powers off" },
     { "S", NULL, start_paused, "do not start the guest; 'cont' does" },
+    { "gdb", "SPEC", option_gdb, "let a debugger come: tcp:HOST:PORT | unix:PATH | stdio | pty | chardev:ID" },
+    { "s", NULL, gdb_usual, "the same as -gdb tcp::1234" },
     { "name", "NAME", name, "of the guest" },
     { "uuid", "UUID", uuid, "of the guest" },
     { "pidfile", "PATH", pidfile, "write the process id there" },
@@ -411,6 +432,10 @@ static const struct option_row option_table[] = {
     { "downtime-limit", "MS", downtime_limit, "the pause a migration may cause" },
     { "max-bandwidth", "SIZE", max_bandwidth, "bytes a second a migration may send (0: no limit)" },
     { "migration-threads", "N", migration_threads, "workers of a migration" },
+    { "d", "LIST|help", trace, "say what the engine does: in_asm, out_asm, int" },
+    { "D", "PATH", trace_path, "and say it to this file" },
+    { "perfmap", NULL, perf_map, "name generated code for perf in /tmp/perf-PID.map" },
+    { "jitdump", NULL, jit_dump, "and dump it for 'perf inject --jit' to jit-PID.dump" },
     { "help", NULL, help, "this text" },
     { "h", NULL, help, NULL },
     { "version", NULL, version, "the version" },
@@ -465,6 +490,8 @@ static int options_check(struct parser *p)
     p->option = "daemonize";
     if (out->daemonize && (strcmp(out->serial, "stdio") == 0 || strncmp(out->serial, "mon:", 4) == 0))
         return option_bad(p, "there is no terminal in the background for -serial %s", out->serial);
+    if (out->daemonize && strcmp(out->gdb, "stdio") == 0)
+        return option_bad(p, "there is no terminal in the background for -gdb stdio");
     return 0;
 }
 

@@ -43,6 +43,8 @@ struct options {
     struct option_monitor monitor[OPTION_MONITORS_MAX];
     unsigned monitors;
 
+    char gdb[OPTION_SPEC_MAX]; /* where a debugger may come: as serial; "" nowhere */
+
     char incoming[OPTION_SPEC_MAX]; /* URI, "defer", or "" */
     char migrate[OPTION_SPEC_MAX];  /* URI to go to, or "" */
     bool migrate_on_signal;         /* wait for SIGUSR1 with that */
@@ -50,6 +52,10 @@ struct options {
     unsigned tunables;
 
     char pidfile[MACHINE_TEXT_MAX];
+    unsigned trace;                    /* -d: TRACE_* of vcpu/trace.h */
+    char trace_path[MACHINE_TEXT_MAX]; /* "": stderr */
+    bool trace_help;                   /* print what -d takes and leave */
+    bool perf_map, jit_dump;           /* names of generated code for profilers */
     bool start_paused, daemonize, nodefaults;
     bool help, version; /* print that and leave */
 };

@@ -34,5 +34,6 @@ int option_object(struct parser *p, const char *argument);
 int option_global(struct parser *p, const char *argument);
 int option_chardev(struct parser *p, const char *argument);
 int option_mon(struct parser *p, const char *argument);
+int option_gdb(struct parser *p, const char *argument);
 int option_monitor_add(struct parser *p, const char *spec, bool qmp);
 int option_devices_done(struct parser *p); /* after the last option */

@@ -312,3 +312,32 @@ int option_mon(struct parser *p, const char *argument)
         return result;
     return spec[0] ? option_monitor_add(p, spec, qmp) : option_bad(p, "chardev=ID is missing");
 }
+
+/* --- -gdb ------------------------------------------------------------------------------------------------ */
+
+/* A socket listens, and the guest does not wait for a debugger, unless the text says otherwise. Nobody but this host
+ * may come when no host is named: who comes may do anything. */
+int option_gdb(struct parser *p, const char *argument)
+{
+    static const char *const kinds[] = { "tcp:", "unix:", "chardev:", "stdio", "pty" };
+    struct options *out = p->out;
+    bool known = false, socket = strncmp(argument, "tcp:", 4) == 0 || strncmp(argument, "unix:", 5) == 0;
+    for (unsigned i = 0; i < sizeof(kinds) / sizeof(kinds[0]); i++)
+        known = known || strncmp(argument, kinds[i], strlen(kinds[i])) == 0;
+    if (strcmp(argument, "none") == 0) {
+        out->gdb[0] = '\0';
+        return 0;
+    }
+    if (!known)
+        return option_bad(p, "'%.60s' is none of tcp:HOST:PORT, unix:PATH, stdio, pty, chardev:ID and none", argument);
+    const char *host = "", *rest = argument, *server = "";
+    if (strncmp(argument, "tcp::", 5) == 0) {
+        host = "tcp:127.0.0.1:";
+        rest = argument + 5;
+    }
+    if (socket && !strstr(argument, ",server"))
+        server = ",server=on,wait=off";
+    if ((size_t)snprintf(out->gdb, sizeof(out->gdb), "%s%s%s", host, rest, server) >= sizeof(out->gdb))
+        return option_bad(p, "'%.40s...' is too long", argument);
+    return 0;
+}

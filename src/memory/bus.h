@@ -26,8 +26,17 @@ struct bus_region {
     void *device;
 };
 
+/* Eight bytes of RAM whose stores somebody wants to hear of. The vCPUs keep no write permission for their page, so that
+ * each store there goes the slow way; no other page pays. */
+struct bus_watch {
+    uint64_t gpa;                 /* a multiple of 8 */
+    void (*stored)(void *opaque); /* after a hart's plain store to any of them, on its thread; NULL: nobody watches */
+    void *opaque;
+};
+
 struct bus {
     struct ram *ram;
+    struct bus_watch watch;                    /* changed only while every vCPU is paused */
     struct bus_region region[BUS_REGIONS_MAX]; /* sorted by gpa */
     unsigned regions;
 };
@@ -36,6 +45,18 @@ void bus_init(struct bus *bus, struct ram *ram);
 int bus_add(struct bus *bus, const char *name, uint64_t gpa, uint64_t bytes, const struct bus_ops *ops, void *device,
             struct err *err); /* -EEXIST when it overlaps a region or a RAM block */
 const struct bus_region *bus_find(const struct bus *bus, uint64_t gpa); /* NULL: nothing there */
+
+static inline bool bus_watches_page(const struct bus *bus, uint64_t gpa)
+{
+    return bus->watch.stored && (bus->watch.gpa ^ gpa) >> PAGE_SHIFT == 0;
+}
+
+/* A hart has stored `size` bytes at gpa, all within one page. */
+static inline void bus_stored(const struct bus *bus, uint64_t gpa, unsigned size)
+{
+    if (bus->watch.stored && gpa < bus->watch.gpa + 8 && bus->watch.gpa < gpa + size)
+        bus->watch.stored(bus->watch.opaque);
+}
 
 /* Device access; false means access fault. RAM is reached through ram.h, not here. */
 bool bus_device_read(const struct bus *bus, uint64_t gpa, unsigned size, uint64_t *value);

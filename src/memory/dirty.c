@@ -201,9 +201,8 @@ static void mark_watched(struct dirty *dirty, uint64_t page, uint64_t count)
     while (count > 0) {
         uint64_t skip = page % DIRTY_WORD_PAGES;
         uint64_t some = DIRTY_WORD_PAGES - skip < count ? DIRTY_WORD_PAGES - skip : count;
-        uint64_t watched =
-            atomic_load_explicit(&dirty->watched[page / DIRTY_WORD_PAGES], memory_order_seq_cst) &
-            low_bits(some) << skip;
+        uint64_t watched = atomic_load_explicit(&dirty->watched[page / DIRTY_WORD_PAGES], memory_order_seq_cst) &
+                           low_bits(some) << skip;
 
         if (watched)
             map_or(&dirty->map[DIRTY_CODE], page / DIRTY_WORD_PAGES, watched);

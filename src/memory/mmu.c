@@ -224,6 +224,13 @@ static void fill_mapping(uint64_t va, uint64_t pte, unsigned level, uint64_t rig
     out->leaf_bytes = bytes;
 }
 
+/* The bits above those that are translated must repeat the highest of them. */
+static bool is_canonical(uint64_t va, unsigned levels)
+{
+    unsigned unused = 64 - (PAGE_SHIFT + LEVEL_BITS * levels);
+    return (uint64_t)((int64_t)(va << unused) >> unused) == va;
+}
+
 enum mmu_result mmu_translate(const struct mmu_context *context, struct bus *bus, uint64_t va, enum mmu_access access,
                               struct mmu_mapping *out)
 {
@@ -231,8 +238,7 @@ enum mmu_result mmu_translate(const struct mmu_context *context, struct bus *bus
     if (context->priv == PRIV_MACHINE || levels == 0)
         return translate_bare(context, va, access, out);
 
-    unsigned unused = 64 - (PAGE_SHIFT + LEVEL_BITS * levels); /* these bits must repeat the highest used one */
-    if ((uint64_t)((int64_t)(va << unused) >> unused) != va)
+    if (!is_canonical(va, levels))
         return MMU_PAGE_FAULT;
 
     *out = (struct mmu_mapping){ 0 };
@@ -264,5 +270,31 @@ enum mmu_result mmu_translate(const struct mmu_context *context, struct bus *bus
             if (updated != MMU_OK)
                 return updated;
         }
+    }
+}
+
+bool mmu_look(uint64_t satp, struct bus *bus, uint64_t va, uint64_t *gpa)
+{
+    const struct mmu_context anything = { .satp = satp, .pbmte = true };
+    unsigned levels = satp_levels(satp);
+    *gpa = va;
+    if (levels == 0)
+        return va >> PA_BITS == 0;
+    if (!is_canonical(va, levels))
+        return false;
+
+    uint64_t table = (satp & ((UINT64_C(1) << 44) - 1)) << PAGE_SHIFT;
+    for (unsigned level = levels - 1;; level--) {
+        uint64_t pte;
+        if (!ram_read(bus->ram, table + (va >> (PAGE_SHIFT + LEVEL_BITS * level) & 511) * 8, &pte, sizeof(pte)) ||
+            !pte_legal(&anything, pte, level))
+            return false;
+        if (pte & (PTE_R | PTE_X)) {
+            struct mmu_mapping map;
+            fill_mapping(va, pte, level, 0, &map);
+            *gpa = map.gpa;
+            return true;
+        }
+        table = PTE_PPN(pte) << PAGE_SHIFT;
     }
 }

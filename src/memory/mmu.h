@@ -42,6 +42,10 @@ struct mmu_mapping {
 enum mmu_result mmu_translate(const struct mmu_context *context, struct bus *bus, uint64_t va, enum mmu_access access,
                               struct mmu_mapping *out);
 
+/* Where va leads by the tables of satp, for somebody who looks from outside: no rights, no PMP, no A and D, nothing is
+ * changed. False: nowhere. */
+bool mmu_look(uint64_t satp, struct bus *bus, uint64_t va, uint64_t *gpa);
+
 /* PMP alone, for a physical access of `bytes` that does not cross a page. */
 bool mmu_pmp_allows(const struct mmu_pmp *pmp, uint8_t priv, uint64_t gpa, uint64_t bytes, enum mmu_access access);
 

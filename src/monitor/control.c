@@ -4,20 +4,19 @@
 #include "monitor/monitor_priv.h"
 
 /* A guest that is being handed over is the migration's: nobody else may run or stop it meanwhile. */
-static bool handing_over(struct call *call)
+static bool handing_over(struct monitor *monitor)
 {
     struct migration_info info;
-    if (machine_state(call->monitor->context.machine) == RUN_FINISH_MIGRATE)
+    if (machine_state(monitor->context.machine) == RUN_FINISH_MIGRATE)
         return true;
-    migration_query(call->monitor->context.migration, &info);
+    migration_query(monitor->context.migration, &info);
     return info.state == MIGRATION_DEVICE && !info.incoming;
 }
 
-/* Of a guest that is on its way here, whether it has set out already or not. */
-static void set_run_on_arrival(struct call *call, bool run)
+void monitor_run_on_arrival(struct monitor *monitor, bool run)
 {
-    call->monitor->run_on_arrival = run;
-    migration_run_on_arrival(call->monitor->context.migration, run);
+    monitor->run_on_arrival = run;
+    migration_run_on_arrival(monitor->context.migration, run);
 }
 
 int cmd_stop(struct call *call)
@@ -25,31 +24,36 @@ int cmd_stop(struct call *call)
     struct machine *machine = call->monitor->context.machine;
     enum run_state state = machine_state(machine);
     if (state == RUN_INMIGRATE) {
-        set_run_on_arrival(call, false);
+        monitor_run_on_arrival(call->monitor, false);
         return 0;
     }
-    if (handing_over(call))
+    if (handing_over(call->monitor))
         return err_set(&call->err, -EBUSY, "Migration is not finalized yet");
     if (state == RUN_RUNNING)
         machine_pause(machine, RUN_PAUSED);
     return 0;
 }
 
-int cmd_cont(struct call *call)
+int monitor_cont(struct monitor *monitor, struct err *err)
 {
-    struct machine *machine = call->monitor->context.machine;
+    struct machine *machine = monitor->context.machine;
     enum run_state state = machine_state(machine);
     struct migration_info info;
     bool force = false;
-    migration_query(call->monitor->context.migration, &info);
+    migration_query(monitor->context.migration, &info);
     if (state == RUN_INMIGRATE && info.state != MIGRATION_UNRESOLVED) { /* in doubt it needs another word */
-        set_run_on_arrival(call, true);
+        monitor_run_on_arrival(monitor, true);
         return 0;
     }
-    if (handing_over(call))
-        return err_set(&call->err, -EBUSY, "Migration is not finalized yet");
-    int rc = migration_may_resume(call->monitor->context.migration, &force, &call->err);
-    return rc < 0 || state == RUN_RUNNING ? rc : machine_resume(machine, force, &call->err);
+    if (handing_over(monitor))
+        return err_set(err, -EBUSY, "Migration is not finalized yet");
+    int rc = migration_may_resume(monitor->context.migration, &force, err);
+    return rc < 0 || state == RUN_RUNNING ? rc : machine_resume(machine, force, err);
+}
+
+int cmd_cont(struct call *call)
+{
+    return monitor_cont(call->monitor, &call->err);
 }
 
 int cmd_quit(struct call *call)
@@ -62,7 +66,7 @@ int cmd_system_reset(struct call *call)
 {
     struct machine *machine = call->monitor->context.machine;
     enum run_state state = machine_state(machine);
-    if (state == RUN_INMIGRATE || state == RUN_POSTMIGRATE || handing_over(call))
+    if (state == RUN_INMIGRATE || state == RUN_POSTMIGRATE || handing_over(call->monitor))
         return err_set(&call->err, -EBUSY, "There is no guest to reset here now (%s)", run_state_name(state));
     machine_request(machine, REQUEST_RESET, 0);
     if (call->monitor->context.settle)

@@ -221,6 +221,12 @@ void monitor_quit(struct monitor *monitor)
     monitor->quitting = true;
 }
 
+void monitor_command(struct monitor *monitor, const char *line, FILE *out)
+{
+    hmp_run_line(monitor, NULL, line, out);
+    monitor_finish_quit(monitor);
+}
+
 /* --- life ----------------------------------------------------------------------------------------------- */
 
 static void free_handle(uv_handle_t *handle)

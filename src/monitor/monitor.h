@@ -5,6 +5,7 @@
  * so that events reach every session in the order in which they happened. No command blocks the loop. */
 #pragma once
 #include <stdbool.h>
+#include <stdio.h>
 
 #include "base/chardev.h"
 #include "base/err.h"
@@ -37,6 +38,12 @@ int monitor_new(const struct monitor_context *context, struct monitor **out, str
 int monitor_add(struct monitor *monitor, struct chardev *chardev, enum monitor_mode mode, struct err *err);
 void monitor_free(
     struct monitor *monitor); /* writes what it can; memory goes on the next turn of the loop; NULL allowed */
+
+/* For others on the loop's thread who let the guest run or hold it back: what `cont` does; whether a guest on its way
+ * here runs when it has arrived; a line of HMP, whose text goes to out. */
+int monitor_cont(struct monitor *monitor, struct err *err);
+void monitor_run_on_arrival(struct monitor *monitor, bool run);
+void monitor_command(struct monitor *monitor, const char *line, FILE *out);
 
 /* For machine_on_event() and migration_on_event(), with the monitor as opaque. Any thread. */
 void monitor_machine_event(void *monitor, enum machine_event event, bool by_guest);

@@ -57,7 +57,7 @@ struct block_cache {
     uint32_t next_slot; /* slot 0 stays free */
     uint32_t generation;
     uint32_t *bucket;
-    unsigned heat; /* executions before a block asks to be translated; 0: never */
+    unsigned heat;                               /* executions before a block asks to be translated; 0: never */
     uint64_t made, emptied, reverified, changed; /* statistics */
 };
 

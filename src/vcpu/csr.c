@@ -259,7 +259,7 @@ static void write_satp(struct hart *hart, unsigned csr, uint64_t value, unsigned
     if (!warl_satp_ok(value) || value == hart->satp)
         return;
     hart->satp = value;
-    *effects |= EFFECT_FLUSH;
+    *effects |= EFFECT_SPACE;
 }
 
 /* --- physical memory protection -------------------------------------------------------------------------- */
@@ -397,6 +397,8 @@ static const struct csr_row table[CSR_NUMBERS] = {
     [CSR_PMPCFG0 + 2] = { NULL, read_pmpcfg, write_pmpcfg },
     [CSR_PMPADDR0... CSR_PMPADDR0 + HART_PMP_ENTRIES - 1] = { NULL, read_pmpaddr, write_pmpaddr },
     [0x747] = { NULL, read_zero, NULL }, /* mseccfg */
+    /* tselect, tdata1 to 3: one slot, of type 0, which says that no trigger is there (RISC-V Debug, Sdtrig) */
+    [0x7a0 ... 0x7a3] = { NULL, read_zero, NULL },
 
     [CSR_MCYCLE] = { NULL, read_counter, write_counter },
     [CSR_MCYCLE + 2 ... CSR_MCYCLE + 31] = { NULL, read_counter, write_counter },

@@ -11,13 +11,15 @@
 #include "memory/mmu.h"
 #include "memory/tlb.h"
 #include "vcpu/block.h"
+#include "vcpu/debug.h"
 #include "vcpu/hart.h"
+#include "vcpu/translate.h"
 #include "vcpu/trap.h"
 #include "vcpu/vcpu.h"
 
-enum { JUMP_ENTRIES = 2048, JUMP_PAGE_BITS = 4096 };
+enum { JUMP_ENTRIES = 2048 };
 
-/* Where a virtual address leads: an indirect jump's short cut. Valid for one generation of the mode's mappings. */
+/* Where a virtual address leads: an indirect jump's short cut. Valid for one generation of its TLB's mappings. */
 struct jump {
     uint64_t va;
     struct block *block;
@@ -32,7 +34,7 @@ struct vcpu {
                                           Kickers store 0; the owner restores it */
     struct tlb *tlb;
     struct jump *jump;
-    uint64_t mappings;        /* present generation of translations: raised by every flush, any mode */
+    uint64_t mappings;        /* generation of *tlb's mappings, no other TLB's: raised by what drops jumps */
     uint64_t page_va;         /* virtual address of the running block's page */
     _Atomic uint64_t icount;  /* instructions retired, whole blocks ahead; only the owner stores */
     uint64_t value;           /* a slow path's result */
@@ -40,20 +42,21 @@ struct vcpu {
     struct block *page_block; /* a block of the page that runs now, for its physical address; NULL: a single runs */
     struct block_cache blocks;
     struct mmu_pmp pmp;
-    struct mmu_context data, code;            /* for walks in the present mode */
-    unsigned reserved_bytes;                  /* of the last LR; not migrated: a lost reservation is legal */
-    uint64_t jump_pages[JUMP_PAGE_BITS / 64]; /* pages that jump entries of these mappings lead to, hashed */
+    struct mmu_context data, code; /* for walks in the present mode */
+    struct translate translate;
+    unsigned reserved_bytes;                              /* of the last LR; not migrated: a lost one is legal */
+    bool interrupted;                                     /* an interrupt was taken since debug_arm() */
     _Atomic uint64_t sleeps_ns, tlb_refills, slow_stores; /* statistics: others read them */
 
     /* generated code (jit/); it stores here too */
-    uint64_t jit_operand, jit_slot; /* arguments of C that it calls */
-    const void *jit_site;           /* the jump that led out, to be linked; NULL: another way out */
+    uint64_t jit_operand;               /* an argument of C that it calls; `value` is another */
+    const void *jit_site;               /* the jump that led out, to be linked; NULL: another way out */
     uint32_t jit_generation, jit_kills; /* of what this hart remembers */
-    bool fp_ready;                  /* MXCSR is the guest's */
-    bool interpret;                 /* the next block is the interpreter's, hot or not */
-    bool promote;                   /* the interpreter found hart.pc hot */
+    bool fp_ready;                      /* MXCSR is the guest's */
+    bool interpret;                     /* the next block is the interpreter's, hot or not */
+    bool promote;                       /* the interpreter found hart.pc hot */
 
-    _Alignas(32) uint8_t single[BLOCK_SINGLE_BYTES];      /* block for one instruction */
+    _Alignas(32) uint8_t single[BLOCK_SINGLE_BYTES]; /* block for one instruction */
 
     /* fixed after new */
     unsigned index;
@@ -62,16 +65,17 @@ struct vcpu {
     struct dirty *dirty;
     struct guest_clock *clock;
     struct timer *timer;
-    struct tlb *tlbs;   /* TLB_MODES */
-    struct jump *jumps; /* TLB_MODES * JUMP_ENTRIES */
+    struct tlb *tlbs;   /* TLB_COUNT, each initialised when it is first chosen */
+    struct jump *jumps; /* TLB_COUNT * JUMP_ENTRIES */
     struct thread thread;
-    struct jit *jit;    /* NULL: everything is interpreted */
+    struct jit *jit; /* NULL: everything is interpreted */
 
     /* atomic */
     _Atomic bool exit_request; /* look around at the next safe point */
     _Atomic bool sleeping;     /* in wfi: a kick must signal */
     _Atomic bool pause_requested, quit;
     _Atomic bool timer_due; /* stimecmp was reached */
+    _Atomic bool debug;     /* a debugger wants to see every instruction; changed only while paused */
     _Atomic uint64_t kicks;
     _Atomic int tid;
     struct dirty_writer writer;
@@ -81,6 +85,10 @@ struct vcpu {
     struct cond wake;    /* the thread waits */
     struct cond settled; /* somebody waits for it to pause */
     bool paused;
+    enum debug_stop debug_stop;
+    /* and changed only while paused, so that the thread itself may read them without */
+    enum debug_mode debug_mode;
+    struct debug_client debugger;
 };
 
 /* --- going on ------------------------------------------------------------------------------------------- */
@@ -179,12 +187,20 @@ struct uop *engine_end_next(struct vcpu *v, struct uop *u);
 struct uop *engine_end(struct vcpu *v, struct uop *u);
 
 void engine_sync_counters(struct vcpu *v, uint64_t unretired); /* mcycle, minstret up to now */
-void engine_select_mode(struct vcpu *v);
-void engine_flush(struct vcpu *v); /* every translation */
-void engine_fence(struct vcpu *v, bool has_va, uint64_t va, bool has_asid, uint64_t asid);
 void engine_fence_i(struct vcpu *v);
 void engine_reload(struct vcpu *v); /* everything derived from the hart */
-void engine_drop_code_jumps(struct vcpu *v); /* every address in generated code */
+
+/* --- translate.c ------------------------------------------------------------------------------------------ */
+
+void engine_select_mode(struct vcpu *v);  /* priv, SUM, MXR, MPRV, MPP changed: v->tlb and what walks depend on */
+void engine_select_space(struct vcpu *v); /* satp changed; engine_select_mode() is to follow */
+void engine_flush(struct vcpu *v);        /* every translation of every address space; PMP is read again */
+/* sfence.vma (Privileged ISA, 12.2.1) with rs1 (has_va) and rs2 (has_asid). */
+void engine_fence(struct vcpu *v, bool has_va, uint64_t va, bool has_asid, uint64_t asid);
+void engine_drop_blocks(struct vcpu *v);            /* the interpreter's blocks are gone: no jump may lead to one */
+void engine_drop_code_jumps(struct vcpu *v);        /* generated code is gone: no tlb.jump of any TLB may lead to it */
+void engine_note_jump(struct vcpu *v, uint64_t va); /* v->jump got an entry for va */
+void engine_rearm(struct vcpu *v);                  /* every write permission, before the dirty epoch is acknowledged */
 
 /* --- exec_mem.c ------------------------------------------------------------------------------------------- */
 
@@ -210,3 +226,9 @@ void engine_poll_dirty(struct vcpu *v);
 
 bool vcpu_wait_while_paused(struct vcpu *v); /* true: was paused, the hart may be another */
 void vcpu_sleep(struct vcpu *v);             /* until kicked */
+
+/* --- debug.c ---------------------------------------------------------------------------------------------- */
+
+bool engine_debug_stops(struct vcpu *v);       /* before each instruction; true: it is to pause instead */
+void engine_debug_ran(struct vcpu *v);         /* and behind each */
+bool engine_debug_stays(const struct vcpu *v); /* under lock: a resume is not for this vCPU */

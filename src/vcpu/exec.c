@@ -2,6 +2,7 @@
 #include <string.h>
 
 #include "vcpu/engine.h"
+#include "vcpu/trace.h"
 #include "vcpu/jit/jit.h"
 
 const uop_fn engine_handlers[OP_COUNT] = {
@@ -50,8 +51,13 @@ static void take_trap(struct vcpu *v, uint64_t cause, uint64_t tval)
 {
     unsigned effects = 0;
 
+    uint64_t pc = v->hart.pc;
+    unsigned from = v->hart.priv;
+
     engine_sync_counters(v, 0);
     hart_trap(&v->hart, cause, tval, &effects);
+    if (trace_on(TRACE_INT))
+        trace_trap(v->index, cause, pc, tval, from, v->hart.priv);
     engine_apply(v, effects);
 }
 
@@ -81,95 +87,6 @@ OP(PSEUDO_heat)
     u->disp = 1; /* ask each time, until there is code */
     v->promote = true;
     return engine_leave(v, v->page_va + u->off, u->left);
-}
-
-/* --- modes and translations ------------------------------------------------------------------------------ */
-
-static void drop_jumps(struct vcpu *v)
-{
-    v->mappings++;
-    memset(v->jump_pages, 0, sizeof(v->jump_pages));
-}
-
-static void note_jump_page(struct vcpu *v, uint64_t va)
-{
-    unsigned bit = (va >> PAGE_SHIFT) & (JUMP_PAGE_BITS - 1);
-
-    v->jump_pages[bit / 64] |= UINT64_C(1) << bit % 64;
-}
-
-static bool may_have_jumps(const struct vcpu *v, uint64_t va)
-{
-    unsigned bit = (va >> PAGE_SHIFT) & (JUMP_PAGE_BITS - 1);
-
-    return v->jump_pages[bit / 64] >> bit % 64 & 1;
-}
-
-void engine_flush(struct vcpu *v)
-{
-    for (unsigned mode = 0; mode < TLB_MODES; mode++)
-        tlb_flush(&v->tlbs[mode]);
-    drop_jumps(v);
-}
-
-/* Only the present address space is in the TLB (a write to satp empties it), so a fence for another ASID has nothing
- * to do. M's entries know no satp. */
-void engine_fence(struct vcpu *v, bool has_va, uint64_t va, bool has_asid, uint64_t asid)
-{
-    static const enum tlb_mode modes[] = { TLB_U, TLB_S, TLB_S_SUM, TLB_OTHER };
-    uint64_t present = v->hart.satp >> 44 & 0xffff;
-    bool jumps = !has_va || may_have_jumps(v, va);
-
-    if (has_asid && (asid & 0xffff) != present)
-        return;
-    for (unsigned i = 0; i < sizeof(modes) / sizeof(modes[0]); i++) {
-        if (has_va && tlb_flush_page(&v->tlbs[modes[i]], va))
-            continue;
-        tlb_flush(&v->tlbs[modes[i]]);
-        jumps = true;
-    }
-    if (jumps)
-        drop_jumps(v);
-}
-
-void engine_drop_code_jumps(struct vcpu *v)
-{
-    for (unsigned mode = 0; mode < TLB_MODES; mode++)
-        tlb_drop_jumps(&v->tlbs[mode]);
-}
-
-static void gather_pmp(struct vcpu *v)
-{
-    memcpy(v->pmp.cfg, v->hart.pmpcfg, sizeof(v->pmp.cfg));
-    memcpy(v->pmp.addr, v->hart.pmpaddr, sizeof(v->pmp.addr));
-}
-
-void engine_select_mode(struct vcpu *v)
-{
-    const struct hart *hart = &v->hart;
-    bool mprv = hart->priv == PRIV_M && (hart->mstatus & MSTATUS_MPRV);
-    uint8_t priv = mprv ? (uint8_t)((hart->mstatus & MSTATUS_MPP) >> 11) : hart->priv;
-    bool sum = hart->mstatus & MSTATUS_SUM, mxr = hart->mstatus & MSTATUS_MXR;
-    enum tlb_mode mode = priv == PRIV_M ? TLB_M : priv == PRIV_U ? TLB_U : sum ? TLB_S_SUM : TLB_S;
-
-    if (priv != PRIV_M && (mprv || mxr)) { /* rare, and never shares what it finds */
-        mode = TLB_OTHER;
-        tlb_flush(&v->tlbs[TLB_OTHER]);
-        drop_jumps(v);
-    }
-    v->code = (struct mmu_context){
-        .satp = hart->satp,
-        .priv = hart->priv,
-        .sum = sum,
-        .mxr = mxr,
-        .pmp = &v->pmp,
-        .adue = hart->menvcfg & MENVCFG_ADUE,
-        .pbmte = hart->menvcfg & MENVCFG_PBMTE,
-    };
-    v->data = v->code;
-    v->data.priv = priv;
-    v->tlb = &v->tlbs[mode];
-    v->jump = &v->jumps[(size_t)mode * JUMP_ENTRIES];
 }
 
 /* --- kicks ----------------------------------------------------------------------------------------------- */
@@ -218,12 +135,13 @@ bool engine_apply(struct vcpu *v, unsigned effects)
 {
     bool leave = false;
 
-    if (effects & EFFECT_FLUSH) {
-        gather_pmp(v);
+    if (effects & EFFECT_FLUSH)
         engine_flush(v);
+    if (effects & EFFECT_SPACE)
+        engine_select_space(v);
+    if (effects & (EFFECT_FLUSH | EFFECT_SPACE))
         leave = true;
-    }
-    if (effects & (EFFECT_FLUSH | EFFECT_MODE))
+    if (effects & (EFFECT_FLUSH | EFFECT_SPACE | EFFECT_MODE))
         engine_select_mode(v);
     if (effects & EFFECT_TIMER)
         program_timer(v);
@@ -238,11 +156,13 @@ bool engine_apply(struct vcpu *v, unsigned effects)
 
 static struct block *get_block(struct vcpu *v, uint64_t gpa, const uint8_t *host)
 {
-    uint64_t emptied = v->blocks.emptied;
+    uint64_t emptied = v->blocks.emptied, made = v->blocks.made;
     struct block *block = block_get(&v->blocks, gpa, host);
 
+    if (trace_on(TRACE_IN_ASM) && v->blocks.made != made)
+        trace_block(v->index, gpa, host, block->bytes);
     if (v->blocks.emptied != emptied)
-        drop_jumps(v);
+        engine_drop_blocks(v);
     return block;
 }
 
@@ -285,6 +205,7 @@ static struct block *single_of(struct vcpu *v)
 /* One instruction that has no place in a page: it crosses the end, or PMP wants to be asked about each. */
 static struct block *single_block(struct vcpu *v, uint64_t pc)
 {
+    uint64_t first_gpa = 0;
     uint32_t raw = 0;
 
     for (unsigned i = 0; i < 4; i += 2) {
@@ -297,10 +218,13 @@ static struct block *single_block(struct vcpu *v, uint64_t pc)
             take_trap(v, cause, pc + i);
             return NULL;
         }
+        first_gpa = i ? first_gpa : gpa;
         raw |= (uint32_t)__atomic_load_n((const uint16_t *)(const void *)host, __ATOMIC_RELAXED) << 8 * i;
         if (!insn_is_long((uint16_t)raw))
             break;
     }
+    if (trace_on(TRACE_IN_ASM))
+        trace_block(v->index, first_gpa, &raw, insn_is_long((uint16_t)raw) ? 4 : 2);
     block_make_single(single_of(v), raw, pc & ~TLB_PAGE_MASK);
     v->page_block = NULL;
     return single_of(v);
@@ -330,7 +254,7 @@ static struct block *next_block(struct vcpu *v)
     if (!block)
         return single_block(v, pc);
     *jump = (struct jump){ .va = pc, .block = block, .mappings = v->mappings };
-    note_jump_page(v, pc);
+    engine_note_jump(v, pc);
     v->page_block = block;
     return block;
 }
@@ -344,9 +268,9 @@ void engine_reload(struct vcpu *v)
     v->hart.x[0] = 0;
     if (v->jit)
         jit_distrust(v);
-    gather_pmp(v);
     engine_flush(v);
     engine_fence_i(v);
+    engine_select_space(v);
     engine_select_mode(v);
     program_timer(v);
     atomic_store_explicit(&v->timer_due, true, memory_order_relaxed); /* look at the clock once */
@@ -378,9 +302,29 @@ static bool safe_point(struct vcpu *v)
         }
         v->hart.waiting = false;
         uint64_t cause = hart_pending_interrupt(&v->hart, ticks);
-        if (cause)
+        if (cause) {
             take_trap(v, cause, 0);
+            v->interrupted = true;
+        }
     }
+}
+
+/* One instruction, by itself, or none where a debugger wants to stop. No single block is linked to another, and the
+ * pause at which v->debug was raised has dropped all jumps: nothing runs past it. */
+static void run_single(struct vcpu *v)
+{
+    if (engine_debug_stops(v))
+        return;
+    v->page_va = v->hart.pc & TLB_PAGE_MASK;
+    struct block *block = single_block(v, v->hart.pc);
+    if (block) {
+        engine_count(v, block->count);
+        struct uop *u = block->uop;
+        do
+            u = u->fn(v, u);
+        while (!ENGINE_TAIL_CALLS && u);
+    }
+    engine_debug_ran(v);
 }
 
 void engine_run(struct vcpu *v)
@@ -390,6 +334,10 @@ void engine_run(struct vcpu *v)
         if (UNLIKELY(atomic_load_explicit(&v->entry_generation, memory_order_relaxed) != v->blocks.generation) &&
             !safe_point(v))
             return;
+        if (UNLIKELY(atomic_load_explicit(&v->debug, memory_order_relaxed))) { /* this thread saw the pause's lock */
+            run_single(v);
+            continue;
+        }
         const void *code = v->jit && !v->interpret ? jit_find(v, v->promote) : NULL;
         if (code) {
             v->promote = false;

@@ -16,15 +16,26 @@ static uint64_t fault_cause(enum mmu_result result, enum mmu_access access)
     return result == MMU_PAGE_FAULT ? page[access] : denied[access];
 }
 
-static void set_entry(struct tlb_entry *entry, struct tlb_info *info, uint64_t va, const struct ram_block *block,
-                      uint64_t gpa, uint64_t flags)
+static struct tlb_leaf leaf_of(const struct mmu_mapping *map)
 {
+    return (struct tlb_leaf){ .bits = (uint8_t)__builtin_ctzll(map->leaf_bytes), .global = map->global };
+}
+
+static void set_entry(struct tlb_entry *entry, struct tlb_info *info, uint64_t va, const struct ram_block *block,
+                      const struct mmu_mapping *map, uint64_t flags)
+{
+    uint64_t gpa = map->gpa & TLB_PAGE_MASK;
+    struct tlb_leaf leaf = leaf_of(map);
+
     va &= TLB_PAGE_MASK;
-    gpa &= TLB_PAGE_MASK;
     entry->tag = va | flags;
     entry->addend = block ? (uintptr_t)(block->host + (gpa - block->gpa)) - va : 0;
-    info->gpa = gpa;
-    info->page = block ? ram_page_of(block, gpa) : 0;
+    *info = (struct tlb_info){
+        .gpa = gpa,
+        .page = block ? ram_page_of(block, gpa) : 0,
+        .leaf_bits = leaf.bits,
+        .leaf_global = leaf.global,
+    };
 }
 
 /* Does a first store to this page have to be noted? */
@@ -40,15 +51,14 @@ static void remember(struct vcpu *v, uint64_t va, const struct mmu_mapping *map,
     struct tlb *tlb = v->tlb;
 
     if (map->readable)
-        set_entry(&tlb->read[i], &tlb->read_info[i], va, block, map->gpa, block ? 0 : TLB_DEVICE);
-    if (map->writable && !(block && block->rom)) {
+        set_entry(&tlb->read[i], &tlb->read_info[i], va, block, map, block ? 0 : TLB_DEVICE);
+    if (map->writable && !(block && block->rom) && !bus_watches_page(v->bus, map->gpa)) {
         uint64_t flags = !block ? TLB_DEVICE : must_mark(v, ram_page_of(block, map->gpa)) ? TLB_TRACKED : 0;
 
-        set_entry(&tlb->write[i], &tlb->write_info[i], va, block, map->gpa, flags);
+        set_entry(&tlb->write[i], &tlb->write_info[i], va, block, map, flags);
     }
     tlb_note_fill(tlb, i);
-    if (map->leaf_bytes > PAGE_BYTES)
-        tlb_note_large(tlb, map->leaf_va, map->leaf_bytes);
+    tlb_note_leaf(tlb, va, leaf_of(map), false);
 }
 
 static void reach_entry(struct vcpu *v, uint64_t va, struct tlb_entry *entry, const struct tlb_info *info,
@@ -123,10 +133,11 @@ uint64_t engine_reach_code(struct vcpu *v, uint64_t pc, const uint8_t **host, ui
     *gpa = map.gpa;
     if (map.pmp_bytes < PAGE_BYTES) /* the caller goes by single instructions here */
         return 0;
-    *entry = (struct tlb_fetch){ .tag = pc & TLB_PAGE_MASK, .gpa = map.gpa - offset, .host = *host - offset };
+    *entry = (struct tlb_fetch){
+        .tag = pc & TLB_PAGE_MASK, .gpa = map.gpa - offset, .host = *host - offset, .leaf = leaf_of(&map)
+    };
     v->tlb->fetch_fills++;
-    if (map.leaf_bytes > PAGE_BYTES)
-        tlb_note_large(v->tlb, map.leaf_va, map.leaf_bytes);
+    tlb_note_leaf(v->tlb, pc, entry->leaf, true);
     return 0;
 }
 
@@ -138,9 +149,7 @@ void engine_poll_dirty(struct vcpu *v)
 
     if (!epoch)
         return;
-    bool tracking = dirty_tracking(v->dirty);
-    for (unsigned mode = 0; mode < TLB_MODES; mode++)
-        tlb_rearm(&v->tlbs[mode], tracking, v->dirty);
+    engine_rearm(v);
     dirty_writer_ack(v->dirty, &v->writer, epoch);
 }
 
@@ -245,8 +254,10 @@ bool engine_store(struct vcpu *v, struct uop *u, uint64_t va, unsigned bytes, ui
         engine_trap(v, u, cause, va);
         return false;
     }
-    if (at.host)
+    if (at.host) {
         guest_store(at.host, bytes, value);
+        bus_stored(v->bus, at.gpa, bytes);
+    }
     return true;
 }
 

@@ -8,10 +8,11 @@
 enum hart_effect {
     EFFECT_NONE = 0,
     EFFECT_MODE = 1,       /* priv, SUM, MXR, MPRV or MPP changed: choose the TLB again */
-    EFFECT_FLUSH = 2,      /* satp mode/root/ASID, PMP, menvcfg.PBMTE/ADUE changed: drop every translation */
+    EFFECT_FLUSH = 2,      /* PMP, menvcfg.PBMTE/ADUE changed: drop every translation */
     EFFECT_INTERRUPTS = 4, /* look for pending interrupts before the next instruction */
     EFFECT_TIMER = 8,      /* stimecmp or menvcfg.STCE changed: program the hart's timer */
     EFFECT_FRM = 16,       /* frm changed */
+    EFFECT_SPACE = 32,     /* satp changed: choose the address space, what is in others stays */
 };
 
 /* CSR instructions. csr is the 12-bit number. ticks is guest `time`.

@@ -131,9 +131,11 @@ void vcpu_pause_wait(struct vcpu *v)
 void vcpu_resume(struct vcpu *v)
 {
     lock(&v->lock);
-    atomic_store_explicit(&v->pause_requested, false, memory_order_seq_cst);
-    v->paused = false; /* a later pause_wait must not be content with this pause */
-    cond_broadcast(&v->wake);
+    if (!engine_debug_stays(v)) {
+        atomic_store_explicit(&v->pause_requested, false, memory_order_seq_cst);
+        v->paused = false; /* a later pause_wait must not be content with this pause */
+        cond_broadcast(&v->wake);
+    }
     unlock(&v->lock);
 }
 
@@ -157,12 +159,10 @@ static int allocate_tables(struct vcpu *v, struct err *err)
 
     if (code < 0)
         return code;
-    v->tlbs = map_pages(TLB_MODES * sizeof(*v->tlbs));
-    v->jumps = map_pages((size_t)TLB_MODES * JUMP_ENTRIES * sizeof(*v->jumps));
+    v->tlbs = map_pages(TLB_COUNT * sizeof(*v->tlbs));
+    v->jumps = map_pages((size_t)TLB_COUNT * JUMP_ENTRIES * sizeof(*v->jumps));
     if (!v->tlbs || !v->jumps)
         return err_set(err, -ENOMEM, "no memory for vCPU %u's translation tables", v->index);
-    for (unsigned mode = 0; mode < TLB_MODES; mode++)
-        tlb_flush_all(&v->tlbs[mode]);
     return 0;
 }
 
@@ -181,7 +181,6 @@ struct vcpu *vcpu_new(const struct vcpu_config *config, struct err *err)
     v->ram = config->bus->ram;
     v->dirty = v->ram->dirty;
     v->clock = config->clock;
-    v->mappings = 1;
     v->hart.hartid = config->index;
     v->pause_requested = true;
     lock_init(&v->lock, LOCK_VCPU);
@@ -198,6 +197,7 @@ struct vcpu *vcpu_new(const struct vcpu_config *config, struct err *err)
         vcpu_free(v);
         return NULL;
     }
+    engine_select_space(v);
     engine_select_mode(v);
     if (config->jit) {
         v->blocks.heat = jit_threshold(config->jit);
@@ -235,9 +235,9 @@ void vcpu_free(struct vcpu *v)
     dirty_writer_unregister(v->dirty, &v->writer);
     block_cache_free(&v->blocks);
     if (v->tlbs)
-        munmap(v->tlbs, TLB_MODES * sizeof(*v->tlbs));
+        munmap(v->tlbs, TLB_COUNT * sizeof(*v->tlbs));
     if (v->jumps)
-        munmap(v->jumps, (size_t)TLB_MODES * JUMP_ENTRIES * sizeof(*v->jumps));
+        munmap(v->jumps, (size_t)TLB_COUNT * JUMP_ENTRIES * sizeof(*v->jumps));
     cond_destroy(&v->settled);
     cond_destroy(&v->wake);
     lock_destroy(&v->lock);

@@ -28,7 +28,8 @@ void vcpu_free(struct vcpu *vcpu);                                        /* end
  * keeps count. Not from a vCPU thread. */
 void vcpu_pause_request(struct vcpu *vcpu);
 void vcpu_pause_wait(struct vcpu *vcpu);
-void vcpu_resume(struct vcpu *vcpu); /* also re-reads everything from the hart: flushes TLB and decoded code */
+void vcpu_resume(struct vcpu *vcpu); /* also re-reads everything from the hart: flushes TLB and decoded code. One that
+                                       a debugger keeps (debug.h) stays where it is */
 
 void vcpu_kick(struct vcpu *vcpu); /* leave at the next safe point and look around; any thread */
 

@@ -1,7 +1,7 @@
 /* What each CSR of this hart can hold. One place for both ways in: CSR writes drop what is not here, and a loaded
  * hart that holds it is refused.
  *
- * The machine is RV64IMAFDC with M, S and U, Sstc, Zicntr, Zihpm, Svinval, Svnapot, Svpbmt and Svadu. */
+ * The machine is RV64IMAFDC with M, S and U, Sstc, Zicntr, Zihpm, Svinval, Svnapot, Svpbmt, Svvptc and Svadu. */
 #pragma once
 #include "vcpu/hart.h"
 

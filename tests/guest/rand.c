@@ -1,8 +1,8 @@
-/* Runs the random instruction blocks that rand_isa.py made, and prints what each left behind: registers, flags, a hash of
- * its memory and of the traps it took. Two machines are right when they print the same. */
+/* Runs the random instruction blocks that rand_isa.py made, each often enough to be hot, and prints what it left behind:
+ * registers, flags, a hash of its memory and of the traps it took, and one over all turns. Two machines are right when they print the same. */
 #include "lib.h"
 
-enum { WINDOW_WORDS = 1024, CAUSE_ILLEGAL = 2, CAUSE_BREAK = 3, CAUSE_ECALL_M = 11 };
+enum { WINDOW_WORDS = 1024, TURNS = 60, CAUSE_ILLEGAL = 2, CAUSE_BREAK = 3, CAUSE_ECALL_M = 11 };
 
 struct state {
     uint64_t x[32]; /* [0] is unused, [30] is the window's middle */
@@ -68,10 +68,10 @@ static bool take(struct trap_words *words)
     return true;
 }
 
-static void run(uint64_t n)
+/* Once from the block's registers; what earlier turns did to memory stays. */
+static uint64_t turn(uint64_t n, uint64_t hash)
 {
     const uint64_t *from = rand_block[n].initial;
-    uint64_t hash = n;
 
     for (unsigned i = 1; i < 32; i++)
         state.x[i] = *from++;
@@ -79,14 +79,26 @@ static void run(uint64_t n)
         state.f[i] = *from++;
     state.fcsr = *from;
     state.x[30] = (uint64_t)&window[WINDOW_WORDS / 2];
+    rand_run(rand_block[n].code, &state);
+    for (unsigned i = 0; i < 32; i++)
+        hash = mix(mix(hash, i && i != 2 && i != 3 && i != 4 ? state.x[i] : 0), state.f[i]);
+    return mix(hash, state.fcsr);
+}
+
+static void run(uint64_t n)
+{
+    uint64_t hash = n, turns_hash = 0;
+
     for (unsigned i = 0; i < WINDOW_WORDS; i++)
         window[i] = mix(n, i) >> (i % 4 * 16);
     traps = traps_hash = 0;
-    rand_run(rand_block[n].code, &state);
+    for (unsigned i = 0; i < TURNS; i++)
+        turns_hash = turn(n, turns_hash);
 
     for (unsigned i = 0; i < WINDOW_WORDS; i++)
         hash = mix(hash, window[i]);
-    print("B %lu memory %016lx fcsr %lx traps %lu %016lx\n", n, hash, state.fcsr, traps, traps_hash);
+    print("B %lu memory %016lx fcsr %lx traps %lu %016lx turns %016lx\n", n, hash, state.fcsr, traps, traps_hash,
+          turns_hash);
     for (unsigned i = 0; i < 32; i += 4)
         print("B %lu x%u %016lx %016lx %016lx %016lx\n", n, i, i ? state.x[i] : 0, state.x[i + 1],
               i ? state.x[i + 2] : 0, i ? state.x[i + 3] : 0);

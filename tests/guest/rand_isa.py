@@ -26,6 +26,7 @@ SHIFT6 = 'slli srli srai rori bseti bclri binvi bexti slli.uw'.split()
 SHIFT5 = 'slliw srliw sraiw roriw'.split()
 LOADS = [('lb', 1), ('lbu', 1), ('lh', 2), ('lhu', 2), ('lw', 4), ('lwu', 4), ('ld', 8)]
 STORES = [('sb', 1), ('sh', 2), ('sw', 4), ('sd', 8)]
+FP_ACCESS = [('flw', 4), ('fld', 8), ('fsw', 4), ('fsd', 8)]
 AMOS = 'amoswap amoadd amoand amoor amoxor amomin amomax amominu amomaxu'.split()
 BRANCHES = 'beq bne blt bge bltu bgeu'.split()
 MODES = ['rne', 'rtz', 'rdn', 'rup', 'rmm', 'dyn', 'dyn', 'dyn']
@@ -105,12 +106,21 @@ class Block:
         self.put(f'addi {base}, x30, {self.offset(256) // 8 * 8}')
         self.put(f'{name} x{self.rng.randrange(8, 16)}, {self.rng.randrange(0, 31) * size}({base})')
 
+    def memory_crossing(self):
+        """Over the page boundary that x30 points to, or next to it."""
+        name, size = self.rng.choice([row for row in LOADS + STORES + FP_ACCESS if row[1] > 1])
+        register = self.f() if name[0] == 'f' else self.rs() if name[0] == 's' else self.rd()
+        self.put(f'{name} {register}, {self.rng.randrange(-size, 1)}(x30)')
+
     def atomic(self):
         at = self.rng.choice(WRITABLE)
         width, size = self.rng.choice([('w', 4), ('d', 8)])
         order = self.rng.choice(['', '.aq', '.rl', '.aqrl'])
-        self.put(f'addi x{at}, x30, {self.offset(size) // size * size}')
-        if self.rng.random() < 0.3:
+        pair = self.rng.random() < 0.3
+        # Misaligned is a trap. Not for LR and SC: the oracle's SC looks at the reservation first and merely fails.
+        wrong = self.rng.randrange(1, size) if not pair and self.rng.random() < 0.06 else 0
+        self.put(f'addi x{at}, x30, {self.offset(size) // size * size + wrong}')
+        if pair:
             value = self.rng.choice([r for r in WRITABLE if r != at])
             self.put(f'lr.{width} x{value}, (x{at})')
             self.put(f'addi x{value}, x{value}, {self.number_12()}')
@@ -153,6 +163,12 @@ class Block:
                 f'fl{"w" if t == "s" else "d"} {self.f()}, {self.offset(8)}(x30)',
                 f'fs{"w" if t == "s" else "d"} {self.f()}, {self.offset(8)}(x30)']))
 
+    def flags(self):
+        """An operation's own flags: none before, read and cleared after."""
+        self.put('csrwi fflags, 0')
+        self.floating()
+        self.put(f'csrrw {self.rd()}, fflags, {self.rng.choice(["x0", self.rs()])}')
+
     def fresh(self):
         """A corner value again: random arithmetic soon knows nothing but huge numbers and not-a-numbers."""
         if self.rng.random() < 0.4:
@@ -175,7 +191,7 @@ class Block:
             f'ld {self.rd()}, 8(x0)', f'sd {self.rs()}, 16(x0)',
             f'lr.w {self.rd()}, (x30)\nfsrmi 6\nfadd.d f1, f2, f3, dyn\nfsrmi 1']))
 
-    KINDS = [('integer', 30), ('small', 12), ('memory', 12), ('memory_far', 6), ('atomic', 6), ('branch', 6), ('floating', 30),
+    KINDS = [('integer', 30), ('small', 12), ('memory', 12), ('memory_far', 6), ('memory_crossing', 4), ('atomic', 6), ('branch', 6), ('floating', 24), ('flags', 8),
              ('fresh', 8), ('control', 3), ('trap', 1)]
 
     def fill(self, length):

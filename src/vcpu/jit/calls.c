@@ -60,14 +60,6 @@ bool jit_fp(struct vcpu *v)
 
 /* --- memory ---------------------------------------------------------------------------------------------- */
 
-static void fill_near(struct vcpu *v, uint64_t va, bool store)
-{
-    const struct tlb_entry *entry = &(store ? v->tlb->write : v->tlb->read)[tlb_index(va)];
-
-    if (entry->tag == (va & TLB_PAGE_MASK))
-        (store ? v->tlb->near_write : v->tlb->near_read)[v->jit_slot] = *entry;
-}
-
 static void set_register(struct vcpu *v, uint32_t access, unsigned bytes)
 {
     unsigned reg = access >> ACCESS_REG & 31, spare = 64 - 8 * bytes;
@@ -105,8 +97,6 @@ bool jit_access(struct vcpu *v)
     engine_count(v, -retired);
     if (fp)
         jit_fp_unpark(v);
-    if ((int64_t)v->jit_slot >= 0)
-        fill_near(v, va, store);
     return true;
 }
 

@@ -6,7 +6,26 @@
 #include <stdbool.h>
 #include <stdint.h>
 
-enum host_reg { RAX, RCX, RDX, RBX, RSP, RBP, RSI, RDI, R8, R9, R10, R11, R12, R13, R14, R15, HOST_REGS, HOST_NONE = -1 };
+enum host_reg {
+    RAX,
+    RCX,
+    RDX,
+    RBX,
+    RSP,
+    RBP,
+    RSI,
+    RDI,
+    R8,
+    R9,
+    R10,
+    R11,
+    R12,
+    R13,
+    R14,
+    R15,
+    HOST_REGS,
+    HOST_NONE = -1
+};
 
 struct emit {
     uint8_t *at, *end;
@@ -46,14 +65,14 @@ static inline bool op_is_reg(struct operand o)
 
 /* An opcode: its byte, with where and how it is encoded above it. */
 enum {
-    X_0F = 0x100,      /* two-byte map */
-    X_0F38 = 0x200,    /* three-byte maps */
+    X_0F = 0x100,   /* two-byte map */
+    X_0F38 = 0x200, /* three-byte maps */
     X_0F3A = 0x300,
     X_MAP = 0x300,
-    X_66 = 0x1000,     /* mandatory prefixes */
+    X_66 = 0x1000, /* mandatory prefixes */
     X_F2 = 0x2000,
     X_F3 = 0x4000,
-    X_W = 0x10000,     /* 64-bit operands */
+    X_W = 0x10000,        /* 64-bit operands */
     X_BYTE_REG = 0x20000, /* reg field names a byte register: spl..dil need a REX prefix */
     X_BYTE_RM = 0x40000,  /* so does the r/m field */
     X_LOCK = 0x80000,
@@ -63,7 +82,22 @@ enum {
 enum alu { ALU_ADD, ALU_OR, ALU_ADC, ALU_SBB, ALU_AND, ALU_SUB, ALU_XOR, ALU_CMP };
 enum shift { SHIFT_ROL, SHIFT_ROR, SHIFT_SHL = 4, SHIFT_SHR, SHIFT_SAR = 7 };
 enum host_cond {
-    CC_O, CC_NO, CC_B, CC_AE, CC_E, CC_NE, CC_BE, CC_A, CC_S, CC_NS, CC_P, CC_NP, CC_L, CC_GE, CC_LE, CC_G
+    CC_O,
+    CC_NO,
+    CC_B,
+    CC_AE,
+    CC_E,
+    CC_NE,
+    CC_BE,
+    CC_A,
+    CC_S,
+    CC_NS,
+    CC_P,
+    CC_NP,
+    CC_L,
+    CC_GE,
+    CC_LE,
+    CC_G
 };
 
 void emit_u8(struct emit *e, unsigned byte);
@@ -79,25 +113,25 @@ void emit_vex(struct emit *e, unsigned opcode, int reg, int vvvv, struct operand
 /* opcode reg, [rip + ...]: `target` is an address in the same buffer */
 void emit_rip(struct emit *e, unsigned opcode, int reg, const uint8_t *target);
 
-void emit_mov(struct emit *e, int dst, struct operand src);       /* 64 bits; nothing for a move to itself */
-void emit_mov32(struct emit *e, int dst, struct operand src);     /* zero-extends */
-void emit_store(struct emit *e, struct operand dst, int src);     /* 64 bits */
-void emit_mov_imm(struct emit *e, int dst, int64_t value);        /* keeps the flags */
+void emit_mov(struct emit *e, int dst, struct operand src);             /* 64 bits; nothing for a move to itself */
+void emit_mov32(struct emit *e, int dst, struct operand src);           /* zero-extends */
+void emit_store(struct emit *e, struct operand dst, int src);           /* 64 bits */
+void emit_mov_imm(struct emit *e, int dst, int64_t value);              /* keeps the flags */
 void emit_store_imm(struct emit *e, struct operand dst, int32_t value); /* 64 bits, sign-extended */
 void emit_lea(struct emit *e, int dst, struct operand address);
-void emit_alu(struct emit *e, enum alu op, int dst, struct operand src);     /* 64 bits */
+void emit_alu(struct emit *e, enum alu op, int dst, struct operand src); /* 64 bits */
 void emit_alu32(struct emit *e, enum alu op, int dst, struct operand src);
-void emit_alu_to(struct emit *e, enum alu op, struct operand dst, int src);  /* 64 bits */
+void emit_alu_to(struct emit *e, enum alu op, struct operand dst, int src); /* 64 bits */
 void emit_alu_imm(struct emit *e, enum alu op, struct operand dst, int32_t imm);
 void emit_alu_imm32(struct emit *e, enum alu op, struct operand dst, int32_t imm);
 void emit_test(struct emit *e, int a, int b);
-void emit_movsxd(struct emit *e, int dst, struct operand src); /* 32 to 64 bits */
-void emit_shift_imm(struct emit *e, enum shift op, int reg, unsigned by);   /* 64 bits */
+void emit_movsxd(struct emit *e, int dst, struct operand src);            /* 32 to 64 bits */
+void emit_shift_imm(struct emit *e, enum shift op, int reg, unsigned by); /* 64 bits */
 void emit_shift_imm32(struct emit *e, enum shift op, int reg, unsigned by);
 void emit_shift_cl(struct emit *e, enum shift op, int reg, bool wide);
-void emit_setcc(struct emit *e, enum host_cond cc, int reg); /* the low byte only */
+void emit_setcc(struct emit *e, enum host_cond cc, int reg);                    /* the low byte only */
 void emit_cmov(struct emit *e, enum host_cond cc, int dst, struct operand src); /* 64 bits */
-void emit_nop(struct emit *e, unsigned bytes); /* one instruction, 1 to 9 bytes */
+void emit_nop(struct emit *e, unsigned bytes);                                  /* one instruction, 1 to 9 bytes */
 
 /* Jumps with a 32-bit displacement; returned: where it stands, for emit_bind. */
 uint8_t *emit_jmp(struct emit *e);

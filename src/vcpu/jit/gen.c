@@ -57,11 +57,16 @@ void gen_page_va(struct gen *g, int reg)
 
 /* --- counting -------------------------------------------------------------------------------------------- */
 
-void gen_add_count(struct gen *g, unsigned instructions)
+static const uint8_t *count_of(const struct gen *g, unsigned instructions)
 {
     assert(instructions < CODE_COUNTS);
+    return g->code->counts + 16 * (size_t)instructions;
+}
+
+void gen_add_count(struct gen *g, unsigned instructions)
+{
     if (instructions) /* paddq */
-        emit_rip(&g->e, X_66 | X_0F | 0xd4, GEN_COUNT, g->code->counts + 16 * (size_t)instructions);
+        emit_rip(&g->e, X_66 | X_0F | 0xd4, GEN_COUNT, count_of(g, instructions));
 }
 
 void gen_flush_count(struct gen *g)
@@ -82,30 +87,37 @@ struct stub *gen_stub(struct gen *g, enum stub_kind kind, uint8_t *site)
     return stub;
 }
 
+struct stub *gen_rarely(struct gen *g, uint8_t *site)
+{
+    struct stub *stub = gen_stub(g, STUB_INTERP, site);
+
+    stub->b = g->retired + 1;
+    return stub;
+}
+
+void gen_also(struct gen *g, struct stub *stub, uint8_t *site)
+{
+    int32_t before = (int32_t)(site - stub->site);
+
+    if (!g->e.full)
+        memcpy(site, &before, 4);
+    stub->site = site;
+}
+
 void gen_back(struct gen *g, struct stub *stub)
 {
     stub->back = g->e.at;
     memcpy(stub->fp, g->fp.f, sizeof(stub->fp));
 }
 
-/* The displacement itself says how far away the one before it is; 0: it is the first. */
-void gen_chain(struct gen *g, uint8_t **last, uint8_t *site)
+/* Jumps that wait for the same place hang in a chain through their displacements; the first one's is 0. */
+static void bind_chain(const struct emit *e, uint8_t *site)
 {
-    int32_t before = *last ? (int32_t)(site - *last) : 0;
-
-    if (g->e.full)
-        return;
-    memcpy(site, &before, 4);
-    *last = site;
-}
-
-static void bind_chain(struct gen *g, uint8_t *site)
-{
-    while (site && !g->e.full) {
+    while (site && !e->full) {
         int32_t before;
 
         memcpy(&before, site, 4);
-        emit_bind(&g->e, site, g->e.at);
+        emit_bind(e, site, e->at);
         site = before ? site - before : NULL;
     }
 }
@@ -307,29 +319,51 @@ static bool one(struct gen *g, const struct insn *insn)
     return false;
 }
 
-static void instruction(struct gen *g)
+static void single(struct gen *g)
 {
     const struct insn *insn = &g->insn[g->at];
 
-    if (g->at + 1 < g->count && !g->target[g->at + 1] && gen_pair(g, insn, insn + 1)) {
+    if (!one(g, insn))
+        gen_interp(g);
+    else if (kind_of(insn) != KIND_BRANCH && kind_of(insn) != KIND_JUMP) /* those count themselves */
+        g->retired++;
+}
+
+static void run(struct gen *g, unsigned end)
+{
+    struct stub *stub = &g->stub[g->stubs - 1]; /* gen_run's own */
+
+    stub->a = end;
+    stub->b = g->retired;
+    g->in_run = true;
+    for (; g->at < end; g->at++)
+        single(g);
+    g->in_run = false;
+    g->at--;
+    stub->back = g->e.at;
+}
+
+static void instruction(struct gen *g)
+{
+    unsigned length;
+
+    if (g->at + 1 < g->count && !g->target[g->at + 1] && gen_pair(g, &g->insn[g->at], &g->insn[g->at + 1])) {
         g->retired += 2;
         g->at++;
-    } else if (one(g, insn)) {
-        if (kind_of(insn) != KIND_BRANCH && kind_of(insn) != KIND_JUMP) /* those count themselves */
-            g->retired++;
+    } else if ((length = gen_run(g)) > 0) {
+        run(g, g->at + length);
     } else {
-        gen_interp(g);
+        single(g);
     }
 }
 
-/* Branches to a label that comes later hang in a chain through their own displacements. */
 static void place_label(struct gen *g)
 {
     gen_flush_count(g);
     g->fp_ready = false;
     gen_fp_forget(g);
     g->label[g->at] = g->e.at;
-    bind_chain(g, g->forward[g->at]);
+    bind_chain(&g->e, g->forward[g->at]);
 }
 
 static void entries(struct gen *g)
@@ -354,22 +388,27 @@ static void stub_access(struct gen *g, const struct stub *stub)
 
     emit_mov(e, RAX, op_reg(stub->reg));
     emit_mov_imm(e, RDX, stub->a);
-    if (stub->kind == STUB_NEAR) {
-        emit_mov_imm(e, RCX, stub->b);
-        emit_call_to(e, g->code->thunks.near_access);
-    } else {
-        emit_call_to(e, g->code->thunks.access);
-    }
+    emit_call_to(e, g->code->thunks.access);
     gen_fp_reload(g, stub);
     emit_jmp_to(e, stub->back);
 }
 
-/* XMM15 counts it while the interpreter runs it, as at any other call; the straight path counts it later. */
+/* One by one, each with its own check. The straight path's copies of f registers are what they were. */
+static void stub_run(struct gen *g, const struct stub *stub)
+{
+    memcpy(g->fp.f, stub->fp, sizeof(stub->fp));
+    g->retired = stub->b;
+    for (g->at = stub->at; g->at < stub->a; g->at++)
+        single(g);
+    g->retired = 0;
+    emit_jmp_to(&g->e, stub->back);
+}
+
 static void stub_interp(struct gen *g, const struct stub *stub, uint8_t *back)
 {
     gen_add_count(g, stub->b);
     gen_call_interp(g, stub->at);
-    emit_rip(&g->e, X_66 | X_0F | 0xfb, GEN_COUNT, g->code->counts + 16 * (size_t)stub->b); /* psubq */
+    emit_rip(&g->e, X_66 | X_0F | 0xfb, GEN_COUNT, count_of(g, stub->b)); /* psubq: `back` counts later */
     gen_fp_reload(g, stub);
     emit_jmp_to(&g->e, back);
 }
@@ -406,10 +445,14 @@ static void place_stub(struct gen *g, const struct stub *stub)
     struct emit *e = &g->e;
 
     g->at = stub->at;
-    bind_chain(g, stub->site);
+    bind_chain(e, stub->site);
     switch (stub->kind) {
     case STUB_NEAR:
+        gen_near(g, stub);
+        stub_access(g, stub);
+        break;
     case STUB_ACCESS: stub_access(g, stub); break;
+    case STUB_RUN: stub_run(g, stub); break;
     case STUB_SIDE:
         gen_add_count(g, stub->b);
         if ((int32_t)stub->a <= g->off[stub->at] && (int32_t)stub->a >= 0)
@@ -431,7 +474,7 @@ bool gen_region(struct gen *g)
 {
     g->stubs = g->uops = g->retired = 0;
     g->at = 0;
-    g->fp_ready = false;
+    g->fp_ready = g->in_run = false;
     gen_fp_forget(g);
     entries(g);
     for (g->at = 0; g->at < g->count; g->at++) {

@@ -20,42 +20,43 @@ enum {
     GEN_VCPU = RBP, /* struct vcpu + GEN_VCPU_BIAS, so that all of x[] is within a byte's displacement */
     GEN_VCPU_BIAS = 128,
     GEN_TLB = R15,
-    GEN_COUNT = 15, /* XMM */
+    GEN_COUNT = 15,   /* XMM */
     GEN_FP_FIRST = 2, /* the XMM registers that hold copies of guest registers; 0, 1 and 14 are scratch */
     GEN_FP_REGS = 12,
 };
 
 /* What an out-of-line piece at the end of the region does. */
 enum stub_kind {
-    STUB_ACCESS, /* a load or store missed: a = descriptor, reg = where its address is; goes on at `back` */
-    STUB_NEAR,   /* a near slot missed: as above, but asks the array first */
-    STUB_SIDE,   /* a branch leaves the region: a = displacement in page, b = retired */
-    STUB_LEAVE,  /* somebody wants the hart: a = displacement, b = retired */
-    STUB_FP,     /* floating point is not ready: goes on at `back`, or leaves */
+    STUB_ACCESS,  /* a load or store missed: a = descriptor, reg = where its address is; goes on at `back` */
+    STUB_NEAR,    /* a near slot missed: asks the array, and fills the slot; b = the slot, as above from there */
+    STUB_RUN,     /* a run of accesses cannot be had with one check: insn[at..a), one by one; goes on at `back` */
+    STUB_SIDE,    /* a branch leaves the region: a = displacement in page, b = retired */
+    STUB_LEAVE,   /* somebody wants the hart: a = displacement, b = retired */
+    STUB_FP,      /* floating point is not ready: goes on at `back`, or leaves */
     STUB_FP_READ, /* floating point may not be ready to be changed: goes on at `back` if it can be made so unseen,
                      else the interpreter does the instruction, and it goes on at `end` */
-    STUB_INTERP, /* the instruction, by the interpreter, on a rare path; goes on at `back`; b = retired,
-                    itself included */
+    STUB_INTERP, /* the instruction at `at`, by the interpreter, on a rare path: b = retired with it; goes on at `back` */
 };
 
 struct stub {
     enum stub_kind kind;
-    uint8_t *site; /* displacement to bind to the stub; several chain through it, as with forward branches */
+    uint8_t *site; /* displacement to bind to the stub; with gen_also, the last of a chain */
     uint8_t *back, *end;
+    uint8_t *hit; /* STUB_NEAR: where RDX is the addend */
     uint32_t a, b;
     int reg;
     int8_t fp[GEN_FP_REGS]; /* f registers that the code at `back` expects in XMM; see gen_back() */
-    unsigned at; /* index of the instruction that wanted it */
+    unsigned at;            /* index of the instruction that wanted it */
 };
 
 /* The copies of f registers. Memory (struct hart) always holds them too, so nothing is to be written back on any way
  * out; a call of C loses them. */
 struct gen_fp_copies {
-    int8_t f[GEN_FP_REGS];         /* or GEN_FP_NONE */
-    bool single[GEN_FP_REGS];      /* only the low 32 bits are there */
+    int8_t f[GEN_FP_REGS];    /* or GEN_FP_NONE */
+    bool single[GEN_FP_REGS]; /* only the low 32 bits are there */
     unsigned used[GEN_FP_REGS], now;
-    uint32_t boxed;                /* f registers known to hold boxed singles */
-    struct stub *redo, *read;      /* of the instruction in hand */
+    uint32_t boxed;           /* f registers known to hold boxed singles */
+    struct stub *redo, *read; /* of the instruction in hand */
 };
 
 enum { GEN_FP_NONE = -1 };
@@ -63,6 +64,7 @@ enum { GEN_FP_NONE = -1 };
 struct gen {
     struct emit e;
     const struct code *code;
+    bool one_hart; /* nobody else's stores to meet: guest atomics are plain */
 
     /* the region */
     unsigned page_off; /* of the first instruction */
@@ -73,10 +75,11 @@ struct gen {
     bool falls_off;                  /* the last instruction is followed by what is not in the region */
 
     /* progress */
-    unsigned at;                     /* index of the instruction in hand */
-    unsigned retired;                /* instructions done that XMM15 does not know of yet */
-    bool fp_ready;                   /* checked on every way that leads here */
+    unsigned at;      /* index of the instruction in hand */
+    unsigned retired; /* instructions done that XMM15 does not know of yet */
+    bool fp_ready;    /* checked on every way that leads here */
     struct gen_fp_copies fp;
+    bool in_run;                     /* RDX is the addend of the run's page */
     uint8_t *label[GEN_INSNS_MAX];   /* of targets */
     uint8_t *forward[GEN_INSNS_MAX]; /* branches waiting for a label, chained through their displacements */
     struct stub stub[GEN_STUBS_MAX];
@@ -117,9 +120,9 @@ static inline struct operand gen_loc(unsigned x)
     return gen_pinned[x] != HOST_NONE ? op_reg(gen_pinned[x]) : gen_home(x);
 }
 
-int gen_use(struct gen *g, unsigned x, int temp);            /* a register that holds x: its own, or temp after a load */
-void gen_load(struct gen *g, int reg, unsigned x);           /* reg = x, x0 included */
-static inline int gen_dest(unsigned x, int temp)             /* where to compute x; then gen_done() */
+int gen_use(struct gen *g, unsigned x, int temp);  /* a register that holds x: its own, or temp after a load */
+void gen_load(struct gen *g, int reg, unsigned x); /* reg = x, x0 included */
+static inline int gen_dest(unsigned x, int temp)   /* where to compute x; then gen_done() */
 {
     return gen_pinned[x] != HOST_NONE ? gen_pinned[x] : temp;
 }
@@ -128,12 +131,13 @@ void gen_done(struct gen *g, unsigned x, int reg);
 /* --- the parts; each returns false when the instruction is the interpreter's ------------------------------ */
 
 bool gen_int(struct gen *g, const struct insn *insn);
-bool gen_bits(struct gen *g, const struct insn *insn);    /* Zba, Zbb, Zbs */
+bool gen_bits(struct gen *g, const struct insn *insn); /* Zba, Zbb, Zbs */
 bool gen_mem(struct gen *g, const struct insn *insn);
+unsigned gen_run(struct gen *g); /* begins a run of accesses off one base: instructions in it, or 0: there is none */
 bool gen_atomic(struct gen *g, const struct insn *insn);
 bool gen_fp(struct gen *g, const struct insn *insn);
-bool gen_system(struct gen *g, const struct insn *insn);  /* CSRs that are only read or written */
-bool gen_flow(struct gen *g, const struct insn *insn);    /* branches and jumps */
+bool gen_system(struct gen *g, const struct insn *insn); /* CSRs that are only read or written */
+bool gen_flow(struct gen *g, const struct insn *insn);   /* branches and jumps */
 
 /* Two instructions at once, or false. */
 bool gen_pair(struct gen *g, const struct insn *first, const struct insn *second);
@@ -143,15 +147,19 @@ bool gen_pair(struct gen *g, const struct insn *first, const struct insn *second
 void gen_flush_count(struct gen *g);                      /* XMM15 += retired; keeps the flags */
 void gen_add_count(struct gen *g, unsigned instructions); /* XMM15 += instructions */
 struct stub *gen_stub(struct gen *g, enum stub_kind kind, uint8_t *site);
-void gen_back(struct gen *g, struct stub *stub);           /* the stub goes on here */
-void gen_chain(struct gen *g, uint8_t **last, uint8_t *site);  /* one more displacement for the same place */
-void gen_page_va(struct gen *g, int reg);                 /* reg = virtual address of the page */
-void gen_interp(struct gen *g);                           /* the instruction in hand, by the interpreter */
-void gen_call_interp(struct gen *g, unsigned index);       /* insn[index]; the count includes it already */
-void gen_jump_far(struct gen *g);                         /* to the virtual address in RAX; clobbers RCX */
-void gen_link(struct gen *g, int64_t page_off);           /* to a place in the page or out of it; count is flushed */
+/* The instruction in hand may turn out to be the interpreter's: `site` jumps out for that, and so does each site of
+ * gen_also(). Nothing that the guest can see may have been changed yet. The caller ends it by gen_back(), with
+ * everything done, before g->retired counts the instruction. */
+struct stub *gen_rarely(struct gen *g, uint8_t *site);
+void gen_also(struct gen *g, struct stub *stub, uint8_t *site);
+void gen_back(struct gen *g, struct stub *stub);
+void gen_page_va(struct gen *g, int reg);            /* reg = virtual address of the page */
+void gen_interp(struct gen *g);                      /* the instruction in hand, by the interpreter */
+void gen_call_interp(struct gen *g, unsigned index); /* insn[index]; the count includes it already */
+void gen_jump_far(struct gen *g);                    /* to the virtual address in RAX; clobbers RCX */
+void gen_link(struct gen *g, int64_t page_off);      /* to a place in the page or out of it; count is flushed */
 void gen_leave_check(struct gen *g, int64_t page_off, unsigned retired); /* goes on unless somebody wants the hart */
-int gen_label_of(const struct gen *g, int64_t page_off);  /* index of the instruction there, or -1 */
+int gen_label_of(const struct gen *g, int64_t page_off);                 /* index of the instruction there, or -1 */
 
 /* Descriptor of a memory access for the slow path (jit_access). */
 enum {
@@ -162,6 +170,7 @@ enum {
     ACCESS_FP = 24,
     ACCESS_REG = 25,
 };
+void gen_near(struct gen *g, const struct stub *stub); /* STUB_NEAR's own part */
 uint32_t gen_access(const struct gen *g, unsigned size, bool is_signed, bool store, bool fp, unsigned reg);
 /* Where in host memory insn's bytes are, valid until RAX, RCX or RDX change. The caller calls gen_back() for *stub. */
 struct operand gen_reach(struct gen *g, const struct insn *insn, unsigned bytes, bool store, uint32_t access,

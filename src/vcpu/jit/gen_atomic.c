@@ -1,4 +1,8 @@
-/* Atomics and fences. */
+/* Atomics and fences.
+ *
+ * Guest atomics are host atomics on guest RAM. Where the machine has one hart they are plain loads and stores: `aq` and
+ * `rl` order what other harts see, and no device of this machine expects a guest's access to be one. What is not a hit
+ * is the interpreter's, before anything has changed. */
 #include "vcpu/jit/gen.h"
 
 /* The host keeps every order but store before load. */
@@ -14,10 +18,233 @@ static void fence(struct gen *g, const struct insn *insn)
     }
 }
 
+/* --- the way to memory ----------------------------------------------------------------------------------- */
+
+/* An access that hits: RCX is its slot's place in the table, RDX what makes `va` a host address. */
+struct atomic {
+    int va;
+    unsigned bytes, wide; /* X_W for 8 bytes */
+    struct stub *rare;
+};
+
+/* Aligned is asked apart: the low bits of a tag are flags, and an address must not pass for them. */
+static struct atomic reach(struct gen *g, const struct insn *insn, unsigned bytes, bool write)
+{
+    struct emit *e = &g->e;
+    struct atomic at = { .va = gen_use(g, insn->rs1, RAX), .bytes = bytes, .wide = bytes == 8 ? X_W : 0 };
+    int32_t table = (int32_t)(write ? offsetof(struct tlb, write) : offsetof(struct tlb, read));
+
+    emit_op_imm(e, X_BYTE_RM | 0xf6, 0, op_reg(at.va), (int32_t)bytes - 1, 1); /* test */
+    uint8_t *misaligned = emit_jcc_short(e, CC_NE);
+    emit_mov32(e, RCX, op_reg(at.va));
+    emit_shift_imm32(e, SHIFT_SHR, RCX, TLB_PAGE_SHIFT - 4);
+    emit_alu_imm32(e, ALU_AND, op_reg(RCX), (TLB_ENTRIES - 1) << 4);
+    emit_mov(e, RDX, op_reg(at.va));
+    emit_alu_imm(e, ALU_AND, op_reg(RDX), -PAGE_BYTES);
+    emit_alu(e, ALU_CMP, RDX, op_index(GEN_TLB, RCX, 0, table));
+    emit_bind_short(e, misaligned); /* not equal, it says here too */
+    at.rare = gen_rarely(g, emit_jcc(e, CC_NE));
+    emit_mov(e, RDX, op_index(GEN_TLB, RCX, 0, table + (int32_t)offsetof(struct tlb_entry, addend)));
+    return at;
+}
+
+/* RDX = host address, RCX = guest-physical address; RAX is free then. */
+static void find_gpa(struct gen *g, const struct atomic *at, bool write)
+{
+    struct emit *e = &g->e;
+    int32_t info = (int32_t)(write ? offsetof(struct tlb, write_info) : offsetof(struct tlb, read_info));
+
+    _Static_assert(sizeof(struct tlb_info) == sizeof(struct tlb_entry), "one index for both");
+    emit_mov(e, RCX, op_index(GEN_TLB, RCX, 0, info + (int32_t)offsetof(struct tlb_info, gpa)));
+    emit_alu(e, ALU_ADD, RDX, op_reg(at->va));
+    if (at->va != RAX)
+        emit_mov32(e, RAX, op_reg(at->va));
+    emit_alu_imm32(e, ALU_AND, op_reg(RAX), PAGE_BYTES - 1);
+    emit_alu(e, ALU_ADD, RCX, op_reg(RAX));
+}
+
+/* rd = the old value in `reg`, sign-extended */
+static void done(struct gen *g, const struct insn *insn, const struct atomic *at, int reg)
+{
+    if (insn->rd && at->wide) {
+        gen_done(g, insn->rd, reg);
+    } else if (insn->rd) {
+        int d = gen_dest(insn->rd, reg);
+
+        emit_movsxd(&g->e, d, op_reg(reg));
+        gen_done(g, insn->rd, d);
+    }
+    gen_back(g, at->rare);
+}
+
+/* --- AMOs ------------------------------------------------------------------------------------------------- */
+
+enum amo { AMO_ADD, AMO_AND, AMO_OR, AMO_XOR, AMO_SWAP, AMO_MIN, AMO_MAX, AMO_MINU, AMO_MAXU };
+
+static enum alu alu_of(enum amo op)
+{
+    switch (op) {
+    case AMO_AND: return ALU_AND;
+    case AMO_OR: return ALU_OR;
+    case AMO_XOR: return ALU_XOR;
+    default: return ALU_ADD;
+    }
+}
+
+/* between the old value and the operand: the old one stays */
+static enum host_cond keeps(enum amo op)
+{
+    switch (op) {
+    case AMO_MIN: return CC_L;
+    case AMO_MAX: return CC_G;
+    case AMO_MINU: return CC_B;
+    default: return CC_A;
+    }
+}
+
+/* reg = what is to be stored, from the value in `old`; another register */
+static void combine(struct gen *g, const struct insn *insn, const struct atomic *at, enum amo op, int reg, int old)
+{
+    struct emit *e = &g->e;
+
+    gen_load(g, reg, insn->rs2);
+    if (op >= AMO_MIN) {
+        emit_op(e, at->wide | (0x03 + 8 * ALU_CMP), old, op_reg(reg));
+        emit_cmov(e, keeps(op), reg, op_reg(old));
+    } else if (op != AMO_SWAP) {
+        emit_alu(e, alu_of(op), reg, op_reg(old));
+    }
+}
+
+/* Nobody wants the old value. */
+static void update(struct gen *g, const struct insn *insn, const struct atomic *at, enum amo op)
+{
+    unsigned locked = g->one_hart ? 0 : X_LOCK;
+    int b = gen_use(g, insn->rs2, RCX);
+
+    emit_op(&g->e, locked | at->wide | (0x01u + 8 * alu_of(op)), b, op_index(at->va, RDX, 0, 0));
+    gen_back(g, at->rare);
+}
+
+static void fetch_alone(struct gen *g, const struct insn *insn, const struct atomic *at, enum amo op)
+{
+    struct emit *e = &g->e;
+
+    emit_op(e, at->wide | 0x8b, RCX, op_index(at->va, RDX, 0, 0));
+    emit_alu(e, ALU_ADD, RDX, op_reg(at->va)); /* which may be RAX */
+    combine(g, insn, at, op, RAX, RCX);
+    emit_op(e, at->wide | 0x89, RAX, op_mem(RDX, 0));
+    done(g, insn, at, RCX);
+}
+
+static void fetch_shared(struct gen *g, const struct insn *insn, const struct atomic *at, enum amo op)
+{
+    struct emit *e = &g->e;
+
+    if (op == AMO_ADD || op == AMO_SWAP) {
+        gen_load(g, RCX, insn->rs2);
+        emit_op(e, at->wide | (op == AMO_ADD ? X_LOCK | X_0F | 0xc1 : 0x87), RCX, op_index(at->va, RDX, 0, 0));
+        done(g, insn, at, RCX); /* xadd; xchg, which is locked anyway */
+        return;
+    }
+    emit_alu(e, ALU_ADD, RDX, op_reg(at->va));
+    emit_op(e, at->wide | 0x8b, RAX, op_mem(RDX, 0));
+    const uint8_t *again = e->at;
+    combine(g, insn, at, op, RCX, RAX);
+    emit_op(e, X_LOCK | at->wide | X_0F | 0xb1, RCX,
+            op_mem(RDX, 0)); /* cmpxchg: RAX is the new old value if not equal */
+    emit_jcc_to(e, CC_NE, again);
+    done(g, insn, at, RAX);
+}
+
+static void amo(struct gen *g, const struct insn *insn, unsigned bytes, enum amo op)
+{
+    struct atomic at = reach(g, insn, bytes, true);
+
+    if (insn->rd == 0 && op <= AMO_XOR)
+        update(g, insn, &at, op);
+    else if (g->one_hart)
+        fetch_alone(g, insn, &at, op);
+    else
+        fetch_shared(g, insn, &at, op);
+}
+
+/* --- LR and SC -------------------------------------------------------------------------------------------- */
+
+static void load_reserved(struct gen *g, const struct insn *insn, unsigned bytes)
+{
+    struct emit *e = &g->e;
+    struct atomic at = reach(g, insn, bytes, false);
+    int d = gen_dest(insn->rd, RDX);
+
+    find_gpa(g, &at, false);
+    emit_op(e, X_W | (bytes == 8 ? 0x8b : 0x63), d, op_mem(RDX, 0));
+    emit_store(e, GEN_FIELD(hart.reserved_gpa), RCX);
+    emit_store(e, GEN_FIELD(hart.reserved_value), d);
+    emit_op_imm(e, 0xc6, 0, GEN_FIELD(hart.reserved), true, 1);
+    emit_op_imm(e, 0xc7, 0, GEN_FIELD(reserved_bytes), (int32_t)bytes, 4);
+    if (insn->rd)
+        gen_done(g, insn->rd, d);
+    gen_back(g, at.rare);
+}
+
+/* Each way to `end` brings the flags along: equal if it was stored. */
+static void store_conditional(struct gen *g, const struct insn *insn, unsigned bytes)
+{
+    struct emit *e = &g->e;
+    struct atomic at = reach(g, insn, bytes, true);
+    uint8_t *end[4];
+
+    find_gpa(g, &at, true);
+    emit_op_imm(e, X_BYTE_RM | 0x80, ALU_CMP, GEN_FIELD(hart.reserved), true, 1);
+    emit_op_imm(e, 0xc6, 0, GEN_FIELD(hart.reserved), false, 1); /* whatever becomes of it */
+    end[0] = emit_jcc_short(e, CC_NE);
+    emit_alu(e, ALU_CMP, RCX, GEN_FIELD(hart.reserved_gpa));
+    end[1] = emit_jcc_short(e, CC_NE);
+    emit_op_imm(e, 0x83, ALU_CMP, GEN_FIELD(reserved_bytes), (int32_t)bytes, 1);
+    end[2] = emit_jcc_short(e, CC_NE);
+    emit_mov(e, RAX, GEN_FIELD(hart.reserved_value));
+    if (g->one_hart) {
+        emit_op(e, at.wide | (0x03 + 8 * ALU_CMP), RAX, op_mem(RDX, 0));
+        end[3] = emit_jcc_short(e, CC_NE);
+        emit_op(e, at.wide | 0x89, gen_use(g, insn->rs2, RCX), op_mem(RDX, 0));
+        emit_bind_short(e, end[3]);
+    } else {
+        emit_op(e, X_LOCK | at.wide | X_0F | 0xb1, gen_use(g, insn->rs2, RCX), op_mem(RDX, 0)); /* cmpxchg */
+    }
+    for (unsigned i = 0; i < 3; i++)
+        emit_bind_short(e, end[i]);
+    if (insn->rd) {
+        int d = gen_dest(insn->rd, RAX);
+
+        emit_setcc(e, CC_NE, d);
+        emit_op(e, X_0F | X_BYTE_RM | 0xb6, d, op_reg(d)); /* movzx */
+        gen_done(g, insn->rd, d);
+    }
+    gen_back(g, at.rare);
+}
+
 bool gen_atomic(struct gen *g, const struct insn *insn)
 {
-    if (insn->op != OP_fence)
-        return false;
-    fence(g, insn);
-    return true;
+    switch (insn->op) {
+    case OP_fence: fence(g, insn); return true;
+    case OP_lr_w: load_reserved(g, insn, 4); return true;
+    case OP_lr_d: load_reserved(g, insn, 8); return true;
+    case OP_sc_w: store_conditional(g, insn, 4); return true;
+    case OP_sc_d: store_conditional(g, insn, 8); return true;
+#define AMO(name, op)                                                                                                  \
+    case OP_##name##_w: amo(g, insn, 4, op); return true;                                                              \
+    case OP_##name##_d: amo(g, insn, 8, op); return true
+        AMO(amoadd, AMO_ADD);
+        AMO(amoand, AMO_AND);
+        AMO(amoor, AMO_OR);
+        AMO(amoxor, AMO_XOR);
+        AMO(amoswap, AMO_SWAP);
+        AMO(amomin, AMO_MIN);
+        AMO(amomax, AMO_MAX);
+        AMO(amominu, AMO_MINU);
+        AMO(amomaxu, AMO_MAXU);
+#undef AMO
+    default: return false;
+    }
 }

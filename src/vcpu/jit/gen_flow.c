@@ -1,6 +1,8 @@
 /* Branches and jumps. */
 #include "vcpu/jit/gen.h"
 
+#include <string.h>
+
 /* cmp rs1, rs2 */
 static void compare(struct gen *g, unsigned rs1, unsigned rs2)
 {
@@ -39,8 +41,11 @@ static void to_label(struct gen *g, uint8_t *site, int label)
 {
     if (g->label[label]) {
         emit_bind(&g->e, site, g->label[label]);
-    } else {
-        gen_chain(g, &g->forward[label], site);
+    } else if (!g->e.full) {
+        int32_t before = g->forward[label] ? (int32_t)(site - g->forward[label]) : 0;
+
+        memcpy(site, &before, 4);
+        g->forward[label] = site;
     }
 }
 

@@ -142,7 +142,10 @@ static void sign_mask(struct gen *g, int reg, bool single, bool others)
 {
     emit_op(&g->e, SSE_ONES, reg, op_reg(reg)); /* then psll or psrl */
     emit_op_imm(&g->e, X_66 | X_0F | (single ? 0x72 : 0x73), others ? 2 : 6, op_reg(reg),
-                others ? 1 : single ? 31 : 63, 1);
+                others   ? 1
+                : single ? 31
+                         : 63,
+                1);
 }
 
 /* fmv, fneg, fabs */

@@ -27,10 +27,10 @@ static inline unsigned gen_fp_scalar(bool single)
 
 /* --- getting ready ------------------------------------------------------------------------------------------ */
 
-void gen_fp_ready(struct gen *g);      /* MXCSR is the guest's, FS dirty */
-void gen_fp_ready_read(struct gen *g); /* FS is not off; for what changes nothing of the unit's */
-bool gen_fp_mode_exists(const struct insn *insn); /* rm is none that makes the instruction illegal */
-bool gen_fp_rounds(const struct insn *insn);      /* ... and one that MXCSR can hold */
+void gen_fp_ready(struct gen *g);                          /* MXCSR is the guest's, FS dirty */
+void gen_fp_ready_read(struct gen *g);                     /* FS is not off; for what changes nothing of the unit's */
+bool gen_fp_mode_exists(const struct insn *insn);          /* rm is none that makes the instruction illegal */
+bool gen_fp_rounds(const struct insn *insn);               /* ... and one that MXCSR can hold */
 void gen_fp_begin(struct gen *g, const struct insn *insn); /* ready, and MXCSR rounds as insn wants */
 
 /* The interpreter does the instruction instead when this jump is taken. Its operands must be as they were in memory; which
@@ -45,7 +45,7 @@ int gen_fp_dest(struct gen *g, unsigned f);                        /* XMM where 
 void gen_fp_done(struct gen *g, unsigned f, int xmm, bool single); /* also puts the box around a single */
 /* The same for a value that is in a general register. */
 void gen_fp_set_home(struct gen *g, unsigned f, int reg, bool single);
-void gen_fp_check_nan(struct gen *g, int xmm, bool single);        /* the result is one: redo */
+void gen_fp_check_nan(struct gen *g, int xmm, bool single); /* the result is one: redo */
 
 bool gen_fp_convert(struct gen *g, const struct insn *insn);
 bool gen_fp_move(struct gen *g, const struct insn *insn); /* moves, loads, stores */

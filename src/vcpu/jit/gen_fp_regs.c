@@ -51,12 +51,10 @@ void gen_fp_begin(struct gen *g, const struct insn *insn)
 
 void gen_fp_redo(struct gen *g, uint8_t *site)
 {
-    if (g->fp.redo) {
-        gen_chain(g, &g->fp.redo->site, site);
-        return;
-    }
-    g->fp.redo = gen_stub(g, STUB_INTERP, site);
-    g->fp.redo->b = g->retired + 1;
+    if (g->fp.redo)
+        gen_also(g, g->fp.redo, site);
+    else
+        g->fp.redo = gen_rarely(g, site);
 }
 
 /* --- copies ------------------------------------------------------------------------------------------------- */

@@ -81,12 +81,42 @@ static struct operand reach_near(struct gen *g, int va, unsigned slot, unsigned 
     (*stub)->b = slot;
     (*stub)->reg = va;
     emit_mov(e, RDX, op_mem(GEN_TLB, at + (int32_t)offsetof(struct tlb_entry, addend)));
+    (*stub)->hit = e->at;
     return op_index(va, RDX, 0, 0);
+}
+
+/* Out of line: RDX is what did not match the slot. Does the array have it? Then the slot gets it. */
+void gen_near(struct gen *g, const struct stub *stub)
+{
+    struct emit *e = &g->e;
+    bool store = stub->a >> ACCESS_STORE & 1;
+    int32_t table = (int32_t)(store ? offsetof(struct tlb, write) : offsetof(struct tlb, read));
+    int32_t near = (int32_t)(store ? offsetof(struct tlb, near_write) : offsetof(struct tlb, near_read)) +
+                   (int32_t)(stub->b * sizeof(struct tlb_entry));
+    int32_t addend = (int32_t)offsetof(struct tlb_entry, addend);
+
+    emit_op_imm(e, 0xf7, 0, op_reg(RDX), PAGE_BYTES - 1, 4); /* misaligned: could be taken for a tag's flags */
+    uint8_t *misaligned = emit_jcc_short(e, CC_NE);
+    emit_mov32(e, RCX, op_reg(stub->reg));
+    emit_shift_imm32(e, SHIFT_SHR, RCX, TLB_PAGE_SHIFT - 4);
+    emit_alu_imm32(e, ALU_AND, op_reg(RCX), (TLB_ENTRIES - 1) << 4);
+    emit_alu(e, ALU_CMP, RDX, op_index(GEN_TLB, RCX, 0, table));
+    uint8_t *miss = emit_jcc_short(e, CC_NE);
+    emit_store(e, op_mem(GEN_TLB, near), RDX);
+    emit_mov(e, RDX, op_index(GEN_TLB, RCX, 0, table + addend));
+    emit_store(e, op_mem(GEN_TLB, near + addend), RDX);
+    emit_jmp_to(e, stub->hit);
+    emit_bind_short(e, misaligned);
+    emit_bind_short(e, miss);
 }
 
 struct operand gen_reach(struct gen *g, const struct insn *insn, unsigned bytes, bool store, uint32_t access,
                          struct stub **stub)
 {
+    if (g->in_run) {
+        *stub = NULL;
+        return op_index(gen_use(g, insn->rs1, RAX), RDX, 0, (int32_t)insn->imm);
+    }
     int va = address(g, insn->rs1, insn->imm), slot = near_slot(insn->rs1);
 
     return slot < 0 ? reach_array(g, va, bytes, store, access, stub)
@@ -102,16 +132,19 @@ static void load(struct gen *g, const struct insn *insn, unsigned size, bool is_
 
     emit_op(&g->e, opcode, d, host);
     gen_done(g, insn->rd, d);
-    gen_back(g, stub);
+    if (stub)
+        gen_back(g, stub);
 }
 
 static void store(struct gen *g, const struct insn *insn, unsigned size, unsigned opcode)
 {
     struct stub *stub;
-    struct operand host = gen_reach(g, insn, 1u << size, true, gen_access(g, size, false, true, false, insn->rs2), &stub);
+    struct operand host =
+        gen_reach(g, insn, 1u << size, true, gen_access(g, size, false, true, false, insn->rs2), &stub);
 
     emit_op(&g->e, opcode, gen_use(g, insn->rs2, RCX), host);
-    gen_back(g, stub);
+    if (stub)
+        gen_back(g, stub);
 }
 
 bool gen_mem(struct gen *g, const struct insn *insn)
@@ -132,4 +165,128 @@ bool gen_mem(struct gen *g, const struct insn *insn)
     case OP_sd: store(g, insn, 3, X_W | 0x89); return true;
     default: return false;
     }
+}
+
+/* --- runs ------------------------------------------------------------------------------------------------ */
+
+/* Accesses off one base that does not change in between lie in one page more often than not: then one check is enough
+ * for all of them. A run that begins with a load has only loads, since the page may be one that cannot be written. */
+struct run {
+    unsigned base, length, accesses;
+    int64_t first, last; /* bytes, relative to the base */
+    bool store;
+};
+
+static bool keeps_rdx(const struct insn *insn)
+{
+    switch (insn->op) {
+    case OP_lui:
+    case OP_auipc:
+    case OP_addi:
+    case OP_addiw:
+    case OP_andi:
+    case OP_ori:
+    case OP_xori:
+    case OP_slli:
+    case OP_srli:
+    case OP_srai:
+    case OP_add:
+    case OP_sub:
+    case OP_and:
+    case OP_or:
+    case OP_xor:
+    case OP_addw:
+    case OP_subw:
+    case OP_slliw:
+    case OP_srliw:
+    case OP_sraiw: return true;
+    default: return false;
+    }
+}
+
+static bool is_access(const struct insn *insn, bool *store, unsigned *bytes)
+{
+    switch (insn->op) {
+    case OP_sb:
+    case OP_sh:
+    case OP_sw:
+    case OP_sd: *store = true; break;
+    case OP_lb:
+    case OP_lh:
+    case OP_lw:
+    case OP_ld:
+    case OP_lbu:
+    case OP_lhu:
+    case OP_lwu: *store = false; break;
+    default: return false;
+    }
+    *bytes = 1u << (insn->rm & 3); /* funct3 says so */
+    return *store || insn->rd != 0;
+}
+
+/* Can the instruction be part of the run? *ends: it is, but nothing behind it. */
+static bool joins(struct run *run, const struct insn *insn, bool *ends)
+{
+    unsigned bytes;
+    bool store;
+
+    *ends = false;
+    if (!is_access(insn, &store, &bytes))
+        return keeps_rdx(insn) && insn->rd != run->base;
+    if (insn->rs1 != run->base || (store && !run->store))
+        return false;
+    int64_t first = insn->imm < run->first ? insn->imm : run->first;
+    int64_t last = insn->imm + bytes - 1 > run->last ? insn->imm + bytes - 1 : run->last;
+    if (last - first >= 2048) /* likely to cross a page */
+        return false;
+    run->first = first;
+    run->last = last;
+    run->accesses++;
+    *ends = !store && insn->rd == run->base;
+    return true;
+}
+
+static bool find_run(const struct gen *g, struct run *run)
+{
+    const struct insn *insn = &g->insn[g->at];
+    unsigned bytes, useful = 0;
+    bool ends = false;
+
+    if (!is_access(insn, &run->store, &bytes) || insn->rs1 == 0)
+        return false;
+    *run = (struct run){ .base = insn->rs1, .store = run->store, .first = insn->imm, .last = insn->imm };
+    for (unsigned i = g->at; i < g->count && !ends && (i == g->at || !g->target[i]); i++) {
+        unsigned before = run->accesses;
+
+        if (!joins(run, &g->insn[i], &ends))
+            break;
+        if (run->accesses > before)
+            useful = i + 1 - g->at;
+    }
+    run->length = useful;
+    return run->accesses >= 2;
+}
+
+unsigned gen_run(struct gen *g)
+{
+    struct emit *e = &g->e;
+    struct run run;
+
+    if (!find_run(g, &run))
+        return 0;
+    int32_t table = (int32_t)(run.store ? offsetof(struct tlb, write) : offsetof(struct tlb, read));
+    int base = gen_use(g, run.base, RAX);
+
+    emit_lea(e, RDX, op_mem(base, (int32_t)run.last));
+    if (run.first)
+        emit_op(e, 0x8d, RCX, op_mem(base, (int32_t)run.first)); /* lea, 32 bits */
+    else
+        emit_mov32(e, RCX, op_reg(base));
+    emit_shift_imm32(e, SHIFT_SHR, RCX, TLB_PAGE_SHIFT - 4);
+    emit_alu_imm32(e, ALU_AND, op_reg(RCX), (TLB_ENTRIES - 1) << 4);
+    emit_alu_imm(e, ALU_AND, op_reg(RDX), -PAGE_BYTES);
+    emit_alu(e, ALU_CMP, RDX, op_index(GEN_TLB, RCX, 0, table));
+    gen_stub(g, STUB_RUN, emit_jcc(e, CC_NE));
+    emit_mov(e, RDX, op_index(GEN_TLB, RCX, 0, table + (int32_t)offsetof(struct tlb_entry, addend)));
+    return run.length;
 }

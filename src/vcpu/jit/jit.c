@@ -9,6 +9,8 @@
 
 #include "base/clock.h"
 #include "vcpu/jit/jit_priv.h"
+#include "vcpu/jit/perf.h"
+#include "vcpu/trace.h"
 
 /* --- making and freeing ---------------------------------------------------------------------------------- */
 
@@ -31,8 +33,11 @@ int jit_new(struct jit **out, const struct jit_config *config, struct err *err)
     if (!jit)
         return err_set(err, -ENOMEM, "no memory for generated code");
     gen_find_features();
+    if (config->plain)
+        gen_features = (struct gen_features){ 0 };
     lock_init(&jit->lock, LOCK_JIT);
     jit->ram = config->ram;
+    jit->plain = config->plain;
     jit->threshold = config->threshold ? config->threshold : JIT_THRESHOLD;
     jit->gen = calloc(1, sizeof(*jit->gen));
     jit->meta = map_lazily(JIT_META_BYTES);
@@ -74,7 +79,7 @@ void jit_free(struct jit *jit)
 void jit_attach(struct jit *jit, struct vcpu *v)
 {
     lock(&jit->lock);
-    assert(jit->vcpus < HART_MAX && !jit->flushing);
+    assert(jit->vcpus < HART_MAX && !jit->flushing && !jit->translations); /* code knows whether a hart is alone */
     jit->vcpu[jit->vcpus++] = v;
     v->jit = jit;
     v->jit_generation = atomic_load_explicit(&jit->generation, memory_order_relaxed);
@@ -212,6 +217,19 @@ static struct translation *new_translation(struct jit *jit, const struct gen *g,
     return t;
 }
 
+/* For people and profilers, who see code where it runs. */
+static void tell(struct vcpu *v, const struct translation *t, size_t first, size_t bytes)
+{
+    const void *code = v->jit->code.executable + first;
+
+    if (trace_on(TRACE_IN_ASM))
+        trace_block(v->index, t->gpa, t->source, t->bytes);
+    if (trace_on(TRACE_OUT_ASM))
+        trace_host_code(t->gpa, code, bytes);
+    if (perf_on())
+        perf_code(code, bytes, t->gpa, v->hart.pc);
+}
+
 static struct translation *translate_locked(struct vcpu *v, uint64_t gpa, const uint8_t *host, bool *full)
 {
     struct jit *jit = v->jit;
@@ -228,10 +246,13 @@ static struct translation *translate_locked(struct vcpu *v, uint64_t gpa, const 
     }
     if (!pages_watch(jit, gpa) || !gen_decode(g, host, gpa & (PAGE_BYTES - 1)))
         return NULL;
+    g->one_hart = jit->vcpus == 1 && !jit->plain;
     g->e = (struct emit){ .at = jit->code.writable + jit->code.used, .end = jit->code.writable + jit->code.bytes };
     if (!gen_region(g) || !(t = new_translation(jit, g, gpa, host)) || !pages_add(jit, t))
         return NULL;
+    size_t first = jit->code.used;
     jit->code.used = (size_t)(g->e.at - jit->code.writable);
+    tell(v, t, first, jit->code.used - first);
     jit->stats.blocks++;
     jit->stats.guest_bytes += g->bytes;
     _Atomic(struct translation *) *bucket = bucket_of(jit, gpa);

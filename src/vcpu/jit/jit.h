@@ -19,20 +19,21 @@ struct jit_config {
     struct ram *ram;
     size_t code_bytes;  /* 0: the default */
     unsigned threshold; /* executions before a block is translated; 0: the default */
+    bool plain; /* for tests: no more of the CPU than x86-64's base, and a lone hart's atomics like any other's */
 };
 
 struct jit_stats {
-    uint64_t blocks, killed;        /* translated; found changed */
+    uint64_t blocks, killed; /* translated; found changed */
     uint64_t guest_bytes, host_bytes, capacity_bytes;
-    uint64_t flushes;               /* of everything, since the memory was full */
-    uint64_t fences, compared;      /* fence.i; pages compared for them */
+    uint64_t flushes;          /* of everything, since the memory was full */
+    uint64_t fences, compared; /* fence.i; pages compared for them */
     uint64_t translate_ns;
     uint64_t links;
 };
 
 /* -ENOTSUP where the host is not one that code can be generated for: run without. Any thread. */
 int jit_new(struct jit **jit, const struct jit_config *config, struct err *err);
-void jit_free(struct jit *jit); /* after the last vCPU; NULL allowed */
+void jit_free(struct jit *jit);                         /* after the last vCPU; NULL allowed */
 void jit_stats(struct jit *jit, struct jit_stats *out); /* any thread */
 unsigned jit_threshold(const struct jit *jit);
 

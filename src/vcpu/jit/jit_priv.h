@@ -21,8 +21,8 @@ enum {
 /* A translated region. Lives until everything is flushed; a dead one is found by nobody, and its head leads elsewhere. */
 struct translation {
     uint64_t gpa;
-    _Atomic(struct translation *) next; /* in its bucket */
-    struct translation *page_next;      /* on its page */
+    _Atomic(struct translation *) next;               /* in its bucket */
+    struct translation *page_next;                    /* on its page */
     const void *far_entry, *near_entry, *leave, *end; /* executable addresses */
     uint16_t bytes;
     bool dead;
@@ -47,6 +47,7 @@ struct jit {
     /* fixed after new */
     struct ram *ram;
     unsigned threshold;
+    bool plain;
     struct code code;
     _Atomic(struct translation *) *bucket; /* changed under lock, read by anybody */
 
@@ -80,9 +81,9 @@ void jit_kill(struct jit *jit, struct translation *t);
 
 /* calls.c: from generated code, on the vCPU's thread. False: leave generated code, hart.pc says where to. Arguments are
  * in struct vcpu. */
-bool jit_access(struct vcpu *v); /* value: address, jit_operand: descriptor, jit_slot: near slot or -1 */
+bool jit_access(struct vcpu *v); /* value: address, jit_operand: descriptor */
 bool jit_interp(struct vcpu *v); /* jit_operand: the uop */
 bool jit_fp(struct vcpu *v);     /* value: place in the page, jit_operand: retired */
 
-void jit_fp_park(struct vcpu *v); /* the guest's flags to the hart, the host's state to MXCSR */
+void jit_fp_park(struct vcpu *v);   /* the guest's flags to the hart, the host's state to MXCSR */
 bool jit_fp_unpark(struct vcpu *v); /* the other way round; false: this state is not for MXCSR */

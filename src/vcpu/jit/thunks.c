@@ -94,12 +94,7 @@ static void call_and_return(struct emit *e, uintptr_t function, const uint8_t *t
 
 static void make_calls(struct emit *e, struct code_thunks *thunks, const uint8_t *tail)
 {
-    thunks->near_access = e->at;
-    emit_store(e, GEN_FIELD(jit_slot), RCX);
-    uint8_t *both = emit_jmp_short(e);
     thunks->access = e->at;
-    emit_store_imm(e, GEN_FIELD(jit_slot), -1);
-    emit_bind_short(e, both);
     emit_store(e, GEN_FIELD(value), RAX);
     emit_store(e, GEN_FIELD(jit_operand), RDX);
     call_and_return(e, (uintptr_t)jit_access, tail);

@@ -12,6 +12,9 @@ enum { RAM_BYTES = 16 << 20, TEXT_BYTES = 0x1800, BSS_BYTES = 0x2345 };
 struct file {
     Elf64_Ehdr header;
     Elf64_Phdr segment[2];
+    Elf64_Sym symbol[3];
+    char names[32];
+    Elf64_Shdr section[3];
     uint8_t text[TEXT_BYTES];
 };
 
@@ -46,6 +49,23 @@ static int setup(void **state)
     };
     memset(good.text, 0xa5, sizeof(good.text));
     return board_add_ram(ram, &config, &err);
+}
+
+/* What a linker puts there for a program with the symbols `to` and `tohost`. */
+static void add_symbols(struct file *file, uint64_t tohost)
+{
+    file->header.e_shoff = offsetof(struct file, section);
+    file->header.e_shentsize = sizeof(Elf64_Shdr);
+    file->header.e_shnum = 3;
+    memcpy(file->names, "\0to\0tohost", 11);
+    file->symbol[1] = (Elf64_Sym){ .st_name = 1, .st_shndx = 1, .st_value = tohost + 64 };
+    file->symbol[2] = (Elf64_Sym){ .st_name = 4, .st_shndx = 1, .st_value = tohost };
+    file->section[1] = (Elf64_Shdr){
+        .sh_type = SHT_SYMTAB, .sh_offset = offsetof(struct file, symbol), .sh_size = sizeof(file->symbol), .sh_link = 2
+    };
+    file->section[2] = (Elf64_Shdr){ .sh_type = SHT_STRTAB,
+                                     .sh_offset = offsetof(struct file, names),
+                                     .sh_size = sizeof(file->names) };
 }
 
 static int teardown(void **state)
@@ -143,6 +163,46 @@ static void every_way_to_cut_the_file_short_is_noticed(void **state)
         assert_true(load(&good, bytes, &loaded) < 0);
 }
 
+static void tohost_is_found_by_its_name_at_its_physical_address(void **state)
+{
+    struct elf_loaded loaded;
+    (void)state;
+    assert_int_equal(load(&good, sizeof(good), &loaded), 0);
+    assert_int_equal(loaded.tohost, 0);
+    add_symbols(&good, good.segment[1].p_vaddr + 0x40);
+    assert_int_equal(load(&good, sizeof(good), &loaded), 0);
+    assert_int_equal(loaded.tohost, BOARD_RAM_BASE + 0x1040);
+    good.symbol[2].st_shndx = SHN_UNDEF;
+    assert_int_equal(load(&good, sizeof(good), &loaded), 0);
+    assert_int_equal(loaded.tohost, 0);
+}
+
+#define NO_TOHOST(change)                                                                                              \
+    do {                                                                                                               \
+        struct file bad = good;                                                                                        \
+        struct elf_loaded loaded;                                                                                      \
+        bad.change;                                                                                                    \
+        assert_int_equal(load(&bad, sizeof(bad), &loaded), 0);                                                         \
+        assert_int_equal(loaded.tohost, 0);                                                                            \
+    } while (0)
+
+static void a_symbol_table_that_lies_counts_as_none(void **state)
+{
+    (void)state;
+    add_symbols(&good, BOARD_RAM_BASE + 0x1040);
+    NO_TOHOST(header.e_shoff = UINT64_MAX - 64);
+    NO_TOHOST(header.e_shoff = sizeof(struct file) - 80);
+    NO_TOHOST(header.e_shnum = 0xffff);
+    NO_TOHOST(header.e_shentsize = 8);
+    NO_TOHOST(section[1].sh_offset = UINT64_MAX);
+    NO_TOHOST(section[1].sh_size = UINT64_MAX);
+    NO_TOHOST(section[1].sh_size = 40);
+    NO_TOHOST(section[1].sh_link = 0xffffffff);
+    NO_TOHOST(section[2].sh_size = 8);
+    NO_TOHOST(section[2].sh_offset = sizeof(struct file) - 8);
+    NO_TOHOST(symbol[2].st_name = UINT32_MAX);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -150,6 +210,8 @@ int main(void)
         cmocka_unit_test_setup_teardown(an_entry_that_is_physical_already_stays, setup, teardown),
         cmocka_unit_test_setup_teardown(what_is_wrong_with_a_file_is_said, setup, teardown),
         cmocka_unit_test_setup_teardown(segments_that_overlap_are_refused, setup, teardown),
+        cmocka_unit_test_setup_teardown(tohost_is_found_by_its_name_at_its_physical_address, setup, teardown),
+        cmocka_unit_test_setup_teardown(a_symbol_table_that_lies_counts_as_none, setup, teardown),
         cmocka_unit_test_setup_teardown(every_way_to_cut_the_file_short_is_noticed, setup, teardown),
     };
     return cmocka_run_group_tests(tests, files_begin, files_end);

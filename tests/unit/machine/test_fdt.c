@@ -101,6 +101,8 @@ static void both_ways_of_naming_extensions_agree(void **state)
         assert_non_null(strstr(isa, wanted));
     }
     assert_true(count > 12);
+    assert_non_null(strstr(isa, "_sstc"));
+    assert_non_null(strstr(isa, "_svvptc")); /* held by a test in vcpu/test_translate.c */
     assert_string_equal(text("/cpus/cpu@0", "riscv,isa-base"), "rv64i");
 }
 

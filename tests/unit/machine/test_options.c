@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "machine/options.h"
+#include "vcpu/trace.h"
 
 enum { ARGS_MAX = 64 };
 
@@ -40,6 +41,22 @@ static void nothing_given_is_a_machine_with_a_console(void **state)
     assert_string_equal(options.serial, "mon:stdio");
     assert_int_equal(options.monitors, 0);
     assert_false(options.machine.incoming);
+}
+
+static void traces_are_asked_for_by_name(void **state)
+{
+    (void)state;
+    assert_parses("");
+    assert_int_equal(options.trace, 0);
+    assert_false(options.perf_map || options.jit_dump || options.trace_help);
+    assert_parses("-d in_asm,int -D /tmp/x -perfmap -jitdump");
+    assert_int_equal(options.trace, TRACE_IN_ASM | TRACE_INT);
+    assert_string_equal(options.trace_path, "/tmp/x");
+    assert_true(options.perf_map && options.jit_dump);
+    assert_parses("-d help");
+    assert_true(options.trace_help);
+    assert_true(parse("-d in_asm,everything") < 0);
+    assert_non_null(strstr(err.text, "-d: 'everything'"));
 }
 
 static void sizes_are_mib_unless_they_say_otherwise(void **state)
@@ -145,6 +162,23 @@ static void nographic_shares_the_terminal_only_with_those_not_given(void **state
     assert_string_equal(options.serial, "null");
 }
 
+static void a_debuggers_socket_listens_here_and_nobody_waits(void **state)
+{
+    (void)state;
+    assert_parses("-S");
+    assert_string_equal(options.gdb, "");
+    assert_parses("-s");
+    assert_string_equal(options.gdb, "tcp:127.0.0.1:1234,server=on,wait=off");
+    assert_parses("-gdb tcp:0.0.0.0:5");
+    assert_string_equal(options.gdb, "tcp:0.0.0.0:5,server=on,wait=off");
+    assert_parses("-gdb unix:/tmp/g,server=on");
+    assert_string_equal(options.gdb, "unix:/tmp/g,server=on");
+    assert_parses("-gdb chardev:g");
+    assert_string_equal(options.gdb, "chardev:g");
+    assert_parses("-s -gdb none");
+    assert_string_equal(options.gdb, "");
+}
+
 static void a_double_comma_is_a_comma(void **state)
 {
     (void)state;
@@ -196,6 +230,9 @@ static void bad_values_give_one_line_that_names_the_option(void **state)
         { "-device virtio-rng-device,max-bytes=3", "-device:" },
         { "-device virtio-rng-device,bus=virtio-mmio-bus.1 -device virtio-rng-device,bus=virtio-mmio-bus.1",
           "-device:" },
+        { "-gdb :1234", "-gdb:" },
+        { "-gdb", "-gdb:" },
+        { "-gdb file:/tmp/g", "-gdb:" },
         { "-object memory-backend-ram,id=m", "-object:" },
         { "-object rng-random,filename=/etc/passwd", "-object:" },
         { "-global foo=1", "-global:" },
@@ -269,6 +306,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(nothing_given_is_a_machine_with_a_console),
+        cmocka_unit_test(traces_are_asked_for_by_name),
         cmocka_unit_test(sizes_are_mib_unless_they_say_otherwise),
         cmocka_unit_test(a_whole_command_line_for_qemu_is_understood),
         cmocka_unit_test(two_dashes_are_as_good_as_one),
@@ -276,6 +314,7 @@ int main(void)
         cmocka_unit_test(a_bus_names_its_slot),
         cmocka_unit_test(tunables_keep_the_option_that_set_them),
         cmocka_unit_test(nographic_shares_the_terminal_only_with_those_not_given),
+        cmocka_unit_test(a_debuggers_socket_listens_here_and_nobody_waits),
         cmocka_unit_test(a_double_comma_is_a_comma),
         cmocka_unit_test(bad_values_give_one_line_that_names_the_option),
         cmocka_unit_test(more_devices_than_slots_are_refused),

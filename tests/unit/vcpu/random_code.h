@@ -2,7 +2,7 @@
  * (nops in its place) without making it run away. The same seed makes the same program.
  *
  * A program is a loop over a body of units, with functions behind it and a pool of constants in its last page:
- *   x2 x3 x8 x9     point into the data area and only move within a unit
+ *   x2 x3 x4 x8 x9  point into the data area and only move within a unit
  *   x25 x26 x27     count loops: of a function, of the body, the outermost
  * Everything else is free. Which memory the program meets, and who catches its traps, is random_run.h's business. */
 #pragma once
@@ -38,6 +38,7 @@ struct random_code {
     unsigned units;
     unsigned start, end;                          /* of the body: first instruction; the ebreak after it */
     unsigned function[CODE_FUNCTIONS], functions; /* where they begin */
+    bool calm;                                    /* few traps, no fences: long runs of what is hot */
     bool in_function;                             /* x1 and x5 hold return addresses now */
     unsigned depth;                               /* of branches and loops around what is being made */
 };
@@ -195,7 +196,7 @@ static inline uint16_t as_c_branch(bool not_zero, unsigned rs1, int distance)
 
 static inline bool is_base(unsigned r)
 {
-    return r == 2 || r == 3 || r == 8 || r == 9;
+    return r == 2 || r == 3 || r == 4 || r == 8 || r == 9;
 }
 
 static inline bool is_free(const struct random_code *p, unsigned r)
@@ -232,7 +233,7 @@ static inline unsigned any_rs(struct random_code *p)
 
 static inline unsigned any_base(struct random_code *p)
 {
-    static const uint8_t bases[] = { 2, 3, 8, 9 };
+    static const uint8_t bases[] = { 2, 3, 4, 8, 9 };
 
     return PICK(p, bases);
 }
@@ -273,8 +274,13 @@ static inline uint32_t any_alu(struct random_code *p)
     enum op op = any_op_of(p, KIND_ALU);
     unsigned rd = any_rd(p), rs1 = any_rs(p), rs2 = any_rs(p);
 
-    if (one_in(p, 8)) /* all the same */
-        rs1 = rs2 = rd;
+    switch (below(p, 8)) { /* operands that are the result's register: where code generators slip */
+    case 0: rs1 = rs2 = rd; break;
+    case 1: rs1 = rd; break;
+    case 2:
+    case 3: rs2 = rd; break;
+    default: break;
+    }
     switch ((enum op_format)decode_ops[op].format) {
     case FMT_I: return as(op, rd, rs1, any_imm12(p));
     case FMT_U: return as(op, rd, 0, (int64_t)(any(p) & 0xfffff000));
@@ -318,7 +324,7 @@ static inline uint32_t any_fp(struct random_code *p, unsigned fs1, unsigned fs2)
 {
     static const uint8_t modes[] = { 0, 0, 1, 2, 3, 4, 7, 7, 7, 7 };
     enum op op = (enum op)(OP_fmadd_s + below(p, OP_fcvt_d_s - OP_fmadd_s + 1));
-    unsigned rd = fp_writes_x(op) ? any_rd(p) : below(p, 32);
+    unsigned rd = fp_writes_x(op) ? any_rd(p) : one_in(p, 4) ? (one_in(p, 2) ? fs1 : fs2) : below(p, 32);
     uint32_t w = fill(p, op, rd, fs1, fs2);
 
     if (fp_has_mode(op))

@@ -91,10 +91,8 @@ static inline bool worlds_differ(struct compare *c, const struct random_world *w
         ended[i] = run_world(&rig[i], w, i ? c->spoiled : -1, i && c->disturb, c->patience_s);
     }
     if (!ended[0] || !ended[1]) {
-        if (!ended[0] || !ended[1])
-            say(c, "  did not end within %d s: %s%s, at pc %" PRIx64 " and %" PRIx64 "\n", c->patience_s,
-                ended[0] ? "" : "the first ", ended[1] ? "" : "the second", rig_hart(&rig[0])->pc,
-                rig_hart(&rig[1])->pc);
+        say(c, "  did not end within %d s: %s%s, at pc %" PRIx64 " and %" PRIx64 "\n", c->patience_s,
+            ended[0] ? "" : "the first ", ended[1] ? "" : "the second", rig_hart(&rig[0])->pc, rig_hart(&rig[1])->pc);
     } else {
         compare_harts(c, rig_hart(&rig[0]), rig_hart(&rig[1]));
         compare_word(c, "device reads", rig[0].odd_reads, rig[1].odd_reads);

@@ -285,6 +285,15 @@ static inline uint32_t any_illegal(struct random_code *p)
     }
 }
 
+/* Another mode, another page table entry: random_run.h. */
+static inline void unit_mode(struct random_code *p)
+{
+    unsigned at = p->bytes;
+
+    code_put(p, as(OP_ecall, 0, 0, 0));
+    code_unit(p, at, UNIT_PLAIN);
+}
+
 static inline void unit_trap(struct random_code *p)
 {
     unsigned at = p->bytes;
@@ -310,7 +319,7 @@ static inline void unit_trap(struct random_code *p)
         code_put(p, as(OP_jalr, 1, 31, (int64_t)below(p, 1024) * 2));
         break;
     case 8: code_put(p, as(OP_csrrw, any_rd(p), any_rs(p), 0xc02)); break; /* read-only */
-    default: code_put(p, as(OP_ecall, 0, 0, 0)); break; /* another mode, another page table entry: random_run.h */
+    default: unit_mode(p); return;
     }
     code_unit(p, at, UNIT_PLAIN);
 }
@@ -477,15 +486,21 @@ static inline void random_unit(struct random_code *p)
         void (*make)(struct random_code *p);
         unsigned weight;
     } kinds[] = {
-        { unit_alu, 24 },  { unit_compressed, 12 }, { unit_pair, 6 },     { unit_memory, 14 },   { unit_crossing, 3 },
+        { unit_alu, 34 },  { unit_compressed, 12 }, { unit_pair, 6 },     { unit_memory, 14 },   { unit_crossing, 3 },
         { unit_fresh, 4 }, { unit_fp, 12 },         { unit_muldiv, 4 },   { unit_atomic, 5 },    { unit_csr, 4 },
         { unit_misc, 2 },  { unit_trap, 3 },        { unit_computed, 2 }, { unit_modifying, 2 },
     };
-    unsigned which = below(p, 97), i = 0;
+    unsigned which = below(p, 107), i = 0;
 
     while (which >= kinds[i].weight)
         which -= kinds[i++].weight;
-    kinds[i].make(p);
+    bool upsets = kinds[i].make == unit_misc || kinds[i].make == unit_trap || kinds[i].make == unit_modifying;
+    if (!p->calm || !upsets)
+        kinds[i].make(p);
+    else if (one_in(p, 4))
+        unit_mode(p);
+    else
+        unit_alu(p);
 }
 
 static inline void random_sequence(struct random_code *p, unsigned units)
@@ -550,6 +565,7 @@ static inline void random_program(struct random_code *p, uint64_t seed, unsigned
 {
     memset(p, 0, sizeof(*p));
     p->state = seed;
+    p->calm = one_in(p, 3);
     for (unsigned i = 0; i < POOL_WORDS; i++) {
         uint64_t value = one_in(p, 3) ? any_integer(p) : any_number(p);
 

@@ -1,77 +1,5 @@
 /* Virtual memory as a program sees it: modes, faults, fences, pages side by side that are not neighbours. */
-#include "tests/unit/vcpu/rig.h"
-
-/* Pages, by offset in RAM. Programs run at RIG_RAM, which is mapped one to one. */
-enum { TRAPS = 0x3000, DATA = 0x8000, OTHER = 0x9000, TABLES = 0x100000 };
-enum { R = 2, W = 4, X = 8, U = 16, A = 64, D = 128, RWX = R | W | X | A | D };
-
-struct page_rig {
-    struct rig rig; /* first */
-    uint64_t next_table;
-};
-
-static uint64_t ram_at(uint64_t offset)
-{
-    return RIG_RAM + offset;
-}
-
-/* An Sv39 mapping: level 0 is a 4 KiB page, 1 a 2 MiB one. */
-static void map(struct page_rig *p, uint64_t va, uint64_t gpa, uint64_t flags, int level)
-{
-    uint64_t table = ram_at(TABLES);
-
-    for (int at = 2; at > level; at--) {
-        uint64_t slot = table + 8 * (va >> (12 + 9 * at) & 511), entry = peek(&p->rig, slot);
-
-        if (!(entry & 1)) {
-            entry = p->next_table >> 2 | 1;
-            poke(&p->rig, slot, entry);
-            p->next_table += PAGE_BYTES;
-        }
-        table = entry >> 10 << 12;
-    }
-    poke(&p->rig, table + 8 * (va >> (12 + 9 * level) & 511), gpa >> 2 | flags | 1);
-}
-
-/* Where the entry that maps va lies. */
-static uint64_t entry_at(struct page_rig *p, uint64_t va, int level)
-{
-    uint64_t table = ram_at(TABLES);
-
-    for (int at = 2; at > level; at--)
-        table = peek(&p->rig, table + 8 * (va >> (12 + 9 * at) & 511)) >> 10 << 12;
-    return table + 8 * (va >> (12 + 9 * level) & 511);
-}
-
-static int make_rig(void **state)
-{
-    struct page_rig *p = test_calloc(1, sizeof(*p));
-    struct hart *hart;
-
-    rig_new(&p->rig, 1);
-    put_end(&p->rig);
-    assert_true(ram_load(p->rig.ram, ram_at(TRAPS), p->rig.word, (uint64_t)p->rig.words * 4));
-    p->rig.words = 0;
-    p->next_table = ram_at(TABLES) + PAGE_BYTES;
-    for (uint64_t page = 0; page < 0x10; page++)
-        map(p, ram_at(page << 12), ram_at(page << 12), RWX, 0);
-    map(p, RIG_END, RIG_END, R | W | A | D, 0);
-    hart = rig_hart(&p->rig);
-    hart->mtvec = ram_at(TRAPS);
-    hart->priv = PRIV_S;
-    hart->satp = UINT64_C(8) << 60 | ram_at(TABLES) >> 12;
-    hart->pmpcfg[0] = 0x1f; /* everything, for everybody */
-    hart->pmpaddr[0] = UINT64_MAX >> 10;
-    *state = p;
-    return 0;
-}
-
-static int drop_rig(void **state)
-{
-    rig_free(*state);
-    test_free(*state);
-    return 0;
-}
+#include "tests/unit/vcpu/page_rig.h"
 
 static void neighbours_in_virtual_memory_need_not_be_in_physical(void **state)
 {
@@ -284,6 +212,49 @@ static void a_locked_quarter_page_is_asked_about_each_time(void **state)
     assert_int_equal(hart->mtval, ram_at(DATA + 0x40));
 }
 
+/* --- a watched word -------------------------------------------------------------------------------------- */
+
+struct seen {
+    struct rig *rig;
+    uint64_t value[8];
+    unsigned stores;
+};
+
+static void saw_store(void *opaque)
+{
+    struct seen *seen = opaque;
+
+    if (seen->stores < 8)
+        ram_read(seen->rig->ram, ram_at(DATA + 0x40), &seen->value[seen->stores], 8);
+    seen->stores++;
+}
+
+static void every_store_to_a_watched_word_is_told_and_none_beside_it(void **state)
+{
+    struct page_rig *p = *state;
+    struct rig *rig = &p->rig;
+    struct seen seen = { .rig = rig };
+
+    rig->bus.watch = (struct bus_watch){ ram_at(DATA + 0x40), saw_store, &seen };
+    rig_hart(rig)->priv = PRIV_M;
+    put_li(rig, s0, ram_at(DATA));
+    put_li(rig, s1, 0x1100000022);
+    put(rig, as(OP_ld, a0, s0, 0x40)); /* a read brings the page into the TLB: the stores are still seen */
+    put(rig, as(OP_sd, s1, s0, 0x38));
+    put(rig, as(OP_sd, s1, s0, 0x40));
+    put(rig, as(OP_sw, zero, s0, 0x44));
+    put(rig, as(OP_sb, zero, s0, 0x40));
+    put(rig, as(OP_sd, s1, s0, 0x48));
+    put_end(rig);
+    rig_run(rig);
+
+    assert_int_equal(seen.stores, 3);
+    assert_int_equal(seen.value[0], 0x1100000022);
+    assert_int_equal(seen.value[1], 0x22);
+    assert_int_equal(seen.value[2], 0);
+    assert_int_equal(peek(rig, ram_at(DATA + 0x48)), 0x1100000022);
+}
+
 #define TEST(name) cmocka_unit_test_setup_teardown(name, make_rig, drop_rig)
 
 int main(void)
@@ -300,6 +271,7 @@ int main(void)
         TEST(one_page_of_code_runs_at_two_addresses),
         TEST(code_that_may_not_run_does_not),
         TEST(a_locked_quarter_page_is_asked_about_each_time),
+        TEST(every_store_to_a_watched_word_is_told_and_none_beside_it),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -187,7 +187,7 @@ static void storm_code(unsigned harts)
 {
     struct rig *rig = test_calloc(1, sizeof(*rig));
     const uint32_t function[] = { as(OP_addi, a0, zero, 0), INSN_RET };
-    uint64_t entry[RIG_HARTS_MAX];
+    uint64_t entry[RIG_HARTS_MAX] = { 0 };
 
     rig_new_engine(rig, harts, RIG_JIT);
     entry[0] = put_rewriter(rig, harts);
@@ -337,7 +337,7 @@ static void set_tables(struct rig *rig)
 static void storm_mappings(unsigned harts)
 {
     struct rig *rig = test_calloc(1, sizeof(*rig));
-    uint64_t entry[RIG_HARTS_MAX];
+    uint64_t entry[RIG_HARTS_MAX] = { 0 };
 
     rig_new_engine(rig, harts, RIG_JIT);
     entry[0] = put_remapper(rig, harts);

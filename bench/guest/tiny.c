@@ -1,0 +1,5 @@
+/* What fork+exec runs: nothing. */
+int main(void)
+{
+    return 7;
+}
