@@ -23,6 +23,7 @@ void gen_find_features(void)
         .lzcnt = __builtin_cpu_supports("lzcnt"),
         .popcnt = __builtin_cpu_supports("popcnt"),
         .fma = __builtin_cpu_supports("fma"),
+        .sse41 = __builtin_cpu_supports("sse4.1"),
     };
 #endif
 }

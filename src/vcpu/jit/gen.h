@@ -94,7 +94,7 @@ struct gen {
 
 /* What this host's CPU has beyond x86-64's base; found once, by gen_find_features(). */
 extern struct gen_features {
-    bool bmi2, lzcnt, bmi, popcnt, fma;
+    bool bmi2, lzcnt, bmi, popcnt, fma, sse41;
 } gen_features;
 void gen_find_features(void);
 

@@ -1,4 +1,4 @@
-/* F and D: arithmetic, comparison, signs. Moves and conversions: gen_fp_convert.c; registers: gen_fp_regs.c.
+/* F and D: arithmetic, comparison, signs. Moves and conversions: gen_fp_convert.c; CSRs: gen_fp_csr.c; registers: gen_fp_regs.c.
  *
  * Before the first of these on every path MXCSR is made the guest's: its rounding mode, all exceptions masked, FTZ and DAZ
  * off. It gathers flags, which jit_fp_park() ORs into fflags. So an instruction may run on the host's unit if the host
@@ -18,7 +18,9 @@
  * - to integer: IE when the rounded value is out of the host type's range, or NaN, and then no PE: as NV without NX. The
  *   result is then the least integer, which is done again. Unsigned: only what is known to be in range before (a compare
  *   of the bits, which raises nothing) is converted, by the wider signed conversion. PE is NX.
- * - from integer, between formats: as arithmetic.
+ *   A static rounding mode is carried out by roundss, which is told to raise no PE; converting the operand itself then
+ *   raises PE if it is no integer.
+ * - from integer, between formats: as arithmetic. Integers that fit the significand need no rounding mode.
  * - singles: an operand that is not boxed is done again before anything is computed. */
 #include "vcpu/jit/gen_fp.h"
 
@@ -229,7 +231,7 @@ static bool operation(struct gen *g, const struct insn *insn)
     case OP_fsgnj_d: return inject_sign(g, insn, false, SIGN_TAKE);
     case OP_fsgnjn_d: return inject_sign(g, insn, false, SIGN_NEGATE);
     case OP_fsgnjx_d: return inject_sign(g, insn, false, SIGN_XOR);
-    default: return gen_fp_convert(g, insn) || gen_fp_move(g, insn);
+    default: return gen_fp_convert(g, insn) || gen_fp_move(g, insn) || gen_fp_csr(g, insn);
     }
 }
 

@@ -25,12 +25,15 @@ static inline unsigned gen_fp_scalar(bool single)
     return (single ? X_F3 : X_F2) | X_0F;
 }
 
+enum { RM_RNE, RM_RTZ, RM_RDN, RM_RUP, RM_RMM, RM_DYNAMIC = 7 };
+
 /* --- getting ready ------------------------------------------------------------------------------------------ */
 
 void gen_fp_ready(struct gen *g);                          /* MXCSR is the guest's, FS dirty */
 void gen_fp_ready_read(struct gen *g);                     /* FS is not off; for what changes nothing of the unit's */
 bool gen_fp_mode_exists(const struct insn *insn);          /* rm is none that makes the instruction illegal */
 bool gen_fp_rounds(const struct insn *insn);               /* ... and one that MXCSR can hold */
+void gen_fp_check_mode(struct gen *g, unsigned rm);        /* MXCSR rounds so, or redo */
 void gen_fp_begin(struct gen *g, const struct insn *insn); /* ready, and MXCSR rounds as insn wants */
 
 /* The interpreter does the instruction instead when this jump is taken. Its operands must be as they were in memory; which
@@ -47,5 +50,6 @@ void gen_fp_done(struct gen *g, unsigned f, int xmm, bool single); /* also puts 
 void gen_fp_set_home(struct gen *g, unsigned f, int reg, bool single);
 void gen_fp_check_nan(struct gen *g, int xmm, bool single); /* the result is one: redo */
 
+bool gen_fp_csr(struct gen *g, const struct insn *insn); /* fflags, frm, fcsr */
 bool gen_fp_convert(struct gen *g, const struct insn *insn);
 bool gen_fp_move(struct gen *g, const struct insn *insn); /* moves, loads, stores */

@@ -4,7 +4,6 @@
 /* --- to integer --------------------------------------------------------------------------------------------- */
 
 enum int_type { INT_W, INT_WU, INT_L, INT_LU };
-enum { RM_TOWARD_ZERO = 1 };
 
 /* Redo unless 0 <= a < limit, as bits. The limits are such that no rounding leads out of the type's range. */
 static void check_unsigned(struct gen *g, int a, bool single, enum int_type type)
@@ -22,26 +21,42 @@ static void check_unsigned(struct gen *g, int a, bool single, enum int_type type
     gen_fp_redo(g, emit_jcc(e, CC_AE));
 }
 
+/* RAX = a, which the static mode rounds, not MXCSR's. */
+static void round_and_convert(struct gen *g, int a, bool single, unsigned wide, unsigned rm)
+{
+    static const uint8_t rounding[] = { [RM_RNE] = 0, [RM_RDN] = 1, [RM_RUP] = 2 };
+    const unsigned silent = 8;
+    struct emit *e = &g->e;
+
+    emit_op_imm(e, X_66 | X_0F3A | (single ? 0x0a : 0x0b), 0, op_reg(a), (int32_t)(rounding[rm] | silent), 1);
+    emit_op(e, gen_fp_scalar(single) | wide | 0x2c, RAX, op_reg(0));
+}
+
 static bool to_int(struct gen *g, const struct insn *insn, bool single, enum int_type type)
 {
     struct emit *e = &g->e;
-    bool truncates = insn->rm == RM_TOWARD_ZERO, is_signed = type == INT_W || type == INT_L;
+    bool is_signed = type == INT_W || type == INT_L, truncates = insn->rm == RM_RTZ;
+    bool rounds_apart = insn->rm != RM_DYNAMIC && !truncates && gen_features.sse41;
+    unsigned wide = type == INT_W ? 0 : X_W;
 
     if (!gen_fp_rounds(insn))
         return false;
-    if (truncates)
-        gen_fp_ready(g);
-    else
-        gen_fp_begin(g, insn);
+    gen_fp_ready(g);
+    if (!truncates && !rounds_apart)
+        gen_fp_check_mode(g, insn->rm);
     int a = gen_fp_use(g, insn->rs1, single);
     if (!is_signed)
         check_unsigned(g, a, single, type);
-    unsigned wide = type == INT_W ? 0 : X_W;
-    emit_op(e, gen_fp_scalar(single) | wide | (truncates ? 0x2c : 0x2d), RAX, op_reg(a)); /* cvtt, cvt */
+    if (rounds_apart)
+        round_and_convert(g, a, single, wide, insn->rm);
+    else
+        emit_op(e, gen_fp_scalar(single) | wide | (truncates ? 0x2c : 0x2d), RAX, op_reg(a)); /* cvtt, cvt */
     if (is_signed) {
         emit_op_imm(e, wide | 0x83, ALU_CMP, op_reg(RAX), 1, 1); /* overflows for the least integer only */
         gen_fp_redo(g, emit_jcc(e, CC_O));
     }
+    if (rounds_apart) /* in range: for PE alone */
+        emit_op(e, gen_fp_scalar(single) | X_W | 0x2c, RCX, op_reg(a));
     if (insn->rd == 0)
         return true;
     int d = gen_dest(insn->rd, RAX);
@@ -55,27 +70,44 @@ static bool to_int(struct gen *g, const struct insn *insn, bool single, enum int
 
 /* --- from integer, between formats -------------------------------------------------------------------------- */
 
+/* RAX that fits the significand is exact whatever the mode. */
+static void check_exact(struct gen *g, bool single, unsigned rm)
+{
+    struct emit *e = &g->e;
+    unsigned bits = single ? 24 : 53;
+
+    if (rm == RM_DYNAMIC)
+        return;
+    emit_mov_imm(e, RCX, INT64_C(1) << bits);
+    emit_alu(e, ALU_ADD, RCX, op_reg(RAX));
+    emit_shift_imm(e, SHIFT_SHR, RCX, bits + 1);
+    uint8_t *exact = emit_jcc_short(e, CC_E);
+    gen_fp_check_mode(g, rm);
+    emit_bind_short(e, exact);
+}
+
 static bool from_int(struct gen *g, const struct insn *insn, bool single, enum int_type type)
 {
     struct emit *e = &g->e;
     bool exact = !single && (type == INT_W || type == INT_WU);
 
-    if (exact ? !gen_fp_mode_exists(insn) : !gen_fp_rounds(insn))
+    if (!gen_fp_mode_exists(insn))
         return false;
-    if (exact)
-        gen_fp_ready(g);
-    else
-        gen_fp_begin(g, insn);
+    gen_fp_ready(g);
     gen_load(g, RAX, insn->rs1);
-    if (type == INT_WU) {
+    if (type == INT_W) {
+        emit_movsxd(e, RAX, op_reg(RAX));
+    } else if (type == INT_WU) {
         emit_mov32(e, RAX, op_reg(RAX));
     } else if (type == INT_LU) {
         emit_test(e, RAX, RAX);
         gen_fp_redo(g, emit_jcc(e, CC_S));
     }
+    if (!exact)
+        check_exact(g, single, insn->rm);
     int d = gen_fp_dest(g, insn->rd);
     emit_op(e, SSE_ZERO, d, op_reg(d)); /* the upper part is merged: not to wait for what d was */
-    emit_op(e, gen_fp_scalar(single) | (type == INT_W ? 0 : X_W) | 0x2a, d, op_reg(RAX));
+    emit_op(e, gen_fp_scalar(single) | X_W | 0x2a, d, op_reg(RAX));
     gen_fp_done(g, insn->rd, d, single);
     return true;
 }

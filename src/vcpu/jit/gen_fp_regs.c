@@ -28,8 +28,6 @@ void gen_fp_ready_read(struct gen *g)
     g->fp.read->b = g->retired;
 }
 
-enum { RM_RMM = 4, RM_DYNAMIC = 7 };
-
 bool gen_fp_mode_exists(const struct insn *insn)
 {
     return insn->rm <= RM_RMM || insn->rm == RM_DYNAMIC;
@@ -40,13 +38,18 @@ bool gen_fp_rounds(const struct insn *insn)
     return insn->rm < RM_RMM || insn->rm == RM_DYNAMIC;
 }
 
+void gen_fp_check_mode(struct gen *g, unsigned rm)
+{
+    if (rm == RM_DYNAMIC)
+        return;
+    emit_op_imm(&g->e, 0x80, 7, GEN_FIELD(hart.frm), (int32_t)rm, 1); /* cmp byte; never RMM while the unit is ready */
+    gen_fp_redo(g, emit_jcc(&g->e, CC_NE));
+}
+
 void gen_fp_begin(struct gen *g, const struct insn *insn)
 {
     gen_fp_ready(g);
-    if (insn->rm == RM_DYNAMIC)
-        return;
-    emit_op_imm(&g->e, 0x80, 7, GEN_FIELD(hart.frm), insn->rm, 1); /* cmp byte, rm */
-    gen_fp_redo(g, emit_jcc(&g->e, CC_NE));
+    gen_fp_check_mode(g, insn->rm);
 }
 
 void gen_fp_redo(struct gen *g, uint8_t *site)
