@@ -10,7 +10,7 @@
 
 #include "base/err.h"
 
-enum { CODE_COUNTS = 256, CODE_HEAD_BYTES = 32 << 10 };
+enum { CODE_COUNTS = 256, CODE_FLAGS = 64, CODE_HEAD_BYTES = 32 << 10 };
 
 /* Entry points of the pieces that all code shares; addresses in the writable mapping. */
 struct code_thunks {
@@ -28,6 +28,7 @@ struct code {
     const uint8_t *executable;
     size_t bytes, used;
     uint8_t *counts; /* 16 bytes per number 0..255: what XMM15 is increased by */
+    uint8_t *flags;  /* a byte for each state of MXCSR's flags: fflags */
     struct code_thunks thunks;
 };
 

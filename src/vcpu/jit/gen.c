@@ -23,6 +23,7 @@ void gen_find_features(void)
         .lzcnt = __builtin_cpu_supports("lzcnt"),
         .popcnt = __builtin_cpu_supports("popcnt"),
         .fma = __builtin_cpu_supports("fma"),
+        .sse41 = __builtin_cpu_supports("sse4.1"),
     };
 #endif
 }
@@ -83,6 +84,7 @@ struct stub *gen_stub(struct gen *g, enum stub_kind kind, uint8_t *site)
     struct stub *stub = &g->stub[g->stubs++];
 
     *stub = (struct stub){ .kind = kind, .site = site, .at = g->at };
+    gen_back(g, stub);
     return stub;
 }
 
@@ -106,6 +108,7 @@ void gen_also(struct gen *g, struct stub *stub, uint8_t *site)
 void gen_back(struct gen *g, struct stub *stub)
 {
     stub->back = g->e.at;
+    memcpy(stub->fp, g->fp.f, sizeof(stub->fp));
 }
 
 /* Jumps that wait for the same place hang in a chain through their displacements; the first one's is 0. */
@@ -169,6 +172,7 @@ void gen_call_interp(struct gen *g, unsigned index)
     g->uop[g->uops].site = g->e.at - 4;
     g->uop[g->uops++].index = index;
     emit_call_to(&g->e, g->code->thunks.interp);
+    gen_fp_forget(g);
 }
 
 void gen_interp(struct gen *g)
@@ -358,6 +362,7 @@ static void place_label(struct gen *g)
 {
     gen_flush_count(g);
     g->fp_ready = false;
+    gen_fp_forget(g);
     g->label[g->at] = g->e.at;
     bind_chain(&g->e, g->forward[g->at]);
 }
@@ -385,17 +390,55 @@ static void stub_access(struct gen *g, const struct stub *stub)
     emit_mov(e, RAX, op_reg(stub->reg));
     emit_mov_imm(e, RDX, stub->a);
     emit_call_to(e, g->code->thunks.access);
+    gen_fp_reload(g, stub);
     emit_jmp_to(e, stub->back);
 }
 
-/* One by one, each with its own check. */
+/* One by one, each with its own check. The straight path's copies of f registers are what they were. */
 static void stub_run(struct gen *g, const struct stub *stub)
 {
+    memcpy(g->fp.f, stub->fp, sizeof(stub->fp));
     g->retired = stub->b;
     for (g->at = stub->at; g->at < stub->a; g->at++)
         single(g);
     g->retired = 0;
     emit_jmp_to(&g->e, stub->back);
+}
+
+static void stub_interp(struct gen *g, const struct stub *stub, uint8_t *back)
+{
+    gen_add_count(g, stub->b);
+    gen_call_interp(g, stub->at);
+    emit_rip(&g->e, X_66 | X_0F | 0xfb, GEN_COUNT, count_of(g, stub->b)); /* psubq: `back` counts later */
+    gen_fp_reload(g, stub);
+    emit_jmp_to(&g->e, back);
+}
+
+static void stub_fp(struct gen *g, const struct stub *stub)
+{
+    struct emit *e = &g->e;
+
+    emit_mov_imm(e, RCX, g->off[stub->at]);
+    emit_mov_imm(e, RDX, stub->b);
+    emit_call_to(e, g->code->thunks.fp);
+    gen_fp_reload(g, stub);
+    emit_jmp_to(e, stub->back);
+}
+
+/* What only looks at f registers leaves FS as it is: only when it says dirty already, readiness changes nothing. */
+static void stub_fp_read(struct gen *g, const struct stub *stub)
+{
+    struct emit *e = &g->e;
+
+    emit_mov32(e, RCX, GEN_FIELD(hart.mstatus));
+    emit_alu_imm32(e, ALU_AND, op_reg(RCX), (int32_t)MSTATUS_FS);
+    emit_alu_imm32(e, ALU_CMP, op_reg(RCX), (int32_t)MSTATUS_FS);
+    uint8_t *other = emit_jcc(e, CC_NE);
+    stub_fp(g, stub);
+    emit_bind(e, other, e->at);
+    struct stub itself = *stub;
+    itself.b++;
+    stub_interp(g, &itself, stub->end);
 }
 
 static void place_stub(struct gen *g, const struct stub *stub)
@@ -422,18 +465,9 @@ static void place_stub(struct gen *g, const struct stub *stub)
         emit_mov_imm(e, RCX, (int32_t)stub->a);
         emit_jmp_to(e, g->code->thunks.exit_at);
         break;
-    case STUB_FP:
-        emit_mov_imm(e, RCX, g->off[stub->at]);
-        emit_mov_imm(e, RDX, stub->b);
-        emit_call_to(e, g->code->thunks.fp);
-        emit_jmp_to(e, stub->back);
-        break;
-    case STUB_INTERP:
-        gen_add_count(g, stub->b);
-        gen_call_interp(g, stub->at);
-        emit_rip(e, X_66 | X_0F | 0xfb, GEN_COUNT, count_of(g, stub->b)); /* psubq: `back` counts later */
-        emit_jmp_to(e, stub->back);
-        break;
+    case STUB_FP: stub_fp(g, stub); break;
+    case STUB_FP_READ: stub_fp_read(g, stub); break;
+    case STUB_INTERP: stub_interp(g, stub, stub->back); break;
     }
 }
 
@@ -442,6 +476,7 @@ bool gen_region(struct gen *g)
     g->stubs = g->uops = g->retired = 0;
     g->at = 0;
     g->fp_ready = g->in_run = false;
+    gen_fp_forget(g);
     entries(g);
     for (g->at = 0; g->at < g->count; g->at++) {
         if (g->target[g->at])

@@ -3,7 +3,7 @@
  * A region is straight guest code in one page, with the branches that stay inside it. Register plan: ten guest
  * registers live in host registers while generated code runs, all others in struct hart; RAX, RCX, RDX are free between
  * any two guest instructions; RBP points into struct vcpu, R15 to the present mode's TLB; XMM15 counts retired
- * instructions (an add there costs no integer port and no flags). XMM0 to XMM14 are free between two guest instructions.
+ * instructions (an add there costs no integer port and no flags). XMM2 to XMM13 hold copies of f registers (gen_fp.h).
  *
  * Owner: the thread that translates, under the code cache's lock. */
 #pragma once
@@ -20,29 +20,46 @@ enum {
     GEN_VCPU = RBP, /* struct vcpu + GEN_VCPU_BIAS, so that all of x[] is within a byte's displacement */
     GEN_VCPU_BIAS = 128,
     GEN_TLB = R15,
-    GEN_COUNT = 15, /* XMM */
+    GEN_COUNT = 15,   /* XMM */
+    GEN_FP_FIRST = 2, /* the XMM registers that hold copies of guest registers; 0, 1 and 14 are scratch */
+    GEN_FP_REGS = 12,
 };
 
 /* What an out-of-line piece at the end of the region does. */
 enum stub_kind {
-    STUB_ACCESS, /* a load or store missed: a = descriptor, reg = where its address is; goes on at `back` */
-    STUB_NEAR,   /* a near slot missed: asks the array, and fills the slot; b = the slot, as above from there */
-    STUB_RUN,    /* a run of accesses cannot be had with one check: insn[at..a), one by one; goes on at `back` */
-    STUB_SIDE,   /* a branch leaves the region: a = displacement in page, b = retired */
-    STUB_LEAVE,  /* somebody wants the hart: a = displacement, b = retired */
-    STUB_FP,     /* floating point is not ready: goes on at `back`, or leaves */
+    STUB_ACCESS,  /* a load or store missed: a = descriptor, reg = where its address is; goes on at `back` */
+    STUB_NEAR,    /* a near slot missed: asks the array, and fills the slot; b = the slot, as above from there */
+    STUB_RUN,     /* a run of accesses cannot be had with one check: insn[at..a), one by one; goes on at `back` */
+    STUB_SIDE,    /* a branch leaves the region: a = displacement in page, b = retired */
+    STUB_LEAVE,   /* somebody wants the hart: a = displacement, b = retired */
+    STUB_FP,      /* floating point is not ready: goes on at `back`, or leaves */
+    STUB_FP_READ, /* floating point may not be ready to be changed: goes on at `back` if it can be made so unseen,
+                     else the interpreter does the instruction, and it goes on at `end` */
     STUB_INTERP, /* the instruction at `at`, by the interpreter, on a rare path: b = retired with it; goes on at `back` */
 };
 
 struct stub {
     enum stub_kind kind;
     uint8_t *site; /* displacement to bind to the stub; with gen_also, the last of a chain */
-    uint8_t *back;
+    uint8_t *back, *end;
     uint8_t *hit; /* STUB_NEAR: where RDX is the addend */
     uint32_t a, b;
     int reg;
-    unsigned at; /* index of the instruction that wanted it */
+    int8_t fp[GEN_FP_REGS]; /* f registers that the code at `back` expects in XMM; see gen_back() */
+    unsigned at;            /* index of the instruction that wanted it */
 };
+
+/* The copies of f registers. Memory (struct hart) always holds them too, so nothing is to be written back on any way
+ * out; a call of C loses them. */
+struct gen_fp_copies {
+    int8_t f[GEN_FP_REGS];    /* or GEN_FP_NONE */
+    bool single[GEN_FP_REGS]; /* only the low 32 bits are there */
+    unsigned used[GEN_FP_REGS], now;
+    uint32_t boxed;           /* f registers known to hold boxed singles */
+    struct stub *redo, *read; /* of the instruction in hand */
+};
+
+enum { GEN_FP_NONE = -1 };
 
 struct gen {
     struct emit e;
@@ -58,9 +75,10 @@ struct gen {
     bool falls_off;                  /* the last instruction is followed by what is not in the region */
 
     /* progress */
-    unsigned at;                     /* index of the instruction in hand */
-    unsigned retired;                /* instructions done that XMM15 does not know of yet */
-    bool fp_ready;                   /* checked on every way that leads here */
+    unsigned at;      /* index of the instruction in hand */
+    unsigned retired; /* instructions done that XMM15 does not know of yet */
+    bool fp_ready;    /* checked on every way that leads here */
+    struct gen_fp_copies fp;
     bool in_run;                     /* RDX is the addend of the run's page */
     uint8_t *label[GEN_INSNS_MAX];   /* of targets */
     uint8_t *forward[GEN_INSNS_MAX]; /* branches waiting for a label, chained through their displacements */
@@ -76,7 +94,7 @@ struct gen {
 
 /* What this host's CPU has beyond x86-64's base; found once, by gen_find_features(). */
 extern struct gen_features {
-    bool bmi2, lzcnt, bmi, popcnt, fma;
+    bool bmi2, lzcnt, bmi, popcnt, fma, sse41;
 } gen_features;
 void gen_find_features(void);
 
@@ -154,6 +172,13 @@ enum {
 };
 void gen_near(struct gen *g, const struct stub *stub); /* STUB_NEAR's own part */
 uint32_t gen_access(const struct gen *g, unsigned size, bool is_signed, bool store, bool fp, unsigned reg);
+/* Where in host memory insn's bytes are, valid until RAX, RCX or RDX change. The caller calls gen_back() for *stub. */
+struct operand gen_reach(struct gen *g, const struct insn *insn, unsigned bytes, bool store, uint32_t access,
+                         struct stub **stub);
+
+/* Whoever calls C on the straight path has lost the copies of f registers (gen_call_interp() says so itself). */
+void gen_fp_forget(struct gen *g);
+void gen_fp_reload(struct gen *g, const struct stub *stub);
 
 /* The region at `host` (its first byte, page_off in its page) into g. Returns false when not one instruction fits. */
 bool gen_decode(struct gen *g, const uint8_t *host, unsigned page_off);

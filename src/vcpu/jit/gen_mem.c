@@ -110,8 +110,8 @@ void gen_near(struct gen *g, const struct stub *stub)
     emit_bind_short(e, miss);
 }
 
-static struct operand reach(struct gen *g, const struct insn *insn, unsigned bytes, bool store, uint32_t access,
-                            struct stub **stub)
+struct operand gen_reach(struct gen *g, const struct insn *insn, unsigned bytes, bool store, uint32_t access,
+                         struct stub **stub)
 {
     if (g->in_run) {
         *stub = NULL;
@@ -128,22 +128,23 @@ static void load(struct gen *g, const struct insn *insn, unsigned size, bool is_
     struct stub *stub;
     int d = gen_dest(insn->rd, RAX);
     struct operand host =
-        reach(g, insn, 1u << size, false, gen_access(g, size, is_signed, false, false, insn->rd), &stub);
+        gen_reach(g, insn, 1u << size, false, gen_access(g, size, is_signed, false, false, insn->rd), &stub);
 
     emit_op(&g->e, opcode, d, host);
     gen_done(g, insn->rd, d);
     if (stub)
-        stub->back = g->e.at;
+        gen_back(g, stub);
 }
 
 static void store(struct gen *g, const struct insn *insn, unsigned size, unsigned opcode)
 {
     struct stub *stub;
-    struct operand host = reach(g, insn, 1u << size, true, gen_access(g, size, false, true, false, insn->rs2), &stub);
+    struct operand host =
+        gen_reach(g, insn, 1u << size, true, gen_access(g, size, false, true, false, insn->rs2), &stub);
 
     emit_op(&g->e, opcode, gen_use(g, insn->rs2, RCX), host);
     if (stub)
-        stub->back = g->e.at;
+        gen_back(g, stub);
 }
 
 bool gen_mem(struct gen *g, const struct insn *insn)

@@ -116,6 +116,14 @@ static void make_calls(struct emit *e, struct code_thunks *thunks, const uint8_t
     call_and_return(e, (uintptr_t)jit_fp, tail);
 }
 
+/* MXCSR: IE 1, DE 2, ZE 4, OE 8, UE 16, PE 32; fflags: NX 1, UF 2, OF 4, DZ 8, NV 16. */
+static void make_flags(struct emit *e, struct code *code)
+{
+    code->flags = e->at;
+    for (unsigned i = 0; i < CODE_FLAGS; i++)
+        emit_u8(e, (i & 1) << 4 | (i & 4) << 1 | (i & 8) >> 1 | (i & 16) >> 3 | (i & 32) >> 5);
+}
+
 void thunks_make(struct code *code)
 {
     struct emit e = { .at = code->writable, .end = code->writable + CODE_HEAD_BYTES };
@@ -125,6 +133,7 @@ void thunks_make(struct code *code)
         emit_u64(&e, i);
         emit_u64(&e, 0);
     }
+    make_flags(&e, code);
     make_enter(&e, &code->thunks);
     uint8_t *tail = make_exits(&e, &code->thunks);
 

@@ -157,6 +157,55 @@ static inline void unit_fp(struct random_code *p)
     code_unit(p, at, UNIT_PLAIN);
 }
 
+/* Many operations over a few registers, with what they may hold mixed, loads, stores and looks at the flags between: what an
+ * engine keeps in host registers, it must drop and fetch again at the right moments. */
+static inline void unit_fp_run(struct random_code *p)
+{
+    unsigned f[4], at = p->bytes, a, t;
+
+    for (unsigned i = 0; i < 4; i++)
+        f[i] = below(p, 32);
+    if (one_in(p, 4))
+        code_put(p, as(OP_csrrwi, 0, below(p, 5), 2));
+    two_temps(p, &a, &t);
+    int offset = put_pool_address(p, a, t);
+    for (unsigned i = 0; i < 4; i++) {
+        if (one_in(p, 3))
+            code_put(p, as(OP_flw, f[i], a, offset + 8 * (int)below(p, 8)));
+        else if (one_in(p, 2))
+            code_put(p, as(OP_fld, f[i], a, offset + 8 * (int)below(p, 8)));
+    }
+    code_unit(p, at, UNIT_PLAIN);
+    for (unsigned i = 4 + below(p, 16); i > 0; i--) {
+        unsigned base = any_base(p);
+
+        at = p->bytes;
+        switch (below(p, 12)) {
+        case 0: code_put(p, as(one_in(p, 2) ? OP_fld : OP_flw, PICK(p, f), base, any_imm12(p) & -8)); break;
+        case 1: code_put(p, as(one_in(p, 2) ? OP_fsd : OP_fsw, PICK(p, f), base, any_imm12(p) & -8)); break;
+        case 2: /* any of the flags and modes, read; flags also written */
+            if (one_in(p, 2))
+                code_put(p, as(OP_csrrs, any_rd(p), 0, (int64_t)(1 + below(p, 3))));
+            else
+                code_put(p, as((enum op)(OP_csrrw + below(p, 6)), any_rd(p), any_rs(p), 1));
+            break;
+        default: { /* rd and rs3 among the few, too; mostly the mode that compilers choose */
+            uint32_t w = any_fp(p, PICK(p, f), PICK(p, f));
+            enum op op = decode(w).op;
+
+            if (op < OP_ENCODED && !fp_writes_x(op))
+                w = (w & ~0xf80u) | PICK(p, f) << 7;
+            if (op < OP_ENCODED && decode_ops[op].format == FMT_R4)
+                w = (w & 0x07ffffff) | PICK(p, f) << 27;
+            if (op < OP_ENCODED && fp_has_mode(op) && !one_in(p, 4))
+                w |= 7u << 12;
+            code_put(p, w);
+        }
+        }
+        code_unit(p, at, UNIT_PLAIN);
+    }
+}
+
 static inline void unit_muldiv(struct random_code *p)
 {
     unsigned at = p->bytes, a, b;
@@ -499,9 +548,9 @@ static inline void random_unit(struct random_code *p)
     } kinds[] = {
         { unit_alu, 34 },  { unit_compressed, 12 }, { unit_pair, 6 },     { unit_memory, 14 },   { unit_crossing, 3 },
         { unit_fresh, 4 }, { unit_fp, 12 },         { unit_muldiv, 4 },   { unit_atomic, 5 },    { unit_csr, 4 },
-        { unit_misc, 2 },  { unit_trap, 3 },        { unit_computed, 2 }, { unit_modifying, 2 },
+        { unit_misc, 2 },  { unit_trap, 3 },        { unit_computed, 2 }, { unit_modifying, 2 }, { unit_fp_run, 8 },
     };
-    unsigned which = below(p, 107), i = 0;
+    unsigned which = below(p, 115), i = 0;
 
     while (which >= kinds[i].weight)
         which -= kinds[i++].weight;
