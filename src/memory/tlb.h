@@ -24,7 +24,7 @@ enum {
     TLB_FILLS_MAX = 192,
     TLB_PAGE_SHIFT = 12,
     TLB_NEAR = 8,              /* slots of their own for the base registers that are used most */
-    TLB_JUMP_ENTRIES = 2048,   /* where indirect jumps lead */
+    TLB_JUMP_ENTRIES = 4096,   /* where indirect jumps lead */
     TLB_JUMP_PAGE_BITS = 4096, /* pages that jumps lead to, hashed */
 };
 #define TLB_PAGE_MASK (~(uint64_t)0 << TLB_PAGE_SHIFT)
@@ -168,9 +168,21 @@ static inline void tlb_note_jump_page(struct tlb *tlb, uint64_t va)
         tlb->jumps_private = true;
 }
 
-/* jump[] got an entry for va. */
-static inline void tlb_note_jump(struct tlb *tlb, uint64_t va)
+/* Two ways: an index and its neighbour. NULL: not known. */
+static inline const void *tlb_jump_find(const struct tlb *tlb, uint64_t va)
 {
+    unsigned i = tlb_jump_index(va);
+
+    return tlb->jump[i].va == va ? tlb->jump[i].code : tlb->jump[i ^ 1].va == va ? tlb->jump[i ^ 1].code : NULL;
+}
+
+/* The newest is where generated code looks first. */
+static inline void tlb_jump_add(struct tlb *tlb, uint64_t va, const void *code)
+{
+    unsigned i = tlb_jump_index(va);
+
+    tlb->jump[i ^ 1] = tlb->jump[i];
+    tlb->jump[i] = (struct tlb_jump){ .va = va, .code = code };
     tlb->jump_fills++;
     tlb_note_jump_page(tlb, va);
 }

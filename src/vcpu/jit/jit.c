@@ -306,12 +306,12 @@ static bool locate(struct vcpu *v, uint64_t *gpa, const uint8_t **host)
 const void *jit_find(struct vcpu *v, bool promote)
 {
     uint64_t pc = v->hart.pc, gpa;
-    struct tlb_jump *jump = &v->tlb->jump[tlb_jump_index(pc)];
     const uint8_t *host;
 
     is_current(v);
-    if (jump->va == pc)
-        return jump->code;
+    const void *known = tlb_jump_find(v->tlb, pc);
+    if (known)
+        return known;
     if (!locate(v, &gpa, &host))
         return NULL;
     struct translation *t = lookup(v->jit, gpa);
@@ -319,8 +319,7 @@ const void *jit_find(struct vcpu *v, bool promote)
         t = translate(v, gpa, host);
     if (!t)
         return NULL;
-    *jump = (struct tlb_jump){ .va = pc, .code = t->far_entry };
-    tlb_note_jump(v->tlb, pc);
+    tlb_jump_add(v->tlb, pc, t->far_entry);
     return t->far_entry;
 }
 

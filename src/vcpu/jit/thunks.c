@@ -65,7 +65,14 @@ static uint8_t *make_exits(struct emit *e, struct code_thunks *thunks)
     thunks->exit_at = e->at;
     emit_mov32(e, RAX, op_reg(RCX));
     emit_alu(e, ALU_ADD, RAX, GEN_FIELD(page_va));
-    thunks->exit_far = e->at;
+    uint8_t *out = emit_jmp_short(e);
+    thunks->exit_far = e->at; /* is it in the other way? (tlb_jump_find) */
+    emit_alu_imm32(e, ALU_XOR, op_reg(RCX), 2);
+    emit_alu(e, ALU_CMP, RAX, op_index(GEN_TLB, RCX, 3, (int32_t)offsetof(struct tlb, jump)));
+    uint8_t *unknown = emit_jcc_short(e, CC_NE);
+    emit_op(e, 0xff, 4, op_index(GEN_TLB, RCX, 3, (int32_t)offsetof(struct tlb, jump[0].code)));
+    emit_bind_short(e, unknown);
+    emit_bind_short(e, out);
     emit_store(e, GEN_FIELD(hart.pc), RAX);
     spill(e);
     uint8_t *tail = e->at;

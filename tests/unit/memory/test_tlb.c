@@ -34,8 +34,7 @@ static void add_code(uint64_t va, struct tlb_leaf leaf)
 
 static void add_jump(uint64_t va)
 {
-    tlb.jump[tlb_jump_index(va)] = (struct tlb_jump){ .va = va, .code = &CODE };
-    tlb_note_jump(&tlb, va);
+    tlb_jump_add(&tlb, va, &CODE);
 }
 
 static bool has(uint64_t va)
