@@ -168,7 +168,7 @@ int elf_load(const struct image *image, struct boot_plan *plan, struct elf_loade
         result = elf_load_segment(image, plan->ram, &segment[i], err);
     if (result < 0)
         return result;
-    uint64_t va;
+    uint64_t va = 0;
     out->entry = elf_physical(segment, count, header.e_entry);
     if (elf_symbol(image, &header, "tohost", &va))
         out->tohost = elf_physical(segment, count, va);

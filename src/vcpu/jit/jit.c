@@ -12,6 +12,12 @@
 #include "vcpu/jit/perf.h"
 #include "vcpu/trace.h"
 
+#if defined(__x86_64__)
+enum { HOST_CAN = true };
+#else
+enum { HOST_CAN = false };
+#endif
+
 /* --- making and freeing ---------------------------------------------------------------------------------- */
 
 static void *map_lazily(size_t bytes)
@@ -24,12 +30,9 @@ static void *map_lazily(size_t bytes)
 int jit_new(struct jit **out, const struct jit_config *config, struct err *err)
 {
     *out = NULL;
-#if !defined(__x86_64__)
-    (void)config;
-    return err_set(err, -ENOTSUP, "code can be generated for x86-64 hosts only");
-#else
+    if (!HOST_CAN)
+        return err_set(err, -ENOTSUP, "code can be generated for x86-64 hosts only");
     struct jit *jit = calloc(1, sizeof(*jit));
-
     if (!jit)
         return err_set(err, -ENOMEM, "no memory for generated code");
     gen_find_features();
@@ -54,7 +57,6 @@ int jit_new(struct jit **out, const struct jit_config *config, struct err *err)
     jit->stats.capacity_bytes = jit->code.bytes;
     *out = jit;
     return 0;
-#endif
 }
 
 void jit_free(struct jit *jit)

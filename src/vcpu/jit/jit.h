@@ -3,7 +3,7 @@
  * One struct jit serves all harts of a machine: code is kept by guest-physical address and refers to nothing absolute,
  * so harts and processes share it. A hart runs it from its run loop and is back there at every safe point. What
  * generated code cannot do it asks the interpreter for, one instruction at a time, so the interpreter's meaning is the
- * only one. Stale code may run until fence.i (see code pages in jit.c and docs/architecture.md). */
+ * only one. Stale code may run until fence.i (see pages.c and docs/architecture.md). */
 #pragma once
 #include <stdbool.h>
 #include <stddef.h>
