@@ -308,8 +308,11 @@ const void *jit_find(struct vcpu *v, bool promote)
     const uint8_t *host;
 
     is_current(v);
-    if (jump->va == pc)
+    engine_stat(&v->code_lookups, 1);
+    if (jump->va == pc) {
+        engine_stat(&v->code_jump_hits, 1);
         return jump->code;
+    }
     if (!locate(v, &gpa, &host))
         return NULL;
     struct translation *t = lookup(v->jit, gpa);
