@@ -11,6 +11,7 @@
 #include "base/fields.h"
 #include "hw/device.h"
 #include "memory/bus.h"
+#include "vcpu/jit/jit.h"
 #include "vcpu/vcpu.h"
 
 /* QEMU's run states, spelled as query-status spells them. */

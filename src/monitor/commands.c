@@ -37,6 +37,8 @@ const struct command command_table[] = {
       .help = "character devices" },
     { .qmp = "query-kvm", .hmp = "info kvm", .run = cmd_query_kvm, .print = print_kvm, .help = "never: godwit emulates" },
     { .qmp = "query-machines", .run = cmd_query_machines, .help = "machine types" },
+    { .qmp = "x-query-jit", .hmp = "info jit", .run = cmd_query_jit, .print = print_jit,
+      .help = "generated code: how much, how often, what it cost" },
     { .hmp = "info registers", .run = cmd_info_registers,
       .args = { { "all", ARG_FLAG, .optional = true, .flag = 'a' }, { "vcpu", ARG_INT, .optional = true } },
       .help = "registers of a hart, or of all with -a" },

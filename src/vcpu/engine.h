@@ -46,7 +46,9 @@ struct vcpu {
     struct translate translate;
     unsigned reserved_bytes;                              /* of the last LR; not migrated: a lost one is legal */
     bool interrupted;                                     /* an interrupt was taken since debug_arm() */
-    _Atomic uint64_t sleeps_ns, tlb_refills, slow_stores; /* statistics: others read them */
+    /* statistics: others read them */
+    _Atomic uint64_t sleeps_ns, tlb_refills, slow_stores;
+    _Atomic uint64_t code_lookups, code_jump_hits, code_runs, block_runs, promotions;
 
     /* generated code (jit/); it stores here too */
     uint64_t jit_operand;               /* an argument of C that it calls; `value` is another */

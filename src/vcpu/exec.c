@@ -86,6 +86,7 @@ OP(PSEUDO_heat)
         NEXT;
     u->disp = 1; /* ask each time, until there is code */
     v->promote = true;
+    engine_stat(&v->promotions, 1);
     return engine_leave(v, v->page_va + u->off, u->left);
 }
 
@@ -341,6 +342,7 @@ void engine_run(struct vcpu *v)
         const void *code = v->jit && !v->interpret ? jit_find(v, v->promote) : NULL;
         if (code) {
             v->promote = false;
+            engine_stat(&v->code_runs, 1);
             jit_run(v, code);
             continue;
         }
@@ -349,6 +351,7 @@ void engine_run(struct vcpu *v)
         v->promote = v->interpret = false;
         if (!block)
             continue;
+        engine_stat(&v->block_runs, 1);
         engine_count(v, block->count);
         struct uop *u = hot ? block_first(block) : block->uop;
         do

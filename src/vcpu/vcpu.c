@@ -262,6 +262,11 @@ void vcpu_stats(struct vcpu *v, struct vcpu_stats *out)
         .tlb_refills = atomic_load_explicit(&v->tlb_refills, memory_order_relaxed),
         .slow_stores = atomic_load_explicit(&v->slow_stores, memory_order_relaxed),
         .kicks = atomic_load_explicit(&v->kicks, memory_order_relaxed),
+        .code_lookups = atomic_load_explicit(&v->code_lookups, memory_order_relaxed),
+        .code_jump_hits = atomic_load_explicit(&v->code_jump_hits, memory_order_relaxed),
+        .code_runs = atomic_load_explicit(&v->code_runs, memory_order_relaxed),
+        .block_runs = atomic_load_explicit(&v->block_runs, memory_order_relaxed),
+        .promotions = atomic_load_explicit(&v->promotions, memory_order_relaxed),
         .cpu_ns = thread_cpu_ns(v),
         .tid = atomic_load_explicit(&v->tid, memory_order_relaxed),
     };

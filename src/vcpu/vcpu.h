@@ -42,6 +42,10 @@ struct vcpu_stats {
     uint64_t instructions; /* retired */
     uint64_t sleeps_ns;    /* in wfi */
     uint64_t tlb_refills, slow_stores, kicks;
+    /* What the run loop did; neither engine counts while it goes from block to block by itself. */
+    uint64_t code_lookups, code_jump_hits; /* asked for generated code; known by its virtual address already */
+    uint64_t code_runs, block_runs;        /* into generated code, into the interpreter's blocks */
+    uint64_t promotions;                   /* blocks that the interpreter found hot */
     int64_t cpu_ns; /* host CPU time of the thread */
     int tid;        /* host thread id, for query-cpus-fast */
 };

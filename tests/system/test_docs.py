@@ -103,6 +103,18 @@ def every_member_of_the_report_is_in_monitor_md():
 
 
 @test
+def every_figure_of_the_engine_is_in_monitor_md_and_no_other():
+    text = document('monitor.md')
+    with lib.Vm(GUEST) as vm:
+        answer = vm.qmp('x-query-jit')
+    told = table_rows(text, '## x-query-jit')
+    there = set(answer['cpus'][0]) - {'cpu-index'} | set(answer.get('code', ()))
+    assert not set(answer) - code_words(text), sorted(answer)
+    if answer['enabled']:
+        same('figures', there, told)
+
+
+@test
 def a_destination_that_a_monitor_set_up_outlives_a_guest_that_does_not_fit():
     with lib.Vm(['-m', '32M', '-bios', 'none', '-incoming', 'defer']) as vm, lib.Vm(GUEST) as source:
         for attempt in range(2):

@@ -105,6 +105,27 @@ def the_human_monitor_answers_what_people_ask():
 
 
 @test
+def the_engine_says_what_it_has_done():
+    """Figures that must be there when code is generated, and none when it is not."""
+    for engine in 'jit', 'interp':
+        with Monitored(memcheck('2M', 2, 'rate=100'), ['-accel', engine]) as (vm, talk):
+            wait_alive(vm)
+            answer, text = vm.qmp('x-query-jit'), talk.ask('info jit')
+            expect(text, 'CPU#0: [1-9]', 'CPU#1: [1-9]')
+            if not answer['enabled']:  # also: a host that no code can be generated for
+                expect(text, 'generated code: none, this machine only interprets')
+                if 'code' in answer or any(cpu['code-runs'] or cpu['promotions'] for cpu in answer['cpus']):
+                    raise Failure(f'no engine, but figures: {answer}')
+                continue
+            expect(text, r'generated code: [1-9]\d* KiB of \d+ KiB', r'translating: \d')
+            code, cpu = answer['code'], answer['cpus'][0]
+            if engine == 'interp' or not code['guest-bytes'] >= 2 * code['blocks'] > 0:
+                raise Failure(f'{engine}: {answer}')
+            if not cpu['code-lookups'] >= cpu['code-runs'] > 0 or not cpu['promotions'] >= 1:
+                raise Failure(f'{engine}: {answer}')
+
+
+@test
 def parameters_are_set_in_old_and_new_spellings():
     with Monitored(memcheck('2M', 2, 'rate=100')) as (vm, talk):
         for line, *patterns in [('migrate_set_downtime 0.5', 'downtime-limit: 500 ms'),

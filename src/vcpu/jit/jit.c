@@ -309,9 +309,12 @@ const void *jit_find(struct vcpu *v, bool promote)
     const uint8_t *host;
 
     is_current(v);
+    engine_stat(&v->code_lookups, 1);
     const void *known = tlb_jump_find(v->tlb, pc);
-    if (known)
+    if (known) {
+        engine_stat(&v->code_jump_hits, 1);
         return known;
+    }
     if (!locate(v, &gpa, &host))
         return NULL;
     struct translation *t = lookup(v->jit, gpa);

@@ -25,6 +25,7 @@ struct machine {
     enum machine_request request;
     int pauses, resumes;
     bool forced;
+    struct jit *jit;
 };
 
 struct migration {
@@ -113,9 +114,20 @@ void machine_request(struct machine *m, enum machine_request request, unsigned c
     m->request = request;
 }
 
+struct jit *machine_jit(struct machine *m)
+{
+    return m->jit;
+}
+
+void jit_stats(struct jit *jit, struct jit_stats *out)
+{
+    (void)jit;
+    *out = (struct jit_stats){ .blocks = 3, .guest_bytes = 100, .host_bytes = 4096, .capacity_bytes = 1 << 20 };
+}
+
 void vcpu_stats(struct vcpu *vcpu, struct vcpu_stats *out)
 {
-    *out = (struct vcpu_stats){ .tid = 1000 + (int)(uintptr_t)vcpu };
+    *out = (struct vcpu_stats){ .tid = 1000 + (int)(uintptr_t)vcpu, .code_lookups = 8, .code_jump_hits = 2 };
 }
 
 struct hart *vcpu_hart(struct vcpu *vcpu)

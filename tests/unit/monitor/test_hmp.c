@@ -185,6 +185,18 @@ static void questions_show_text(void **state)
     assert_mentions("system_powerdown", "no power button");
 }
 
+static void the_engine_says_what_it_made_or_that_it_only_interprets(void **state)
+{
+    static char some_jit;
+
+    (void)state;
+    assert_mentions("info jit", "generated code: none, this machine only interprets\r\nCPU#0");
+    machine.jit = (void *)&some_jit;
+    assert_mentions("info jit", "generated code: 4 KiB of 1024 KiB, 0 flushes\r\n");
+    assert_mentions("info jit", "3, of 100 guest bytes, 41.0 host bytes");
+    assert_mentions("info jit", "CPU#1: 0 instructions\r\n  lookups:     8, 25.0% known by address\r\n");
+}
+
 static void registers_are_read_in_a_pause_that_nobody_notices(void **state)
 {
     (void)state;
@@ -307,6 +319,7 @@ int main(void)
         hmp_test(every_command_has_help),
         hmp_test(tunables_take_what_people_type),
         hmp_test(questions_show_text),
+        hmp_test(the_engine_says_what_it_made_or_that_it_only_interprets),
         hmp_test(registers_are_read_in_a_pause_that_nobody_notices),
         hmp_test(a_detached_migrate_gives_the_prompt_at_once),
         hmp_test(a_foreground_migrate_shows_progress_and_then_the_prompt),

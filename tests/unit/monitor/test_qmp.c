@@ -476,6 +476,12 @@ static void questions_are_answered(void **state)
     assert_int_equal(json_object_array_length(cpus), 2);
     assert_int_equal(json_get_int(json_object_array_get_idx(cpus, 1), "thread-id"), 1002);
     json_object_put(cpus);
+    struct json_object *jit = ask_ok("{\"execute\":\"x-query-jit\"}");
+    assert_false(json_get_bool(jit, "enabled"));
+    assert_null(json_get(jit, "code"));
+    assert_int_equal(json_get_int(json_object_array_get_idx(json_get(jit, "cpus"), 1), "code-lookups"), 8);
+    assert_non_null(strstr(json_get_str(jit, "human-readable-text"), "only interprets"));
+    json_object_put(jit);
     struct json_object *chardevs = ask_ok("{\"execute\":\"query-chardev\"}");
     assert_int_equal(json_object_array_length(chardevs), 1);
     assert_string_equal(json_get_str(json_object_array_get_idx(chardevs, 0), "label"), "mon0");
