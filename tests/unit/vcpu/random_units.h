@@ -190,6 +190,8 @@ static inline void unit_fp_run(struct random_code *p)
         case 2: /* any of the flags and modes, read; flags also written */
             if (one_in(p, 2))
                 code_put(p, as(OP_csrrs, any_rd(p), 0, (int64_t)(1 + below(p, 3))));
+            else if (one_in(p, 2))
+                code_put(p, as(OP_csrrw, any_rd(p), 0, 1));
             else
                 code_put(p, as((enum op)(OP_csrrw + below(p, 6)), any_rd(p), any_rs(p), 1));
             break;
@@ -629,6 +631,10 @@ static inline void random_program(struct random_code *p, uint64_t seed, unsigned
     for (unsigned i = 0; i < POOL_WORDS; i++) {
         uint64_t value = one_in(p, 3) ? any_integer(p) : any_number(p);
 
+        if (i && one_in(p, 12)) { /* the same with the other sign */
+            memcpy(&value, p->code + POOL_AT + (i - 1) * 8, 8);
+            value ^= one_in(p, 2) ? UINT64_C(1) << 63 : UINT64_C(1) << 31;
+        }
         memcpy(p->code + POOL_AT + i * 8, &value, 8);
     }
     for (unsigned i = 0; i < 1 + below(p, CODE_FUNCTIONS); i++) {
