@@ -132,6 +132,28 @@ static inline uint64_t any_integer(struct random_code *p)
     }
 }
 
+/* Around the ends of the integer types, and of what a significand holds. */
+static inline uint64_t any_limit(struct random_code *p)
+{
+    static const uint64_t power[] = { 1ull << 24, 1ull << 31, 1ull << 32, 1ull << 53, 1ull << 63 };
+    double d = (double)PICK(p, power) + ((double)below(p, 9) - 4) / 2;
+    uint64_t bits;
+
+    if (one_in(p, 8))
+        d = 0;
+    if (one_in(p, 3))
+        d = -d;
+    if (one_in(p, 4)) {
+        float f = (float)d;
+        uint32_t word;
+
+        memcpy(&word, &f, 4);
+        return UINT64_C(0xffffffff00000000) | (word + below(p, 3) - 1);
+    }
+    memcpy(&bits, &d, 8);
+    return bits;
+}
+
 static inline uint64_t any_number(struct random_code *p)
 {
     const uint64_t box = UINT64_C(0xffffffff00000000);
@@ -143,7 +165,8 @@ static inline uint64_t any_number(struct random_code *p)
     case 3: return box | (any(p) & 0x807fffff) | (127 - 30 + below(p, 60)) << 23;
     case 4: return any(p); /* a double, or no single at all */
     case 5: return (any(p) & UINT64_C(0x800fffffffffffff)) | (uint64_t)(1023 - 60 + below(p, 120)) << 52;
-    default: return PICK(p, edge_doubles);
+    case 6: return PICK(p, edge_doubles);
+    default: return any_limit(p);
     }
 }
 

@@ -180,12 +180,18 @@ static inline void unit_fp_run(struct random_code *p)
         unsigned base = any_base(p);
 
         at = p->bytes;
-        switch (below(p, 12)) {
+        switch (below(p, 13)) {
+        case 3:
+            code_put(p, as(OP_ld, any_temp(p), base, any_imm12(p) & -8));
+            code_put(p, as(OP_lw, any_temp(p), base, any_imm12(p) & -8));
+            break;
         case 0: code_put(p, as(one_in(p, 2) ? OP_fld : OP_flw, PICK(p, f), base, any_imm12(p) & -8)); break;
         case 1: code_put(p, as(one_in(p, 2) ? OP_fsd : OP_fsw, PICK(p, f), base, any_imm12(p) & -8)); break;
         case 2: /* any of the flags and modes, read; flags also written */
             if (one_in(p, 2))
                 code_put(p, as(OP_csrrs, any_rd(p), 0, (int64_t)(1 + below(p, 3))));
+            else if (one_in(p, 2))
+                code_put(p, as(OP_csrrw, any_rd(p), 0, 1));
             else
                 code_put(p, as((enum op)(OP_csrrw + below(p, 6)), any_rd(p), any_rs(p), 1));
             break;
@@ -306,6 +312,13 @@ static inline void unit_misc(struct random_code *p)
             code_put(p, any_fp(p, below(p, 32), below(p, 32)));
         code_put(p, as(OP_lui, t, 0, 0x2000 << below(p, 2)));
         code_put(p, as(OP_csrrs, 0, t, 0x100));
+        switch (below(p, 4)) { /* what leaves FP clean */
+        case 0: code_put(p, as(one_in(p, 2) ? OP_fsd : OP_fsw, below(p, 32), any_base(p), any_imm12(p) & -8)); break;
+        case 1: code_put(p, as(one_in(p, 2) ? OP_fmv_x_d : OP_fmv_x_w, any_rd(p), below(p, 32), 0)); break;
+        case 2: code_put(p, as(OP_csrrs, any_rd(p), 0, (int64_t)(1 + below(p, 3)))); break;
+        default: break;
+        }
+        code_put(p, as(OP_csrrs, any_rd(p), 0, 0x100));
         break;
     case 6: /* sret to the next instruction, in S: illegal in U */
         code_put(p, as(OP_addi, t, 0, 0x100));
@@ -629,6 +642,10 @@ static inline void random_program(struct random_code *p, uint64_t seed, unsigned
     for (unsigned i = 0; i < POOL_WORDS; i++) {
         uint64_t value = one_in(p, 3) ? any_integer(p) : any_number(p);
 
+        if (i && one_in(p, 12)) { /* the same with the other sign */
+            memcpy(&value, p->code + POOL_AT + (i - 1) * 8, 8);
+            value ^= one_in(p, 2) ? UINT64_C(1) << 63 : UINT64_C(1) << 31;
+        }
         memcpy(p->code + POOL_AT + i * 8, &value, 8);
     }
     for (unsigned i = 0; i < 1 + below(p, CODE_FUNCTIONS); i++) {
