@@ -41,10 +41,10 @@ static int machine_make_harts(struct machine *m, struct err *err)
 /* A host that no code can be generated for interprets; that is no error. */
 static int machine_make_jit(struct machine *m, struct err *err)
 {
-    struct jit_config config = { .ram = m->ram };
+    struct jit_config config = { .ram = m->ram, .lockstep = m->config.lockstep };
     int result = m->config.interpret ? 0 : jit_new(&m->jit, &config, err);
 
-    return result == -ENOTSUP ? 0 : result;
+    return result == -ENOTSUP && !m->config.lockstep ? 0 : result;
 }
 
 static int machine_make(struct machine *m, struct err *err)

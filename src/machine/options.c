@@ -195,9 +195,24 @@ static int cpu(struct parser *p, const char *argument)
 
 static int accel(struct parser *p, const char *argument)
 {
-    int result = one_of(p, argument, (const char *const[]){ "jit", "interp", "tcg", "tcg,thread=multi", NULL });
-
-    p->out->machine.interpret = result == 0 && strcmp(argument, "interp") == 0;
+    struct machine_config *config = &p->out->machine;
+    struct part part = { 0 };
+    int result = part_next(p, &argument, &part);
+    if (result < 0)
+        return result;
+    if (part.has_value)
+        return option_bad(p, "the engine comes first: jit, interp or tcg");
+    result = one_of(p, part.key, (const char *const[]){ "jit", "interp", "tcg", NULL });
+    config->interpret = result == 0 && strcmp(part.key, "interp") == 0;
+    config->lockstep = false;
+    while (result == 0 && (result = part_next(p, &argument, &part)) > 0) {
+        if (strcmp(part.key, "lockstep") == 0 && !config->interpret)
+            result = option_bool(p, &part, &config->lockstep);
+        else if (strcmp(part.key, "thread") == 0 && !config->interpret) /* each hart has its own, always */
+            result = one_of(p, part.value, (const char *const[]){ "multi", NULL });
+        else
+            result = option_bad(p, "no property '%s'", part.key);
+    }
     return result;
 }
 
@@ -390,7 +405,7 @@ static int nothing(struct parser *p, const char *argument)
 static const struct option_row option_table[] = {
     { "M", "virt", machine_option, "the machine (also -machine)" },
     { "machine", "virt", machine_option, NULL },
-    { "accel", "jit|interp", accel, "generated code (the default; also tcg), or the interpreter alone" },
+    { "accel", "jit[,lockstep=on]|interp", accel, "generated code (the default; also tcg), compared; or interpreter alone" },
     { "cpu", "rv64", cpu, "the harts' model" },
     { "m", "SIZE[M|G]", memory, "guest RAM, in MiB unless it says otherwise (default 128M)" },
     { "smp", "N", smp, "number of harts (default 1)" },
@@ -473,6 +488,9 @@ static int options_check(struct parser *p)
 {
     const struct machine_config *config = &p->out->machine;
     const struct options *out = p->out;
+    p->option = "accel";
+    if (config->lockstep && config->harts > 1)
+        return option_bad(p, "lockstep=on compares what one hart does, and this machine has %u: use -smp 1", config->harts);
     p->option = "initrd";
     if (config->initrd[0] && !config->kernel[0])
         return option_bad(p, "needs -kernel");

@@ -5,6 +5,7 @@
  * and only the slow path looks at them:
  *   TRACKED  a write entry whose page is not yet marked dirty: mark, clear the flag, go on (no page walk)
  *   DEVICE   not RAM: the gpa is remembered, the access goes to the bus
+ *   LISTED   a write entry while the engines are compared: every store is the slow path's (vcpu/jit/lockstep.h)
  *
  * Every entry is of one 4 KiB page and knows how large the leaf is that it is a fragment of and whether that is global,
  * so that a fence for an address or an ASID (Privileged ISA, 12.2.1) drops what it must and leaves the rest.
@@ -29,7 +30,7 @@ enum {
 };
 #define TLB_PAGE_MASK (~(uint64_t)0 << TLB_PAGE_SHIFT)
 
-enum { TLB_TRACKED = 1, TLB_DEVICE = 2, TLB_FLAGS = TLB_TRACKED | TLB_DEVICE };
+enum { TLB_TRACKED = 1, TLB_DEVICE = 2, TLB_LISTED = 4, TLB_FLAGS = TLB_TRACKED | TLB_DEVICE | TLB_LISTED };
 #define TLB_INVALID UINT64_MAX
 
 struct tlb_entry {

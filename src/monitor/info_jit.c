@@ -19,6 +19,9 @@ static struct json_object *code_figures(struct jit *jit)
     json_put_u64(code, "pages-compared", stats.compared);
     json_put_u64(code, "links", stats.links);
     json_put_u64(code, "translate-ns", stats.translate_ns);
+    json_put_u64(code, "lockstep-runs", stats.lockstep_runs);
+    json_put_u64(code, "lockstep-instructions", stats.lockstep_instructions);
+    json_put_u64(code, "lockstep-repeats", stats.lockstep_repeats);
     return code;
 }
 
@@ -55,6 +58,9 @@ static void print_code(struct json_object *code, FILE *out)
     fprintf(out, "  changed:     %" PRIu64 " blocks; %" PRIu64 " fence.i, %" PRIu64 " pages compared\n",
             get(code, "killed"), get(code, "fences"), get(code, "pages-compared"));
     fprintf(out, "  translating: %.1f ms\n", (double)get(code, "translate-ns") / 1e6);
+    if (get(code, "lockstep-runs"))
+        fprintf(out, "  lock-step:   %" PRIu64 " runs of %" PRIu64 " instructions compared, %" PRIu64 " of them again\n",
+                get(code, "lockstep-runs"), get(code, "lockstep-instructions"), get(code, "lockstep-repeats"));
 }
 
 static void print_cpu(struct json_object *cpu, FILE *out)

@@ -57,6 +57,7 @@ struct vcpu {
     bool fp_ready;                      /* MXCSR is the guest's */
     bool interpret;                     /* the next block is the interpreter's, hot or not */
     bool promote;                       /* the interpreter found hart.pc hot */
+    bool dry;                           /* lock-step (jit/lockstep.h): nobody may see yet what is done now */
 
     _Alignas(32) uint8_t single[BLOCK_SINGLE_BYTES]; /* block for one instruction */
 
@@ -71,6 +72,7 @@ struct vcpu {
     struct jump *jumps; /* TLB_COUNT * JUMP_ENTRIES */
     struct thread thread;
     struct jit *jit; /* NULL: everything is interpreted */
+    struct lockstep *lockstep; /* NULL: engines are not compared */
 
     /* atomic */
     _Atomic bool exit_request; /* look around at the next safe point */
@@ -191,6 +193,8 @@ struct uop *engine_end(struct vcpu *v, struct uop *u);
 void engine_sync_counters(struct vcpu *v, uint64_t unretired); /* mcycle, minstret up to now */
 void engine_fence_i(struct vcpu *v);
 void engine_reload(struct vcpu *v); /* everything derived from the hart */
+void engine_kick_self(struct vcpu *v); /* the next safe point looks around, and no block is entered before it */
+void engine_step(struct vcpu *v); /* one instruction; no jump may be remembered, or the kick be under way */
 
 /* --- translate.c ------------------------------------------------------------------------------------------ */
 

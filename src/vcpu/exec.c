@@ -4,6 +4,7 @@
 #include "vcpu/engine.h"
 #include "vcpu/trace.h"
 #include "vcpu/jit/jit.h"
+#include "vcpu/jit/lockstep.h"
 
 const uop_fn engine_handlers[OP_COUNT] = {
 #define X(name, mnemonic, format, match, mask, kind) [OP_##name] = op_##name,
@@ -63,6 +64,10 @@ static void take_trap(struct vcpu *v, uint64_t cause, uint64_t tval)
 
 struct uop *engine_trap(struct vcpu *v, struct uop *u, uint64_t cause, uint64_t tval)
 {
+    if (UNLIKELY(v->dry)) {
+        lockstep_end(v, u);
+        return NULL;
+    }
     v->hart.pc = v->page_va + u->off;
     engine_count(v, -(int64_t)u->left);
     take_trap(v, cause, tval);
@@ -101,7 +106,7 @@ static void arm_entry(struct vcpu *v)
         atomic_store_explicit(&v->entry_generation, 0, memory_order_relaxed);
 }
 
-static void kick_self(struct vcpu *v)
+void engine_kick_self(struct vcpu *v)
 {
     atomic_store_explicit(&v->exit_request, true, memory_order_relaxed);
     atomic_store_explicit(&v->entry_generation, 0, memory_order_relaxed);
@@ -147,7 +152,7 @@ bool engine_apply(struct vcpu *v, unsigned effects)
     if (effects & EFFECT_TIMER)
         program_timer(v);
     if ((effects & (EFFECT_INTERRUPTS | EFFECT_MODE)) && may_be_interrupted(v)) {
-        kick_self(v);
+        engine_kick_self(v);
         leave = true;
     }
     return leave;
@@ -292,13 +297,13 @@ static bool safe_point(struct vcpu *v)
             engine_sync_counters(v, 0);
             if (vcpu_wait_while_paused(v))
                 engine_reload(v);
-            kick_self(v);
+            engine_kick_self(v);
             continue;
         }
         uint64_t ticks = guest_clock_ticks(v->clock);
         if (v->hart.waiting && !hart_wakes(&v->hart, ticks)) {
             vcpu_sleep(v);
-            kick_self(v);
+            engine_kick_self(v);
             continue;
         }
         v->hart.waiting = false;
@@ -310,12 +315,8 @@ static bool safe_point(struct vcpu *v)
     }
 }
 
-/* One instruction, by itself, or none where a debugger wants to stop. No single block is linked to another, and the
- * pause at which v->debug was raised has dropped all jumps: nothing runs past it. */
-static void run_single(struct vcpu *v)
+void engine_step(struct vcpu *v)
 {
-    if (engine_debug_stops(v))
-        return;
     v->page_va = v->hart.pc & TLB_PAGE_MASK;
     struct block *block = single_block(v, v->hart.pc);
     if (block) {
@@ -325,12 +326,37 @@ static void run_single(struct vcpu *v)
             u = u->fn(v, u);
         while (!ENGINE_TAIL_CALLS && u);
     }
+}
+
+/* One instruction, by itself, or none where a debugger wants to stop. No single block is linked to another, and the
+ * pause at which v->debug was raised has dropped all jumps: nothing runs past it. */
+static void run_single(struct vcpu *v)
+{
+    if (engine_debug_stops(v))
+        return;
+    engine_step(v);
     engine_debug_ran(v);
+}
+
+/* False: there is none, or it is the interpreter's turn. */
+static inline bool run_code(struct vcpu *v)
+{
+    if (!v->jit || v->interpret)
+        return false;
+    if (UNLIKELY(v->lockstep != NULL))
+        return lockstep_run(v);
+    const void *code = jit_find(v, v->promote);
+    if (!code)
+        return false;
+    v->promote = false;
+    engine_stat(&v->code_runs, 1);
+    jit_run(v, code);
+    return true;
 }
 
 void engine_run(struct vcpu *v)
 {
-    kick_self(v);
+    engine_kick_self(v);
     for (;;) {
         if (UNLIKELY(atomic_load_explicit(&v->entry_generation, memory_order_relaxed) != v->blocks.generation) &&
             !safe_point(v))
@@ -339,13 +365,8 @@ void engine_run(struct vcpu *v)
             run_single(v);
             continue;
         }
-        const void *code = v->jit && !v->interpret ? jit_find(v, v->promote) : NULL;
-        if (code) {
-            v->promote = false;
-            engine_stat(&v->code_runs, 1);
-            jit_run(v, code);
+        if (run_code(v))
             continue;
-        }
         struct block *block = next_block(v);
         bool hot = v->promote || v->interpret; /* but not to be had: at least get on */
         v->promote = v->interpret = false;

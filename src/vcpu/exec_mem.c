@@ -5,6 +5,7 @@
 
 #include "vcpu/engine.h"
 #include "vcpu/guest_access.h"
+#include "vcpu/jit/lockstep.h"
 
 /* --- translation and refill ------------------------------------------------------------------------------ */
 
@@ -55,6 +56,7 @@ static void remember(struct vcpu *v, uint64_t va, const struct mmu_mapping *map,
     if (map->writable && !(block && block->rom) && !bus_watches_page(v->bus, map->gpa)) {
         uint64_t flags = !block ? TLB_DEVICE : must_mark(v, ram_page_of(block, map->gpa)) ? TLB_TRACKED : 0;
 
+        flags |= v->lockstep ? TLB_LISTED : 0;
         set_entry(&tlb->write[i], &tlb->write_info[i], va, block, map, flags);
     }
     tlb_note_fill(tlb, i);
@@ -214,6 +216,8 @@ bool engine_load(struct vcpu *v, struct uop *u, uint64_t va, unsigned bytes)
     unsigned first = bytes_to_page_end(va);
     struct reach at, half[2];
 
+    if (UNLIKELY(v->dry))
+        return lockstep_load(v, u, va, bytes);
     if (first < bytes) {
         if (!reach_both(v, u, va, bytes, MMU_READ, half))
             return false;
@@ -240,6 +244,8 @@ bool engine_store(struct vcpu *v, struct uop *u, uint64_t va, unsigned bytes, ui
     unsigned first = bytes_to_page_end(va);
     struct reach at, half[2];
 
+    if (UNLIKELY(v->dry))
+        return lockstep_store(v, u, va, bytes, value);
     if (first < bytes) {
         if (!reach_both(v, u, va, bytes, MMU_WRITE, half))
             return false;

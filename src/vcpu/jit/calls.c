@@ -1,5 +1,6 @@
 /* C that generated code calls: what it cannot do itself. */
 #include "vcpu/jit/jit_priv.h"
+#include "vcpu/jit/lockstep.h"
 
 #if defined(__x86_64__)
 #include <immintrin.h>
@@ -108,6 +109,10 @@ bool jit_interp(struct vcpu *v)
     bool fp = v->fp_ready;
 
     jit_fp_park(v);
+    if (UNLIKELY(v->dry)) {
+        lockstep_end(v, u); /* u->left says 1: counted already */
+        return false;
+    }
     if (!u->fn(v, u))
         return false;
     if (fp)

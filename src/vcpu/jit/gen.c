@@ -314,7 +314,7 @@ static bool one(struct gen *g, const struct insn *insn)
     case KIND_STORE: return gen_mem(g, insn);
     case KIND_BRANCH:
     case KIND_JUMP: return gen_flow(g, insn);
-    case KIND_OTHER: return gen_fp(g, insn) || gen_atomic(g, insn) || gen_system(g, insn);
+    case KIND_OTHER: return gen_fp(g, insn) || (!g->lockstep && (gen_atomic(g, insn) || gen_system(g, insn)));
     case KIND_END: break;
     }
     return false;

@@ -65,6 +65,7 @@ struct gen {
     struct emit e;
     const struct code *code;
     bool one_hart; /* nobody else's stores to meet: guest atomics are plain */
+    bool lockstep; /* only what may run twice: no atomics, fences, CSRs */
 
     /* the region */
     unsigned page_off; /* of the first instruction */

@@ -9,6 +9,7 @@
 
 #include "base/clock.h"
 #include "vcpu/jit/jit_priv.h"
+#include "vcpu/jit/lockstep.h"
 #include "vcpu/jit/perf.h"
 #include "vcpu/trace.h"
 
@@ -47,7 +48,9 @@ int jit_new(struct jit **out, const struct jit_config *config, struct err *err)
     jit->bucket = map_lazily(JIT_BUCKETS * sizeof(*jit->bucket));
     atomic_init(&jit->generation, 1);
     int failed = code_init(&jit->code, config->code_bytes ? config->code_bytes : JIT_CODE_BYTES, err);
-    if (!failed && (!jit->gen || !jit->meta || !jit->bucket))
+    if (!failed && config->lockstep)
+        jit->lockstep = lockstep_new();
+    if (!failed && ((config->lockstep && !jit->lockstep) || !jit->gen || !jit->meta || !jit->bucket))
         failed = err_set(err, -ENOMEM, "no memory for generated code");
     if (failed) {
         jit_free(jit);
@@ -67,6 +70,7 @@ void jit_free(struct jit *jit)
     pages_forget(jit);
     code_free(&jit->code);
     free(jit->gen);
+    lockstep_free(jit->lockstep);
     free(jit->young.page);
     free(jit->waiting.page);
     free(jit->by_address);
@@ -82,8 +86,10 @@ void jit_attach(struct jit *jit, struct vcpu *v)
 {
     lock(&jit->lock);
     assert(jit->vcpus < HART_MAX && !jit->flushing && !jit->translations); /* code knows whether a hart is alone */
+    assert(!jit->lockstep || jit->vcpus == 0);
     jit->vcpu[jit->vcpus++] = v;
     v->jit = jit;
+    v->lockstep = jit->lockstep;
     v->jit_generation = atomic_load_explicit(&jit->generation, memory_order_relaxed);
     unlock(&jit->lock);
 }
@@ -96,6 +102,7 @@ void jit_detach(struct jit *jit, struct vcpu *v)
         at++;
     jit->vcpu[at] = jit->vcpu[--jit->vcpus];
     v->jit = NULL;
+    v->lockstep = NULL;
     unlock(&jit->lock);
 }
 
@@ -105,6 +112,14 @@ void jit_stats(struct jit *jit, struct jit_stats *out)
     *out = jit->stats;
     out->host_bytes = jit->code.used;
     unlock(&jit->lock);
+    if (jit->lockstep) {
+        struct lockstep_stats lockstep;
+
+        lockstep_stats(jit->lockstep, &lockstep);
+        out->lockstep_runs = lockstep.runs;
+        out->lockstep_instructions = lockstep.instructions;
+        out->lockstep_repeats = lockstep.repeats;
+    }
 }
 
 unsigned jit_threshold(const struct jit *jit)
@@ -249,6 +264,7 @@ static struct translation *translate_locked(struct vcpu *v, uint64_t gpa, const 
     if (!pages_watch(jit, gpa) || !gen_decode(g, host, gpa & (PAGE_BYTES - 1)))
         return NULL;
     g->one_hart = jit->vcpus == 1 && !jit->plain;
+    g->lockstep = jit->lockstep != NULL;
     g->e = (struct emit){ .at = jit->code.writable + jit->code.used, .end = jit->code.writable + jit->code.bytes };
     if (!gen_region(g) || !(t = new_translation(jit, g, gpa, host)) || !pages_add(jit, t))
         return NULL;
@@ -303,10 +319,27 @@ static bool locate(struct vcpu *v, uint64_t *gpa, const uint8_t **host)
     return engine_reach_code(v, pc, host, gpa) == 0 && v->tlb->fetch[tlb_fetch_index(pc)].tag == (pc & TLB_PAGE_MASK);
 }
 
+static struct translation *find(struct vcpu *v, bool promote)
+{
+    const uint8_t *host;
+    uint64_t gpa;
+
+    if (!locate(v, &gpa, &host))
+        return NULL;
+    struct translation *t = lookup(v->jit, gpa);
+    return t || !promote ? t : translate(v, gpa, host);
+}
+
+struct translation *jit_translation(struct vcpu *v, bool promote)
+{
+    is_current(v);
+    engine_stat(&v->code_lookups, 1);
+    return find(v, promote);
+}
+
 const void *jit_find(struct vcpu *v, bool promote)
 {
-    uint64_t pc = v->hart.pc, gpa;
-    const uint8_t *host;
+    uint64_t pc = v->hart.pc;
 
     is_current(v);
     engine_stat(&v->code_lookups, 1);
@@ -315,11 +348,7 @@ const void *jit_find(struct vcpu *v, bool promote)
         engine_stat(&v->code_jump_hits, 1);
         return known;
     }
-    if (!locate(v, &gpa, &host))
-        return NULL;
-    struct translation *t = lookup(v->jit, gpa);
-    if (!t && promote)
-        t = translate(v, gpa, host);
+    struct translation *t = find(v, promote);
     if (!t)
         return NULL;
     tlb_jump_add(v->tlb, pc, t->far_entry);
@@ -360,7 +389,7 @@ static void link(struct vcpu *v)
     unlock(&jit->lock);
 }
 
-void jit_run(struct vcpu *v, const void *code)
+void jit_enter(struct vcpu *v, const void *code)
 {
     void (*enter)(struct vcpu *, const void *, uint64_t);
     const void *entry = code_executable(&v->jit->code, v->jit->code.thunks.enter);
@@ -369,6 +398,11 @@ void jit_run(struct vcpu *v, const void *code)
     v->jit_site = NULL;
     enter(v, code, v->hart.pc);
     jit_fp_park(v);
+}
+
+void jit_run(struct vcpu *v, const void *code)
+{
+    jit_enter(v, code);
     if (v->jit_site)
         link(v);
 }

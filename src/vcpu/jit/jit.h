@@ -19,6 +19,7 @@ struct jit_config {
     struct ram *ram;
     size_t code_bytes;  /* 0: the default */
     unsigned threshold; /* executions before a block is translated; 0: the default */
+    bool lockstep; /* compare with the interpreter (lockstep.h): slow, and for one hart */
     bool plain; /* for tests: no more of the CPU than x86-64's base, and a lone hart's atomics like any other's */
 };
 
@@ -29,6 +30,7 @@ struct jit_stats {
     uint64_t fences, compared; /* fence.i; pages compared for them */
     uint64_t translate_ns;
     uint64_t links;
+    uint64_t lockstep_runs, lockstep_instructions, lockstep_repeats; /* lockstep.h */
 };
 
 /* -ENOTSUP where the host is not one that code can be generated for: run without. Any thread. */

@@ -48,6 +48,7 @@ struct jit {
     struct ram *ram;
     unsigned threshold;
     bool plain;
+    struct lockstep *lockstep; /* NULL: engines are not compared */
     struct code code;
     _Atomic(struct translation *) *bucket; /* changed under lock, read by anybody */
 
@@ -78,6 +79,8 @@ void pages_forget(struct jit *jit);                     /* everything was flushe
 
 /* jit.c */
 void jit_kill(struct jit *jit, struct translation *t);
+struct translation *jit_translation(struct vcpu *v, bool promote); /* as jit_find(), whatever jumps are known */
+void jit_enter(struct vcpu *v, const void *code);                  /* as jit_run(), without linking */
 
 /* calls.c: from generated code, on the vCPU's thread. False: leave generated code, hart.pc says where to. Arguments are
  * in struct vcpu. */

@@ -126,7 +126,7 @@ static const struct bus_ops RIG_END_OPS = { rig_read, rig_end_write, 1, 8 };
 static const struct bus_ops RIG_ODD_OPS = { rig_read, rig_write, 4, 4 };
 
 /* What runs the guest's code. Tests that hold one engine against another know only this name. */
-enum rig_engine { RIG_INTERPRETER, RIG_JIT, RIG_JIT_PLAIN };
+enum rig_engine { RIG_INTERPRETER, RIG_JIT, RIG_JIT_PLAIN, RIG_LOCKSTEP };
 
 static inline void rig_new_engine(struct rig *rig, unsigned harts, enum rig_engine engine)
 {
@@ -144,7 +144,10 @@ static inline void rig_new_engine(struct rig *rig, unsigned harts, enum rig_engi
     assert_int_equal(bus_add(&rig->bus, "end", RIG_END, 4096, &RIG_END_OPS, rig, &err), 0);
     assert_int_equal(bus_add(&rig->bus, "odd", RIG_ODDS, 4096, &RIG_ODD_OPS, rig, &err), 0);
     if (engine != RIG_INTERPRETER) { /* hosts without a code generator interpret, and these tests compare nothing */
-        struct jit_config config = { .ram = rig->ram, .threshold = RIG_THRESHOLD, .plain = engine == RIG_JIT_PLAIN };
+        struct jit_config config = { .ram = rig->ram,
+                                     .threshold = RIG_THRESHOLD,
+                                     .plain = engine == RIG_JIT_PLAIN,
+                                     .lockstep = engine == RIG_LOCKSTEP };
         int result = jit_new(&rig->jit, &config, &err);
 
         assert_true(result == 0 || result == -ENOTSUP);
