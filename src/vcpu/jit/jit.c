@@ -280,7 +280,7 @@ static struct translation *translate(struct vcpu *v, uint64_t gpa, const uint8_t
 
 /* --- the run loop's side --------------------------------------------------------------------------------- */
 
-static bool is_current(struct vcpu *v)
+void jit_poll(struct vcpu *v)
 {
     struct jit *jit = v->jit;
     uint32_t kills;
@@ -292,7 +292,6 @@ static bool is_current(struct vcpu *v)
         engine_drop_code_jumps(v);
         v->jit_kills = kills;
     }
-    return true;
 }
 
 /* The physical address of hart.pc, if its whole page may be executed; false: the interpreter finds out what is up. */
@@ -308,7 +307,7 @@ const void *jit_find(struct vcpu *v, bool promote)
     uint64_t pc = v->hart.pc, gpa;
     const uint8_t *host;
 
-    is_current(v);
+    jit_poll(v);
     const void *known = tlb_jump_find(v->tlb, pc);
     if (known)
         return known;
