@@ -291,6 +291,8 @@ static bool safe_point(struct vcpu *v)
             return true;
         arm_entry(v);
         engine_poll_dirty(v);
+        if (v->jit)
+            jit_poll(v); /* a hart that goes to sleep holds up nobody who waits for memory */
         if (atomic_load_explicit(&v->quit, memory_order_seq_cst))
             return false;
         if (atomic_load_explicit(&v->pause_requested, memory_order_seq_cst)) {

@@ -296,7 +296,7 @@ static struct translation *translate(struct vcpu *v, uint64_t gpa, const uint8_t
 
 /* --- the run loop's side --------------------------------------------------------------------------------- */
 
-static bool is_current(struct vcpu *v)
+void jit_poll(struct vcpu *v)
 {
     struct jit *jit = v->jit;
     uint32_t kills;
@@ -308,7 +308,6 @@ static bool is_current(struct vcpu *v)
         engine_drop_code_jumps(v);
         v->jit_kills = kills;
     }
-    return true;
 }
 
 /* The physical address of hart.pc, if its whole page may be executed; false: the interpreter finds out what is up. */
@@ -332,7 +331,7 @@ static struct translation *find(struct vcpu *v, bool promote)
 
 struct translation *jit_translation(struct vcpu *v, bool promote)
 {
-    is_current(v);
+    jit_poll(v);
     engine_stat(&v->code_lookups, 1);
     return find(v, promote);
 }
@@ -341,7 +340,7 @@ const void *jit_find(struct vcpu *v, bool promote)
 {
     uint64_t pc = v->hart.pc;
 
-    is_current(v);
+    jit_poll(v);
     engine_stat(&v->code_lookups, 1);
     const void *known = tlb_jump_find(v->tlb, pc);
     if (known) {

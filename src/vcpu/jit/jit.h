@@ -48,5 +48,8 @@ void jit_detach(struct jit *jit, struct vcpu *vcpu);
 const void *jit_find(struct vcpu *vcpu, bool promote);
 void jit_run(struct vcpu *vcpu, const void *code); /* until something wants C; hart.pc says where */
 
+/* At a safe point, before a hart sleeps too: forgets code that is gone, which others may be waiting for. */
+void jit_poll(struct vcpu *vcpu);
+
 void jit_fence_i(struct vcpu *vcpu);
 void jit_distrust(struct vcpu *vcpu); /* memory may be another guest's: compare everything at the next fence */

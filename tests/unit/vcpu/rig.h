@@ -16,7 +16,13 @@
 #define RIG_RAM  UINT64_C(0x80000000)
 #define RIG_END  UINT64_C(0x100000)
 #define RIG_ODDS UINT64_C(0x110000) /* a device with 4-byte registers that count their accesses */
-enum { RIG_RAM_BYTES = 4 << 20, RIG_HARTS_MAX = 4, RIG_WORDS_MAX = 4096, RIG_THRESHOLD = 3 };
+enum {
+    RIG_RAM_BYTES = 4 << 20,
+    RIG_HARTS_MAX = 4,
+    RIG_WORDS_MAX = 4096,
+    RIG_THRESHOLD = 3,
+    RIG_SMALL_BYTES = 192 << 10
+};
 
 enum {
     zero,
@@ -126,7 +132,13 @@ static const struct bus_ops RIG_END_OPS = { rig_read, rig_end_write, 1, 8 };
 static const struct bus_ops RIG_ODD_OPS = { rig_read, rig_write, 4, 4 };
 
 /* What runs the guest's code. Tests that hold one engine against another know only this name. */
-enum rig_engine { RIG_INTERPRETER, RIG_JIT, RIG_JIT_PLAIN, RIG_LOCKSTEP };
+enum rig_engine {
+    RIG_INTERPRETER,
+    RIG_JIT,
+    RIG_JIT_PLAIN,
+    RIG_JIT_SMALL, /* little memory for code */
+    RIG_LOCKSTEP,
+};
 
 static inline void rig_new_engine(struct rig *rig, unsigned harts, enum rig_engine engine)
 {
@@ -145,6 +157,7 @@ static inline void rig_new_engine(struct rig *rig, unsigned harts, enum rig_engi
     assert_int_equal(bus_add(&rig->bus, "odd", RIG_ODDS, 4096, &RIG_ODD_OPS, rig, &err), 0);
     if (engine != RIG_INTERPRETER) { /* hosts without a code generator interpret, and these tests compare nothing */
         struct jit_config config = { .ram = rig->ram,
+                                     .code_bytes = engine == RIG_JIT_SMALL ? RIG_SMALL_BYTES : 0,
                                      .threshold = RIG_THRESHOLD,
                                      .plain = engine == RIG_JIT_PLAIN,
                                      .lockstep = engine == RIG_LOCKSTEP };

@@ -1,0 +1,108 @@
+/* Memory for generated code that fills: everything goes, and all harts make theirs anew. */
+#include "tests/unit/vcpu/rig.h"
+
+enum { FUNCTIONS = 2048, FUNCTION_BYTES = 64, FUNCTIONS_AT = 0x100000, ROUNDS = 12, INSN_RET = 0x00008067 };
+
+/* Function i: a0 = 3 * a0 + i. */
+static void load_functions(struct rig *rig)
+{
+    for (unsigned i = 0; i < FUNCTIONS; i++) {
+        const uint32_t function[] = { as(OP_slli, t0, a0, 1), as(OP_add, a0, a0, t0), as(OP_addi, a0, a0, i),
+                                      INSN_RET };
+
+        assert_true(ram_load(rig->ram, RIG_RAM + FUNCTIONS_AT + i * FUNCTION_BYTES, function, sizeof(function)));
+    }
+}
+
+static uint64_t expected(void)
+{
+    uint64_t a = 0;
+
+    for (unsigned round = 0; round < ROUNDS; round++)
+        for (unsigned i = 0; i < FUNCTIONS; i++)
+            a = 3 * a + i;
+    return a;
+}
+
+/* Calls all of them, some rounds. */
+static uint64_t put_caller(struct rig *rig)
+{
+    uint64_t entry = here(rig);
+
+    put(rig, as(OP_addi, a0, zero, 0));
+    put(rig, as(OP_addi, s2, zero, ROUNDS));
+    uint64_t round = here(rig);
+    put_li(rig, s0, RIG_RAM + FUNCTIONS_AT);
+    put_li(rig, s1, RIG_RAM + FUNCTIONS_AT + FUNCTIONS * FUNCTION_BYTES);
+    uint64_t call = here(rig);
+    put(rig, as(OP_jalr, ra, s0, 0));
+    put(rig, as(OP_addi, s0, s0, FUNCTION_BYTES));
+    put(rig, as(OP_bne, s0, s1, (int64_t)(call - here(rig))));
+    put(rig, as(OP_addi, s2, s2, -1));
+    put(rig, as(OP_bne, s2, zero, (int64_t)(round - here(rig))));
+    put_end(rig);
+    return entry;
+}
+
+static uint64_t put_sleeper(struct rig *rig)
+{
+    uint64_t entry = here(rig);
+
+    put(rig, as(OP_wfi, 0, 0, 0));
+    put(rig, as(OP_jal, zero, 0, -4));
+    return entry;
+}
+
+/* How often everything was dropped while `callers` harts ran and `sleepers` slept. */
+static uint64_t flushes_of(unsigned callers, unsigned sleepers)
+{
+    struct rig *rig = test_calloc(1, sizeof(*rig));
+    struct jit_stats stats = { .flushes = UINT64_MAX }; /* no code generator here */
+
+    rig_new_engine(rig, callers + sleepers, RIG_JIT_SMALL);
+    uint64_t caller = put_caller(rig), sleeper = put_sleeper(rig);
+    load_functions(rig);
+    rig_load(rig);
+    for (unsigned h = 0; h < rig->harts; h++)
+        vcpu_hart(rig->vcpu[h])->pc = h < callers ? caller : sleeper;
+    rig_resume(rig);
+    rig_wait_ends(rig, callers);
+    rig_pause(rig);
+    for (unsigned h = 0; h < callers; h++)
+        assert_int_equal(vcpu_hart(rig->vcpu[h])->x[a0], expected());
+    if (rig->jit)
+        jit_stats(rig->jit, &stats);
+    rig_free(rig);
+    test_free(rig);
+    return stats.flushes;
+}
+
+static void code_memory_that_fills_is_used_again(void **state)
+{
+    (void)state;
+    assert_true(flushes_of(1, 0) >= 2);
+}
+
+static void harts_that_run_agree_when_all_code_goes(void **state)
+{
+    (void)state;
+    assert_true(flushes_of(4, 0) >= 1);
+}
+
+/* The second time is only possible when the first has come to its end. */
+static void a_hart_that_sleeps_holds_up_nobody(void **state)
+{
+    (void)state;
+    assert_true(flushes_of(1, 3) >= 2);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(code_memory_that_fills_is_used_again),
+        cmocka_unit_test(harts_that_run_agree_when_all_code_goes),
+        cmocka_unit_test(a_hart_that_sleeps_holds_up_nobody),
+    };
+
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
