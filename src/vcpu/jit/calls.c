@@ -109,13 +109,13 @@ bool jit_interp(struct vcpu *v)
     bool fp = v->fp_ready;
 
     jit_fp_park(v);
-    if (UNLIKELY(v->dry)) {
+    if (UNLIKELY(v->dry) && lockstep_refuses(u->raw)) {
         lockstep_end(v, u); /* u->left says 1: counted already */
         return false;
     }
     if (!u->fn(v, u))
         return false;
-    if (fp)
+    if (fp && (v->hart.mstatus & MSTATUS_FS) == MSTATUS_FS) /* or it has just said otherwise */
         jit_fp_unpark(v);
     return true;
 }

@@ -50,6 +50,20 @@ void lockstep_stats(const struct lockstep *l, struct lockstep_stats *out)
     out->repeats = atomic_load_explicit(&l->repeats, memory_order_relaxed);
 }
 
+/* --- what a dry run may do --------------------------------------------------------------------------------- */
+
+bool lockstep_refuses(uint32_t raw)
+{
+    enum { FFLAGS = 1, FCSR = 3 };
+    struct insn insn = decode(raw);
+    uint32_t opcode = insn.op < OP_ENCODED ? decode_ops[insn.op].match & 127 : 0x73;
+    bool is_csr = insn.op >= OP_csrrw && insn.op <= OP_csrrci;
+
+    if (is_csr && insn.imm >= FFLAGS && insn.imm <= FCSR)
+        return false;
+    return opcode == 0x73 || opcode == 0x2f || opcode == 0x0f;
+}
+
 /* --- memory, during a dry run ---------------------------------------------------------------------------- */
 
 void lockstep_end(struct vcpu *v, struct uop *u)
@@ -128,6 +142,7 @@ static void begin(struct vcpu *v, struct lockstep_run *run)
 
     copy_hart(&v->hart, &l->before.hart);
     atomic_store_explicit(&v->icount, l->before.icount, memory_order_relaxed);
+    v->counted = l->before.icount;
     run->stores = 0;
     l->run = run;
     l->tlb = v->tlb;
@@ -142,6 +157,7 @@ static void end(struct vcpu *v)
 
     v->dry = false;
     v->tlb = l->tlb;
+    engine_sync_counters(v, 0); /* reading a CSR does so in one engine and not in the other */
     copy_hart(&l->run->hart, &v->hart);
     l->run->icount = atomic_load_explicit(&v->icount, memory_order_relaxed);
 }
@@ -157,15 +173,6 @@ static bool run_generated(struct vcpu *v, const struct translation *t)
     return ended;
 }
 
-/* System, atomics, fences: generated code never gets there (gen.c), and a run that went astray must not. */
-static bool touches_more(uint32_t raw)
-{
-    enum op op = decode(raw).op;
-    uint32_t opcode = op < OP_ENCODED ? decode_ops[op].match & 127 : 0x73;
-
-    return opcode == 0x73 || opcode == 0x2f || opcode == 0x0f;
-}
-
 static struct single *single_of(struct lockstep *l, uint32_t raw, uint64_t off)
 {
     uint64_t key = (uint64_t)raw << 13 | off << 1 | 1;
@@ -173,7 +180,7 @@ static struct single *single_of(struct lockstep *l, uint32_t raw, uint64_t off)
 
     if (single->key != key) {
         block_make_single((struct block *)(void *)single->block, raw, (uint16_t)off);
-        single->refused = touches_more(raw);
+        single->refused = lockstep_refuses(raw);
         single->key = key;
     }
     return single;
@@ -253,6 +260,7 @@ static bool run_both(struct vcpu *v, const struct translation *t)
 {
     struct lockstep *l = v->lockstep;
 
+    engine_sync_counters(v, 0);
     copy_hart(&l->before.hart, &v->hart);
     l->before.icount = atomic_load_explicit(&v->icount, memory_order_relaxed);
     for (unsigned attempt = 0; attempt < ATTEMPTS; attempt++) {

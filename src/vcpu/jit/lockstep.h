@@ -34,3 +34,5 @@ bool lockstep_run(struct vcpu *vcpu);
 bool lockstep_load(struct vcpu *vcpu, struct uop *u, uint64_t va, unsigned bytes);
 bool lockstep_store(struct vcpu *vcpu, struct uop *u, uint64_t va, unsigned bytes, uint64_t value);
 void lockstep_end(struct vcpu *vcpu, struct uop *u); /* before u, which was counted with u->left that follow it */
+/* System, atomics, fences end a dry run. Floating point's CSRs are registers like others. */
+bool lockstep_refuses(uint32_t raw);
