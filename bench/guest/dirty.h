@@ -9,6 +9,8 @@
  *   content=text      random, text, counters, zero
  *   phase=0           seconds: so long the whole of w, then so long an eighth of it, and so on; 0: always the whole
  *   dots=1            milliseconds of guest time between the beats on the serial line; 0: none
+ *   wait=spin         bare metal between pages: spin, or sleep (QEMU before 10.2 loses a guest's armed timer when it moves it, and
+ *                     the guest would sleep for ever)
  *   seed=1
  *
  * Every page begins with its number and a sequence number, which is also kept elsewhere; before a page is written again its first
@@ -36,6 +38,7 @@ struct dirty_options {
     unsigned bytes;
     enum dirty_pattern pattern;
     enum dirty_content content;
+    bool sleeps;
 };
 
 /* One writer and its pages. Owner: the writer, after dirty_fill(). */
@@ -117,7 +120,9 @@ static inline int dirty_choice(const char *args, const char *name, const char *c
 static inline const char *dirty_options_read(const char *args, struct dirty_options *o)
 {
     static const char *const patterns[] = { "seq", "uniform", "zipf" };
+    static const char *const waits[] = { "spin", "sleep" };
     static const char *const contents[] = { "random", "text", "counters", "zero" };
+    int wait = dirty_choice(args, "wait", waits, 2, 0);
     int pattern = dirty_choice(args, "pattern", patterns, 3, DIRTY_UNIFORM);
     int content = dirty_choice(args, "content", contents, 4, DIRTY_TEXTUAL);
 
@@ -131,12 +136,15 @@ static inline const char *dirty_options_read(const char *args, struct dirty_opti
         return "pattern is seq, uniform or zipf";
     if (content < 0)
         return "content is random, text, counters or zero";
+    if (wait < 0)
+        return "wait is spin or sleep";
     if (o->bytes != 8 && o->bytes != 64 && o->bytes != DIRTY_PAGE)
         return "bytes is 8, 64 or 4096";
     if (o->bytes_total > (uint64_t)DIRTY_PAGE << 32)
         return "w is too large";
     o->pattern = (enum dirty_pattern)pattern;
     o->content = (enum dirty_content)content;
+    o->sleeps = wait == 1;
     return NULL;
 }
 

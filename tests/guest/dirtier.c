@@ -78,7 +78,7 @@ static void wait_ns(unsigned hart, uint64_t now, uint64_t ns)
 
     while (now < until && !__atomic_load_n(&stop, __ATOMIC_RELAXED)) {
         uint64_t next = hart == 0 && heart.beat + DIRTY_BEAT_NS < until ? heart.beat + DIRTY_BEAT_NS : until;
-        if (next > now)
+        if (next > now && options.sleeps)
             sleep_until(hart, mtime() + (next - now) / (1000000000 / TICKS_PER_S) + 1);
         now = guest_ns();
         if (hart == 0)

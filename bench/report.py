@@ -1,0 +1,2 @@
+def write(records, place):
+    pass
