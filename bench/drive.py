@@ -12,6 +12,10 @@ POLL_S, LINE_S = 0.02, 0.1
 ENDS = ('completed', 'failed', 'cancelled')
 
 
+class WrongMemory(lib.Failure):
+    """The guest says that something is not as it should be."""
+
+
 class Side:
     """One emulator process with its serial line."""
 
@@ -31,7 +35,7 @@ class Side:
             text = self.text()
             wrong = feel.TROUBLE.search(text)
             if wrong:
-                raise lib.Failure(f'the guest on the {self.name} says: {wrong.group(0).strip()}')
+                raise WrongMemory(f'the guest on the {self.name} says: {wrong.group(0).strip()}')
             return any(word in text for word in what)
 
         def alive():
@@ -158,6 +162,10 @@ def wire_rate(relay, begin_mono, end_mono):
     points, last = [], (begin_mono, 0)
     step = max(20e6, (end_mono - begin_mono) / 300)
     for at, there, _ in samples:
+        if at - last[0] >= 3 * step and points:  # the log is silent while nothing passes
+            points.append([round((last[0] - begin_mono) / 1e9 + 0.001, 3), 0])
+            last = (at - int(step), last[1])
+            points.append([round((last[0] - begin_mono) / 1e9, 3), 0])
         if at - last[0] >= step:
             points.append([round((at - begin_mono) / 1e9, 3), round((there - last[1]) / ((at - last[0]) / 1e9))])
             last = (at, there)
@@ -230,6 +238,8 @@ def run(emulator, configuration, cell, link, images, plant=False):
             record['success'] = record['why'] is None
         except lib.Failure as why:
             record['why'] = str(why)
+            if isinstance(why, WrongMemory):
+                record['self_check'] = str(why)
         finally:
             for side in record.pop('_close'):
                 side.close()

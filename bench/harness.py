@@ -4,7 +4,7 @@
     bench/harness.py                                     the four key cells (make bench), then the report
     bench/harness.py --set full                          hours; begun again, it goes on where it was (make bench-full)
     bench/harness.py --cells NAME,... --configurations NAME,... --pairs 1
-    bench/harness.py --list                              cells, links and configurations
+    bench/harness.py --list                              cells, links, configurations
     bench/harness.py --scenario MINE.json ...            more of them, from a file like bench/cells.json
 
 Every run is a JSON line of build/results/NAME.jsonl, with all that it was made of; a run that stands there already, of the same
@@ -17,7 +17,7 @@ import compare, drive
 from compare import lib
 
 HERE = pathlib.Path(__file__).resolve().parent
-PARTS = ('links', 'configurations', 'cells', 'sets')
+PARTS = ('emulators', 'links', 'configurations', 'cells', 'sets')
 
 
 def scenario(paths):
@@ -39,6 +39,20 @@ def scenario(paths):
             sys.exit(f'harness: cell {name}: needs guest (bare or linux), memory, limit_ms, and a link of the links; '
                      f'missing: {", ".join(missing) or "none"}')
     return whole
+
+
+def emulators(whole, runs):
+    """{name: Emulator} of all that the runs need and that can be had here."""
+    need = dict.fromkeys(whole['configurations'][name]['emulator'] for _, name, _ in runs)
+    found = {}
+    for name in [name for name in need if name in whole['emulators']]:
+        entry = whole['emulators'][name]
+        try:
+            found[name] = compare.Emulator(name, entry['binary'], entry.get('args', []))
+        except (OSError, KeyError, subprocess.SubprocessError) as why:
+            print(f'# without {name}: {why}', file=sys.stderr)
+    others = [name for name in need if name not in whole['emulators']]
+    return {**found, **(compare.emulators(others) if others else {})}
 
 
 def digest(*things):
@@ -150,8 +164,7 @@ def line_of(record):
 
 def run_all(whole, runs, args, results, command):
     """Runs what has not been run; returns the records of all of them."""
-    need = dict.fromkeys(whole['configurations'][name]['emulator'] for _, name, _ in runs)
-    found = compare.emulators(list(need))
+    found = emulators(whole, runs)
     images, sums = guest_images({whole['cells'][cell]['guest'] for cell, _, _ in runs})
     origin, done, records = compare.provenance(found), done_in(results), []
     origin.pop('emulators')

@@ -34,6 +34,8 @@
 enum { LINES_MAX = 128, STALLS_MAX = 64, SEGMENTS = 1 << 15, TAKE_MAX = 256 << 10, TAKE_MIN = 1500 };
 /* So far ahead of its rate a link takes bytes: what the scheduler may be late without the link standing idle. */
 static const int64_t AHEAD_NS = 2000000, LOG_NS = 10000000;
+/* And so much unused time it makes up for, as a kernel's token bucket does: what the scheduler was late nevertheless. */
+static const int64_t CREDIT_NS = 4000000;
 static const uint64_t RING_LEAST = 1 << 20, RING_MOST = 256 << 20;
 
 enum { THERE, BACK, WAYS };
@@ -124,7 +126,7 @@ static int64_t ready_ns(unsigned w, int64_t now)
 /* When bytes that enter way w now come out. */
 static int64_t enter(unsigned w, uint64_t bytes, int64_t now)
 {
-    int64_t start = way[w].free_ns > now ? way[w].free_ns : now;
+    int64_t start = way[w].free_ns > now - CREDIT_NS ? way[w].free_ns : now - CREDIT_NS;
     int64_t sent = after_stall(start);
     if (link_is.bits_per_ns > 0)
         sent += (int64_t)((double)bytes * 8 / link_is.bits_per_ns);
