@@ -131,6 +131,8 @@ static int64_t enter(unsigned w, uint64_t bytes, int64_t now)
     if (link_is.bits_per_ns > 0)
         sent += (int64_t)((double)bytes * 8 / link_is.bits_per_ns);
     way[w].free_ns = sent;
+    if (sent < now)
+        sent = after_stall(now);
     way[w].bytes += bytes;
     link_is.last_ns = now;
     if (link_is.jitter_ns) {
