@@ -57,8 +57,15 @@ def guest_args(cell, images):
     machine = ['-m', cell['memory'], '-smp', str(cell.get('harts', 1))]
     if cell['guest'] == 'bare':
         return machine + ['-bios', 'none', '-kernel', str(images['bare']), '-append', words]
-    return machine + ['-bios', str(images['firmware']), '-kernel', str(images['kernel']), '-initrd', str(images['initrd']),
-                      '-append', f'console=ttyS0 iomem=relaxed quiet bench.run={":".join(["dirtier", *words.split()])}']
+    load = f' bench.load={cell["load"]}' if 'load' in cell else ''
+    return machine + ['-bios', str(images['firmware']), '-kernel', str(images['kernel']),
+                      '-initrd', str(images['real' if needs_programs(cell) else 'initrd']), '-append',
+                      f'console=ttyS0 iomem=relaxed quiet bench.run={":".join(["dirtier", *words.split()])}{load}']
+
+
+def needs_programs(cell):
+    """Its load is not of busybox: the guest takes Debian's programs along."""
+    return cell.get('load', 'gzip') != 'gzip'
 
 
 def bytes_of(text):

@@ -62,9 +62,9 @@ def digest(*things):
     return sum_of.hexdigest()[:12]
 
 
-def guest_images(kinds):
-    """{what: path} and {kind of guest: digest of what it is made of}"""
-    images, sums = {}, {}
+def guest_images(cells):
+    """{what: path} and {kind of guest: digest of what it is made of}: what these cells need"""
+    images, sums, kinds = {}, {}, {cell['guest'] for cell in cells}
     if 'bare' in kinds:
         images['bare'] = lib.BUILD / 'guest/dirtier.elf'
         if not images['bare'].exists():
@@ -75,6 +75,12 @@ def guest_images(kinds):
         images.update(kernel=folder / 'vmlinux', firmware=folder / 'fw_dynamic.bin', initrd=lib.BUILD / 'harness.cpio')
         subprocess.run([HERE / 'pack-guest', folder, images['initrd']], check=True)
         # the archive holds times; what it is made of does not
+        if any(drive.needs_programs(cell) for cell in cells):
+            programs = subprocess.check_output([HERE / 'fetch-programs'], text=True).strip()
+            images['real'], archive = lib.BUILD / 'harness-real.cpio', lib.BUILD / 'harness-programs.cpio'
+            subprocess.run([HERE / 'pack-guest', '--programs', programs, archive], check=True)
+            images['real'].write_bytes(images['initrd'].read_bytes() + archive.read_bytes())
+            archive.unlink()
         sums['linux'] = digest(images['kernel'], images['firmware'], folder / 'busybox', *sorted((HERE / 'guest').glob('*')))
     return images, sums
 
@@ -165,7 +171,7 @@ def line_of(record):
 def run_all(whole, runs, args, results, command):
     """Runs what has not been run; returns the records of all of them."""
     found = emulators(whole, runs)
-    images, sums = guest_images({whole['cells'][cell]['guest'] for cell, _, _ in runs})
+    images, sums = guest_images([whole['cells'][cell] for cell in dict.fromkeys(cell for cell, _, _ in runs)])
     origin, done, records = compare.provenance(found), done_in(results), []
     origin.pop('emulators')
     until = time.monotonic() + args.minutes * 60 if args.minutes else None

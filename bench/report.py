@@ -2,7 +2,8 @@
 """Tables and pictures of migrations: one page that needs nothing else, a Markdown table, and every picture as a file.
 
     bench/report.py FILE.jsonl... --to FOLDER      (bench/harness.py does it by itself)
-    bench/report.py --compare OLD.jsonl NEW.jsonl  what became slower: exit code 1 if anything did
+    bench/report.py --compare OLD.jsonl NEW.jsonl  what became worse: exit code 1 if anything did; FILE:CONFIGURATION takes
+                                                   that one's runs alone, and both stand for the same
 
 Medians with [least .. most]; ratios are taken run by run of the same number, then their median. A run that failed stands in no
 median; how many failed, and why, stands beside it.
@@ -271,8 +272,12 @@ def regressions(old, new, slack):
 
 
 def read(path):
+    path, _, only = str(path).partition(':')
     try:
-        return [json.loads(line) for line in pathlib.Path(path).read_text().splitlines()]
+        records = [json.loads(line) for line in pathlib.Path(path).read_text().splitlines()]
+        if not only:
+            return records
+        return [dict(record, configuration='it') for record in records if record['configuration'] == only]
     except (OSError, ValueError) as why:
         sys.exit(f'report: {path}: {why}')
 
