@@ -61,7 +61,7 @@ $(FUZZ): $(BUILD)/%: $(BUILD)/obj/%.o $(LIB)
 
 -include tests/guest/guest.mk
 
-.PHONY: unit bench-tools bench bench-full bench-cpu fuzzers guests test test-unit test-tsan fuzz-smoke stress demo lint format deps install clean help
+.PHONY: unit bench-tools bench bench-full bench-cpu fuzzers guests test test-unit test-tsan fuzz-smoke stress demo lint format deps install install-bench clean help
 unit: $(UNIT)
 bench-tools: $(BENCH)
 fuzzers: $(FUZZ)
@@ -98,6 +98,16 @@ deps:                                    ## install what debian/control lists (r
 install: all                             ## into $(DESTDIR)$(PREFIX)
 	install -D -m 755 $(BUILD)/godwit $(DESTDIR)$(PREFIX)/bin/godwit
 	install -D -m 644 -t $(DESTDIR)$(PREFIX)/share/man/man1 docs/man/*.1
+SHARE = $(DESTDIR)$(PREFIX)/share/godwit
+install-bench: install $(BUILD)/bench/relay $(BUILD)/guest/dirtier.elf ## and the migration harness, godwit-bench
+	install -D -m 755 -t $(DESTDIR)$(PREFIX)/lib/godwit $(BUILD)/bench/relay $(BUILD)/guest/dirtier.elf
+	install -D -m 644 -t $(SHARE)/bench bench/*.py bench/*.json
+	install -D -m 755 -t $(SHARE)/bench bench/pack-guest bench/fetch-qemu bench/fetch-programs
+	install -D -m 644 -t $(SHARE)/bench/guest bench/guest/*
+	install -D -m 644 -t $(SHARE)/tests/lib tests/lib/vm.py
+	install -D -m 755 -t $(SHARE)/scripts scripts/fetch-guest scripts/apt.sh
+	sed 's|@PREFIX@|$(PREFIX)|g' bench/godwit-bench.in > $(BUILD)/godwit-bench
+	install -D -m 755 $(BUILD)/godwit-bench $(DESTDIR)$(PREFIX)/bin/godwit-bench
 clean:                                   ## removes the build folders
 	rm -rf $(BUILD) $(BUILD)-tsan $(BUILD)-asan $(BUILD)-ubsan $(BUILD)-fuzz $(BUILD)-lint
 help:                                    ## this list

@@ -11,9 +11,9 @@ Every run is a JSON line of build/results/NAME.jsonl, with all that it was made 
 scenario, programs and guest, is not run again. bench/report.py makes tables and pictures of such files. The QEMU configuration that
 was best in a cell (--set full finds it) is kept in bench/best.json and stands for `best:EMULATOR`.
 """
-import argparse, hashlib, json, pathlib, shlex, statistics, subprocess, sys, time
+import argparse, hashlib, json, os, pathlib, shlex, statistics, subprocess, sys, time
 
-import compare, drive
+import compare, drive, watch
 from compare import lib
 
 HERE = pathlib.Path(__file__).resolve().parent
@@ -66,7 +66,7 @@ def guest_images(cells):
     """{what: path} and {kind of guest: digest of what it is made of}: what these cells need"""
     images, sums, kinds = {}, {}, {cell['guest'] for cell in cells}
     if 'bare' in kinds:
-        images['bare'] = lib.BUILD / 'guest/dirtier.elf'
+        images['bare'] = pathlib.Path(os.environ.get('GODWIT_BENCH_GUEST', lib.BUILD / 'guest/dirtier.elf'))
         if not images['bare'].exists():
             sys.exit('harness: the bare-metal guest is not built: make guests')
         sums['bare'] = digest(images['bare'])
@@ -233,7 +233,7 @@ def main():
         return 0
     if args.set not in whole['sets'] and not args.cells:
         parse.error(f'no set {args.set}; there are {", ".join(whole["sets"])}')
-    if not (lib.BUILD / 'bench/relay').exists():
+    if not watch.RELAY.exists():
         sys.exit('harness: the relay is not built: make bench-tools')
     results = args.results or lib.BUILD / f'results/migrate-{args.set}.jsonl'
     command = shlex.join(['bench/harness.py', *sys.argv[1:]])

@@ -1,5 +1,5 @@
 """What processes take, seen from outside (/proc), and the link between them (bench/relay.c): nothing here asks an emulator."""
-import json, pathlib, re, subprocess, time
+import json, os, pathlib, re, subprocess, time
 
 from compare import lib
 
@@ -69,6 +69,9 @@ def host_busy_s():
     return (user + nice + system + irq + softirq + steal) / 100
 
 
+RELAY = pathlib.Path(os.environ.get('GODWIT_RELAY', lib.BUILD / 'bench/relay'))
+
+
 class Relay:
     """The link of one run; wire() tells what passed once it is closed."""
 
@@ -81,7 +84,7 @@ class Relay:
             values = link.get(key, [])
             for value in values if isinstance(values, list) else [values]:
                 options += [option, str(value)]
-        self.command = [str(lib.BUILD / 'bench/relay'), '--to', f'{host}:{port}', '--log', str(self.log), *options]
+        self.command = [str(RELAY), '--to', f'{host}:{port}', '--log', str(self.log), *options]
         self.process = subprocess.Popen(self.command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
         first = self.process.stdout.readline().split()
         if len(first) != 2:
