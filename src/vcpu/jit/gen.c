@@ -1,18 +1,32 @@
 /* The walk over a region: entries, instructions, out-of-line pieces. */
 #include "vcpu/jit/gen.h"
 
+#if defined(__x86_64__)
+#include <cpuid.h>
+#endif
+
 #include <assert.h>
 #include <string.h>
 
 struct gen_features gen_features;
 
 /* The ten that carry four fifths of all register traffic; the hottest survive calls into C. */
-const int8_t gen_pinned[32] = {
+const int gen_pinned[32] = {
     HOST_NONE, R11,       RDI,       HOST_NONE, HOST_NONE, HOST_NONE, HOST_NONE, HOST_NONE, /* zero ra sp gp tp t0-t2 */
     RSI,       R10,       R14,       R9,        R8,        R13,       R12,       RBX,       /* s0 s1 a0-a5 */
     HOST_NONE, HOST_NONE, HOST_NONE, HOST_NONE, HOST_NONE, HOST_NONE, HOST_NONE, HOST_NONE,
     HOST_NONE, HOST_NONE, HOST_NONE, HOST_NONE, HOST_NONE, HOST_NONE, HOST_NONE, HOST_NONE,
 };
+
+#if defined(__x86_64__)
+/* Not every compiler's __builtin_cpu_supports() knows its name. */
+static bool has_lzcnt(void)
+{
+    unsigned a, b, c, d;
+
+    return __get_cpuid(0x80000001, &a, &b, &c, &d) && (c & bit_LZCNT);
+}
+#endif
 
 void gen_find_features(void)
 {
@@ -20,7 +34,7 @@ void gen_find_features(void)
     gen_features = (struct gen_features){
         .bmi2 = __builtin_cpu_supports("bmi2"),
         .bmi = __builtin_cpu_supports("bmi"),
-        .lzcnt = __builtin_cpu_supports("lzcnt"),
+        .lzcnt = has_lzcnt(),
         .popcnt = __builtin_cpu_supports("popcnt"),
         .fma = __builtin_cpu_supports("fma"),
         .sse41 = __builtin_cpu_supports("sse4.1"),

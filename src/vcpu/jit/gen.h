@@ -103,7 +103,7 @@ void gen_find_features(void);
 
 /* --- registers ------------------------------------------------------------------------------------------- */
 
-extern const int8_t gen_pinned[32]; /* host register of a guest register, or HOST_NONE */
+extern const int gen_pinned[32]; /* host register of a guest register, or HOST_NONE */
 
 static inline struct operand gen_home(unsigned x)
 {
