@@ -19,6 +19,7 @@ COLUMNS = [
     ('total ms', '{:.0f}', lambda r: r['measured']['total_ms']),
     ('longest gap ms', '{:.1f}', lambda r: r['measured']['gap_ms']),
     ('gap before ms', '{:.1f}', lambda r: r['measured']['gap_control_ms']),
+    ('pages/s before', '{:.0f}', lambda r: r['measured']['pages_per_s_control']),
     ('pause ms', '{:.1f}', lambda r: r['measured']['pause_ms']),
     ('it says ms', '{:.1f}', lambda r: r['claimed']['downtime_ms']),
     ('foretold ms', '{:.1f}', lambda r: r['predicted_ms']),
