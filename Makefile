@@ -81,10 +81,10 @@ stress: all unit guests $(BUILD)/bench/relay ## the long versions
 	tests/run --build $(BUILD) --long
 bench-cpu: all bench-tools               ## the engine beside QEMU: 10 to 15 minutes (BENCH_CPU=options of bench/cpu.py)
 	bench/cpu.py $(BENCH_CPU)
-bench: all bench-tools guests            ## migrations beside QEMU: four key cells in 10 minutes (BENCH=options of bench/harness.py)
-	bench/harness.py --minutes 10 $(BENCH)
+bench: all bench-tools guests            ## migrations beside QEMU: four key cells in 10 minutes (BENCH_MIGRATE=options of bench/harness.py)
+	bench/harness.py --minutes 10 $(BENCH_MIGRATE)
 bench-full: all bench-tools guests       ## all cells, all of QEMU's configurations: hours, goes on where it was
-	bench/harness.py --set full $(BENCH)
+	bench/harness.py --set full $(BENCH_MIGRATE)
 
 demo:                                    ## boot Debian's kernel, keep it writing memory, move it live
 	scripts/demo

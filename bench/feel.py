@@ -64,6 +64,13 @@ def rate(samples, begin, end):
     return (pages_at(samples, end) - pages_at(samples, begin)) / max(1e-9, (end - begin) / 1e9)
 
 
+def across(after, last_here, first_there):
+    """Which of the lines from over there carries the gap that the move itself was: the longest that lies across the time between the
+    last byte here and the first there. A line that waited in the guest's buffers while it moved was written before."""
+    found = [i for i, s in enumerate(after[:4]) if s.gap_end >= last_here and s.gap_end - s.gap <= first_there]
+    return max(found, key=lambda i: after[i].gap, default=0)
+
+
 def felt(source, destination, control, move, tail_ns):
     """The guest's side of one move. source, destination: chunks of the two serial lines; control, move: (begin, end).
 
@@ -74,10 +81,10 @@ def felt(source, destination, control, move, tail_ns):
     begin, end = move[0], move[1] + tail_ns
     slip = destination_offset - source_offset if before and after else 0
     pause = None
-    if after:  # the first line over there carries the gap that the move itself was
-        lost = slip if slip > SLIP_NS else 0
-        after[0] = after[0]._replace(gap=after[0].gap + lost)
-        pause = after[0].gap
+    if after:
+        index = across(after, source[-1][0], destination[0][0])
+        after[index] = after[index]._replace(gap=after[index].gap + (slip if slip > SLIP_NS else 0))
+        pause = after[index].gap
     both = before + after
     if not both:
         return None

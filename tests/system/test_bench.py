@@ -148,6 +148,19 @@ def the_guest_s_lines_are_read_between_beats():
     assert feel.verdict([(1, b'ERROR page 3 is bad\nEND ok pages 3 errors 0\n')]).startswith('ERROR')
 
 
+@test
+def the_pause_is_the_gap_that_lies_across_the_move():
+    def line(n, at, gap, end):
+        return f'D {n} rtc {at} guest {n} gap {gap} at {end} pages 0 errors 0\n'.encode()
+    ms = 1_000_000
+    source = [(100 * ms, line(0, 100 * ms, ms, 90 * ms)), (200 * ms, line(1, 200 * ms, ms, 190 * ms)), (210 * ms, b'.')]
+    # it had written the line at 205 before it was stopped at 210; it ran again at 510, and hiccuped at 700
+    there = [(512 * ms, line(2, 205 * ms, 4 * ms, 204 * ms)), (600 * ms, line(3, 600 * ms, 300 * ms, 510 * ms)),
+             (750 * ms, line(4, 750 * ms, 80 * ms, 700 * ms)), (850 * ms, line(5, 850 * ms, ms, 800 * ms))]
+    felt = feel.felt(source, there, (0, 150 * ms), (150 * ms, 520 * ms), 400 * ms)
+    assert felt['pause_ms'] == 300 and felt['gap_ms'] == 300 and felt['gap_control_ms'] == 1, felt
+
+
 # --- the link ------------------------------------------------------------------------------------------------------------
 
 class Relayed:
