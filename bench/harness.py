@@ -111,7 +111,7 @@ class Best:
                 runs = [r for r in item[1] if r['success']]
                 if not runs:
                     return 0, 0, 0
-                pause = statistics.median(r['measured']['gap_ms'] for r in runs)
+                pause = statistics.median(r['measured']['pause_ms'] for r in runs)
                 total = statistics.median(r['measured']['total_ms'] for r in runs)
                 return -len(runs) / len(item[1]), pause > runs[0]['asked_ms'] * 1.2 + 10, total
             name, runs = min(group.items(), key=rank)

@@ -31,8 +31,8 @@ COLUMNS = [
     ('CPU s, dest.', '{:.2f}', lambda r: r['measured']['cpu_s']['destination']['all']),
     ('over RAM MiB', '{:.0f}', lambda r: r['measured']['memory']['source']['over_ram_bytes'] / MIB),
 ]
-RATIOS = [('total', lambda r: r['measured']['total_ms']), ('gap', lambda r: r['measured']['gap_ms']),
-          ('wire', lambda r: r['measured']['wire_bytes']),
+RATIOS = [('total', lambda r: r['measured']['total_ms']), ('pause', lambda r: r['measured']['pause_ms']),
+          ('gap', lambda r: r['measured']['gap_ms']), ('wire', lambda r: r['measured']['wire_bytes']),
           ('CPU', lambda r: sum(side['all'] for side in r['measured']['cpu_s'].values()))]
 
 
@@ -177,10 +177,10 @@ def pauses(cell, group):
 
 
 def asked_and_got(cells):
-    plot = svg.Plot('asked and got: longest gap of each run', 'asked, ms', 'got, ms', x_log=True, y_log=True, height=320)
+    plot = svg.Plot('asked and got: the pause of each run, as the guest saw it', 'asked, ms', 'got, ms', x_log=True, y_log=True, height=320)
     names = list(dict.fromkeys(name for group in cells.values() for name, records in group.items() if moved(records[0])))
     for i, name in enumerate(names):
-        points = [(r['asked_ms'], r['measured']['gap_ms']) for group in cells.values() for r in group.get(name, []) if r['success']]
+        points = [(r['asked_ms'], r['measured']['pause_ms']) for group in cells.values() for r in group.get(name, []) if r['success']]
         plot.line(points, svg.colour(i), name, 'dots')
     if not plot.lines:
         return None

@@ -50,8 +50,23 @@ class Plot:
         low = min(low, 0) if axis == 1 and self.y_zero else low
         return (low, high + (high - low) * 0.05) if high > low else (low, low + 1)
 
+    def _legend(self, left, right):
+        """([(x, y, colour, label)], where the axes begin): behind the title where there is room, else in rows below it."""
+        labels = [(shade, label, 24 + 6 * len(label)) for _, shade, label, _, _ in self.lines if label]
+        x, y = right - sum(width for _, _, width in labels), 16
+        if x < left + 20 + 7 * len(self.title):
+            x, y = left, 31
+        placed = []
+        for shade, label, width in labels:
+            if x + width > right and x > left:
+                x, y = left, y + 14
+            placed.append((x, y, shade, label))
+            x += width
+        return placed, y + 10
+
     def svg(self):
-        left, right, top, bottom = 74, 14, 26, 36
+        left, right, bottom = 74, 14, 36
+        legend, top = self._legend(left, self.width - right)
         inner_w, inner_h = self.width - left - right, self.height - top - bottom
         x_low, x_high = self._limits(0, self.x_log)
         y_low, y_high = self._limits(1, self.y_log)
@@ -89,8 +104,7 @@ class Plot:
             if x_low <= x <= x_high:
                 out.append(f'<path d="M{px(x):.1f} {top}V{top + inner_h}" stroke="{shade}" stroke-dasharray="2 3" opacity=".6"/>')
                 out.append(text(px(x) + 2, top + 9, label, size=8, fill=shade))
-        named = 0
-        for points, shade, label, kind, width in self.lines:
+        for points, shade, _, kind, width in self.lines:
             if kind == 'dots':
                 out += [f'<circle cx="{px(x):.1f}" cy="{py(y):.1f}" r="3.2" fill="{shade}" fill-opacity=".65"/>' for x, y in points]
             else:
@@ -100,8 +114,6 @@ class Plot:
                     path += f'L{px(x):.1f} {py(y):.1f}'
                 dash = ' stroke-dasharray="5 4"' if kind == 'dash' else ''
                 out.append(f'<path d="{path}" fill="none" stroke="{shade}" stroke-width="{width}"{dash}/>')
-            if label:  # above the axes, from the right
-                named += 24 + 6 * len(label)
-                out.append(f'<rect x="{left + inner_w - named}" y="8" width="9" height="9" fill="{shade}"/>')
-                out.append(text(left + inner_w - named + 13, 16, label, size=10))
+        for x, y, shade, label in legend:
+            out.append(f'<rect x="{x}" y="{y - 8}" width="9" height="9" fill="{shade}"/>' + text(x + 13, y, label, size=10))
         return '\n'.join([*out, '</svg>\n'])

@@ -127,7 +127,7 @@ def a_comparison_finds_what_became_worse_and_only_that():
     def records(total, ok=True):
         return [{'cell': 'c', 'configuration': 'godwit', 'repeat': i, 'identity': total, 'success': ok,
                  'scenario': {'configuration': {}}, 'measured': {
-                     'total_ms': total + i, 'gap_ms': 10, 'wire_bytes': 100, 'cpu_s': {'source': {'all': 1}, 'destination': {'all': 1}}}}
+                     'total_ms': total + i, 'gap_ms': 10, 'pause_ms': 5, 'wire_bytes': 100, 'cpu_s': {'source': {'all': 1}, 'destination': {'all': 1}}}}
                 for i in range(3)]
     assert report.regressions(records(100), records(105), 0.1) == []
     worse = report.regressions(records(100), records(200), 0.1)
