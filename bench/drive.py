@@ -73,14 +73,15 @@ def bytes_of(text):
 
 
 def set_up(qmp, configuration, link, limit_ms):
-    """Capabilities and parameters of one side; those that name the link's rate only where there is one."""
+    """Capabilities and parameters of one side; those that name the link's rate only where there is one, and the emulator has them."""
     wanted = [{'capability': name, 'state': on} for name, on in configuration.get('capabilities', {}).items()]
     for capability in [{'capability': 'events', 'state': True}, *wanted]:
         qmp('migrate-set-capabilities', capabilities=[capability])
     parameters = dict(configuration.get('parameters', {}), **{'downtime-limit': limit_ms})
+    known = qmp('query-migrate-parameters')
     for name, value in list(parameters.items()):
         if value == 'link':
-            parameters[name] = int(link['rate_mbit'] * 125000) if link.get('rate_mbit') else None
+            parameters[name] = int(link['rate_mbit'] * 125000) if link.get('rate_mbit') and name in known else None
     qmp('migrate-set-parameters', **{name: value for name, value in parameters.items() if value is not None})
 
 

@@ -33,6 +33,10 @@ def scenario(paths):
                 sys.exit(f'harness: {path}: "{part}" is none of {", ".join(PARTS)}')
             if part in whole:
                 whole[part].update(entries)
+    # the other QEMUs are configured as qemu-10 is, where the file does not say otherwise
+    for name, entry in list(whole['configurations'].items()):
+        for other in ('qemu', 'qemu-sid') if entry.get('emulator') == 'qemu-10' else ():
+            whole['configurations'].setdefault(name.replace('qemu-10', other, 1), dict(entry, emulator=other))
     for name, cell in whole['cells'].items():
         missing = [key for key in ('guest', 'memory', 'link', 'limit_ms') if key not in cell]
         if missing or cell['link'] not in whole['links'] or cell['guest'] not in ('bare', 'linux'):
@@ -97,7 +101,8 @@ class Best:
             return name
         emulator = name[len('best:'):]
         kept = self.kept.get(emulator, {}).get(cell, {}).get('configuration')
-        return kept if kept in whole['configurations'] else whole['cells'][cell].get('best', f'{emulator}-multifd')
+        started = whole['cells'][cell].get('best', 'qemu-10-multifd').replace('qemu-10', emulator, 1)
+        return kept if kept in whole['configurations'] else started
 
     def learn(self, records):
         """Of each emulator's configurations in each cell: those that ended well most often, of them those that kept the limit

@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
 """The migration harness (bench/harness.py): what it measures of an emulator whose gaps and lies are known, and of godwit; and its link."""
-import json, os, pathlib, socket, subprocess, sys, tempfile, threading, time
+import json, os, pathlib, shutil, socket, subprocess, sys, tempfile, threading, time, xml.etree.ElementTree
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent / 'lib'))
 from guests import guest
@@ -19,17 +19,17 @@ def need_relay():
     guest('dirtier')
 
 
-def harness(cells, configurations, *more, pairs=1, folder=None, expect=0):
+def harness(cells, configurations, *options, pairs=1, folder=None, expect=0, more=None):
     """The records of a run of the program itself, and what it printed."""
     with tempfile.TemporaryDirectory(prefix='godwit-') as own:
         place = pathlib.Path(folder or own)
         given = place / 'scenario.json'
         given.write_text(json.dumps({
             'emulators': {'mock': {'binary': str(TOP / 'tests/lib/mock_emulator.py')}}, 'links': {'near': {}}, 'cells': cells,
-            'configurations': {'mock': {'emulator': 'mock'}, 'mock-still': {'emulator': 'mock', 'migrate': False}}}))
+            'configurations': dict(more or {}, **{'mock': {'emulator': 'mock'}, 'mock-still': {'emulator': 'mock', 'migrate': False}})}))
         results = place / 'results.jsonl'
         done = subprocess.run([sys.executable, TOP / 'bench/harness.py', '--scenario', given, '--cells', ','.join(cells), '--no-still',
-                               '--configurations', configurations, '--pairs', str(pairs), '--results', results, *more],
+                               '--configurations', configurations, '--pairs', str(pairs), '--results', results, *options],
                               stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
         if done.returncode != expect:
             raise Failure(f'exit code {done.returncode}: {done.stdout[-1500:]}')
@@ -85,6 +85,27 @@ def bytes_and_pauses_are_measured_and_not_believed():
 
 
 @test
+def the_bytes_that_qemu_7_2_does_not_send_are_seen():
+    """With multifd and zstd it counts bytes before compression."""
+    need_relay()
+    version = subprocess.run(['qemu-system-riscv64', '-version'], stdout=subprocess.PIPE, text=True) if shutil.which(
+        'qemu-system-riscv64') else None
+    if not version or 'version 7.2' not in version.stdout:
+        raise Skip('no QEMU 7.2 here')
+    both = {'capabilities': {'return-path': True}, 'parameters': {'max-bandwidth': 10 ** 11}}
+    zstd = {'capabilities': dict(both['capabilities'], multifd=True), 'parameters': dict(both['parameters'], **{
+        'multifd-compression': 'zstd', 'multifd-channels': 2})}
+    cell = dict(CELL, dirtier={'w': '8M', 'rate': 200, 'content': 'text'}, limit_ms=2000)
+    records, _ = harness({'q': cell}, 'qemu-plain,qemu-zstd', more={'qemu-plain': dict(both, emulator='qemu'),
+                                                                    'qemu-zstd': dict(zstd, emulator='qemu')})
+    share = {}
+    for record in records:
+        assert record['success'], record['why']
+        share[record['configuration']] = record['claimed']['wire_bytes'] / record['measured']['wire_bytes']
+    assert 0.98 < share['qemu-plain'] <= 1 and share['qemu-zstd'] > 1.5, share
+
+
+@test
 def a_clock_that_falls_back_during_the_move_does_not_hide_the_pause():
     need_relay()
     (record,), _ = harness({'slips': mock(gap_ms=5, slip_s=1000)}, 'mock')
@@ -107,18 +128,20 @@ def what_does_not_converge_or_fails_or_is_wrong_counts_as_failed():
 def runs_alternate_and_are_not_run_twice():
     need_relay()
     with tempfile.TemporaryDirectory(prefix='godwit-') as folder:
-        records, _ = harness({'a': mock()}, 'mock,mock-still', pairs=2, folder=folder)
+        records, _ = harness({'a': mock(gap_ms=3)}, 'mock,mock-still', pairs=2, folder=folder)
         order = [(record['configuration'], record['repeat']) for record in records]
         assert order == [('mock', 0), ('mock-still', 0), ('mock-still', 1), ('mock', 1)], order
         with open(f'{folder}/results.jsonl', 'a') as torn:
             torn.write('{"cell": "a", "configur')  # as a session that was cut off leaves it
             torn.write('\n')
         os.truncate(f'{folder}/results.jsonl', len('\n'.join(json.dumps(r) for r in records[:3])) + 1)
-        again, said = harness({'a': mock()}, 'mock,mock-still', pairs=2, folder=folder)
+        again, said = harness({'a': mock(gap_ms=3)}, 'mock,mock-still', pairs=2, folder=folder)
         assert [(r['configuration'], r['repeat']) for r in again[3:]] == [('mock', 1)] and len(again) == 4, said
         page = pathlib.Path(folder, 'results/report.html').read_text()
-        assert '<svg' in page and 'mock' in page and pathlib.Path(folder, 'results/pauses-a.svg').exists()
-        changed, _ = harness({'a': mock(bytes=200000)}, 'mock', pairs=1, folder=folder)
+        assert '<svg' in page and 'mock' in page
+        for picture in ('pauses-a', 'timeline-a', 'asked-and-got'):
+            xml.etree.ElementTree.parse(f'{folder}/results/{picture}.svg')
+        changed, _ = harness({'a': mock(bytes=200000, gap_ms=3)}, 'mock', pairs=1, folder=folder)
         assert len(changed) == 5, 'another scenario is another run'
 
 
