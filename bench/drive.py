@@ -244,7 +244,7 @@ def run(emulator, configuration, cell, link, images, plant=False):
             record['why'] = why or check or (f'{guest["errors"]} wrong pages' if guest['errors'] else None)
             record['self_check'] = check or 'ok'
             record['success'] = record['why'] is None
-        except lib.Failure as why:
+        except (lib.Failure, OSError) as why:  # OSError: a process whose /proc is read has ended
             record['why'] = str(why)
             if isinstance(why, WrongMemory):
                 record['self_check'] = str(why)
