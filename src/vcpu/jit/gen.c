@@ -485,6 +485,7 @@ bool gen_region(struct gen *g)
     g->words = 0;
     g->kept_at = NULL;
     gen_find_unseen(g);
+    gen_choose_near(g);
     gen_fp_forget(g);
     gen_common_registers(g);
     entries(g);

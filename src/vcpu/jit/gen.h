@@ -59,7 +59,7 @@ struct gen_fp_copies {
     struct stub *redo, *read; /* of the instruction in hand */
 };
 
-enum { GEN_FP_NONE = -1, GEN_EXCHANGES_MAX = 10 };
+enum { GEN_FP_NONE = -1, GEN_NEAR_NONE = -1, GEN_EXCHANGES_MAX = 10 };
 
 /* In this region a host register holds another guest register than between regions. */
 struct gen_exchange {
@@ -85,6 +85,7 @@ struct gen {
     int host_of[32]; /* guest registers in this region; HOST_NONE: in struct hart */
     struct gen_exchange exchange[GEN_EXCHANGES_MAX];
     unsigned exchanges;
+    int near[32]; /* slots of base registers, or GEN_NEAR_NONE */
 
     /* progress */
     unsigned at;      /* index of the instruction in hand */
@@ -153,6 +154,7 @@ void gen_keep(struct gen *g, unsigned x);          /* RAX holds x, and whatever 
 bool gen_is_kept(const struct gen *g, unsigned x); /* RAX holds x */
 bool gen_is_word(const struct gen *g, unsigned x); /* x is known to be sign-extended from 32 bits */
 void gen_find_unseen(struct gen *g);               /* fills unseen[] */
+bool gen_writes_x(const struct insn *insn, unsigned x);
 void gen_note_written(struct gen *g, const struct insn *insn);
 
 /* --- the parts; each returns false when the instruction is the interpreter's ------------------------------ */
@@ -198,6 +200,7 @@ enum {
     ACCESS_FP = 24,
     ACCESS_REG = 25,
 };
+void gen_choose_near(struct gen *g);
 void gen_near(struct gen *g, const struct stub *stub); /* STUB_NEAR's own part */
 uint32_t gen_access(const struct gen *g, unsigned size, bool is_signed, bool store, bool fp, unsigned reg);
 /* Where in host memory insn's bytes are, valid until RAX, RCX or RDX change. The caller calls gen_back() for *stub. */
