@@ -153,7 +153,7 @@ static int check(const struct chardev_spec *spec, const char *text, struct err *
     if (spec->type == CHARDEV_TCP && !spec->port[0])
         return err_set(err, -EINVAL, "chardev '%s' has no port", text);
     bool number = strspn(spec->port, "0123456789") == strlen(spec->port); /* else a service's name */
-    if (spec->type == CHARDEV_TCP && number && (strlen(spec->port) > 9 || atoi(spec->port) > UINT16_MAX))
+    if (spec->type == CHARDEV_TCP && number && (strlen(spec->port) > 9 || strtoul(spec->port, NULL, 10) > UINT16_MAX))
         return err_set(err, -EINVAL, "chardev '%s': port %s is not within 0 to %d", text, spec->port, UINT16_MAX);
     return 0;
 }

@@ -48,9 +48,9 @@ struct machine_config {
     char name[64];
     uint8_t uuid[16];
     bool uuid_set, debug_threads;
-    bool interpret;                                                                    /* no generated code */
-    bool lockstep; /* generated code, and the interpreter to compare it with */
-    char bios[MACHINE_TEXT_MAX];                                                       /* path, "default" or "none" */
+    bool interpret;              /* no generated code */
+    bool lockstep;               /* generated code, and the interpreter to compare it with */
+    char bios[MACHINE_TEXT_MAX]; /* path, "default" or "none" */
     char kernel[MACHINE_TEXT_MAX], initrd[MACHINE_TEXT_MAX], append[MACHINE_TEXT_MAX]; /* "" none */
     bool ram_share;
     char mem_path[MACHINE_TEXT_MAX];

@@ -405,7 +405,8 @@ static int nothing(struct parser *p, const char *argument)
 static const struct option_row option_table[] = {
     { "M", "virt", machine_option, "the machine (also -machine)" },
     { "machine", "virt", machine_option, NULL },
-    { "accel", "jit[,lockstep=on]|interp", accel, "generated code (the default; also tcg), compared; or interpreter alone" },
+    { "accel", "jit[,lockstep=on]|interp", accel,
+      "generated code (the default; also tcg), compared; or interpreter alone" },
     { "cpu", "rv64", cpu, "the harts' model" },
     { "m", "SIZE[M|G]", memory, "guest RAM, in MiB unless it says otherwise (default 128M)" },
     { "smp", "N", smp, "number of harts (default 1)" },
@@ -490,7 +491,8 @@ static int options_check(struct parser *p)
     const struct options *out = p->out;
     p->option = "accel";
     if (config->lockstep && config->harts > 1)
-        return option_bad(p, "lockstep=on compares what one hart does, and this machine has %u: use -smp 1", config->harts);
+        return option_bad(p, "lockstep=on compares what one hart does, and this machine has %u: use -smp 1",
+                          config->harts);
     p->option = "initrd";
     if (config->initrd[0] && !config->kernel[0])
         return option_bad(p, "needs -kernel");

@@ -59,7 +59,8 @@ static void print_code(struct json_object *code, FILE *out)
             get(code, "killed"), get(code, "fences"), get(code, "pages-compared"));
     fprintf(out, "  translating: %.1f ms\n", (double)get(code, "translate-ns") / 1e6);
     if (get(code, "lockstep-runs"))
-        fprintf(out, "  lock-step:   %" PRIu64 " runs of %" PRIu64 " instructions compared, %" PRIu64 " of them again\n",
+        fprintf(out,
+                "  lock-step:   %" PRIu64 " runs of %" PRIu64 " instructions compared, %" PRIu64 " of them again\n",
                 get(code, "lockstep-runs"), get(code, "lockstep-instructions"), get(code, "lockstep-repeats"));
 }
 

@@ -44,8 +44,8 @@ struct vcpu {
     struct mmu_pmp pmp;
     struct mmu_context data, code; /* for walks in the present mode */
     struct translate translate;
-    unsigned reserved_bytes;                              /* of the last LR; not migrated: a lost one is legal */
-    bool interrupted;                                     /* an interrupt was taken since debug_arm() */
+    unsigned reserved_bytes; /* of the last LR; not migrated: a lost one is legal */
+    bool interrupted;        /* an interrupt was taken since debug_arm() */
     /* statistics: others read them */
     _Atomic uint64_t sleeps_ns, tlb_refills, slow_stores;
     _Atomic uint64_t code_lookups, code_jump_hits, code_runs, block_runs, promotions;
@@ -71,7 +71,7 @@ struct vcpu {
     struct tlb *tlbs;   /* TLB_COUNT, each initialised when it is first chosen */
     struct jump *jumps; /* TLB_COUNT * JUMP_ENTRIES */
     struct thread thread;
-    struct jit *jit; /* NULL: everything is interpreted */
+    struct jit *jit;           /* NULL: everything is interpreted */
     struct lockstep *lockstep; /* NULL: engines are not compared */
 
     /* atomic */
@@ -192,9 +192,9 @@ struct uop *engine_end(struct vcpu *v, struct uop *u);
 
 void engine_sync_counters(struct vcpu *v, uint64_t unretired); /* mcycle, minstret up to now */
 void engine_fence_i(struct vcpu *v);
-void engine_reload(struct vcpu *v); /* everything derived from the hart */
+void engine_reload(struct vcpu *v);    /* everything derived from the hart */
 void engine_kick_self(struct vcpu *v); /* the next safe point looks around, and no block is entered before it */
-void engine_step(struct vcpu *v); /* one instruction; no jump may be remembered, or the kick be under way */
+void engine_step(struct vcpu *v);      /* one instruction; no jump may be remembered, or the kick be under way */
 
 /* --- translate.c ------------------------------------------------------------------------------------------ */
 

@@ -1,18 +1,24 @@
 /* The walk over a region: entries, instructions, out-of-line pieces. */
 #include "vcpu/jit/gen.h"
 
+#if defined(__x86_64__)
+#include <cpuid.h>
+#endif
+
 #include <assert.h>
 #include <string.h>
 
 struct gen_features gen_features;
 
-/* The ten that carry four fifths of all register traffic; the hottest survive calls into C. */
-const int8_t gen_pinned[32] = {
-    HOST_NONE, R11,       RDI,       HOST_NONE, HOST_NONE, HOST_NONE, HOST_NONE, HOST_NONE, /* zero ra sp gp tp t0-t2 */
-    RSI,       R10,       R14,       R9,        R8,        R13,       R12,       RBX,       /* s0 s1 a0-a5 */
-    HOST_NONE, HOST_NONE, HOST_NONE, HOST_NONE, HOST_NONE, HOST_NONE, HOST_NONE, HOST_NONE,
-    HOST_NONE, HOST_NONE, HOST_NONE, HOST_NONE, HOST_NONE, HOST_NONE, HOST_NONE, HOST_NONE,
-};
+#if defined(__x86_64__)
+/* Not every compiler's __builtin_cpu_supports() knows its name. */
+static bool has_lzcnt(void)
+{
+    unsigned a, b, c, d;
+
+    return __get_cpuid(0x80000001, &a, &b, &c, &d) && (c & bit_LZCNT);
+}
+#endif
 
 void gen_find_features(void)
 {
@@ -20,7 +26,7 @@ void gen_find_features(void)
     gen_features = (struct gen_features){
         .bmi2 = __builtin_cpu_supports("bmi2"),
         .bmi = __builtin_cpu_supports("bmi"),
-        .lzcnt = __builtin_cpu_supports("lzcnt"),
+        .lzcnt = has_lzcnt(),
         .popcnt = __builtin_cpu_supports("popcnt"),
         .fma = __builtin_cpu_supports("fma"),
         .sse41 = __builtin_cpu_supports("sse4.1"),
@@ -29,27 +35,6 @@ void gen_find_features(void)
 }
 
 /* --- registers ------------------------------------------------------------------------------------------- */
-
-void gen_load(struct gen *g, int reg, unsigned x)
-{
-    if (x == 0)
-        emit_mov_imm(&g->e, reg, 0);
-    else
-        emit_mov(&g->e, reg, gen_loc(x));
-}
-
-int gen_use(struct gen *g, unsigned x, int temp)
-{
-    if (x != 0 && gen_pinned[x] != HOST_NONE)
-        return gen_pinned[x];
-    gen_load(g, temp, x);
-    return temp;
-}
-
-void gen_done(struct gen *g, unsigned x, int reg)
-{
-    emit_store(&g->e, gen_loc(x), reg);
-}
 
 void gen_page_va(struct gen *g, int reg)
 {
@@ -136,6 +121,7 @@ void gen_jump_far(struct gen *g)
     struct emit *e = &g->e;
     int32_t table = (int32_t)offsetof(struct tlb, jump);
 
+    gen_to_common(g);
     emit_mov32(e, RCX, op_reg(RAX)); /* tlb_jump_index() * 2 */
     emit_shift_imm32(e, SHIFT_SHR, RCX, TLB_PAGE_SHIFT - 1);
     emit_alu32(e, ALU_XOR, RCX, op_reg(RAX));
@@ -155,6 +141,7 @@ void gen_link(struct gen *g, int64_t page_off)
         gen_jump_far(g);
         return;
     }
+    gen_to_common(g);
     while (((uintptr_t)e->at + 1) % 4 && !e->full) /* the displacement is patched by one aligned store */
         emit_nop(e, 4 - (unsigned)(((uintptr_t)e->at + 1) % 4));
     uint8_t *site = emit_jmp(e); /* to the next instruction, for now */
@@ -168,10 +155,12 @@ void gen_link(struct gen *g, int64_t page_off)
 void gen_call_interp(struct gen *g, unsigned index)
 {
     assert(g->uops < GEN_STUBS_MAX);
+    gen_to_common(g);
     emit_rip(&g->e, X_W | 0x8d, RDX, g->e.at);
     g->uop[g->uops].site = g->e.at - 4;
     g->uop[g->uops++].index = index;
     emit_call_to(&g->e, g->code->thunks.interp);
+    gen_to_own(g);
     gen_fp_forget(g);
 }
 
@@ -242,6 +231,13 @@ static bool leads(const struct gen *g, unsigned i, int64_t *target)
     return true;
 }
 
+int gen_leads(const struct gen *g, unsigned i)
+{
+    int64_t target;
+
+    return leads(g, i, &target) ? gen_label_of(g, target) : -1;
+}
+
 static bool is_target(const struct gen *g, unsigned off)
 {
     int64_t target;
@@ -288,15 +284,11 @@ bool gen_decode(struct gen *g, const uint8_t *host, unsigned page_off)
     g->bytes = off - page_off;
     g->falls_off = !ended;
     for (unsigned i = 0; i < g->count; i++) {
-        int64_t target;
-
         g->target[i] = false;
         g->label[i] = g->forward[i] = NULL;
-        (void)target;
     }
     for (unsigned i = 0; i < g->count; i++) {
-        int64_t target;
-        int label = leads(g, i, &target) ? gen_label_of(g, target) : -1;
+        int label = gen_leads(g, i);
 
         if (label >= 0)
             g->target[label] = true;
@@ -328,6 +320,7 @@ static void single(struct gen *g)
         gen_interp(g);
     else if (kind_of(insn) != KIND_BRANCH && kind_of(insn) != KIND_JUMP) /* those count themselves */
         g->retired++;
+    gen_note_written(g, insn);
 }
 
 static void run(struct gen *g, unsigned end)
@@ -350,6 +343,7 @@ static void instruction(struct gen *g)
 
     if (g->at + 1 < g->count && !g->target[g->at + 1] && gen_pair(g, &g->insn[g->at], &g->insn[g->at + 1])) {
         g->retired += 2;
+        g->words &= ~(UINT32_C(1) << g->insn[g->at].rd);
         g->at++;
     } else if ((length = gen_run(g)) > 0) {
         run(g, g->at + length);
@@ -362,6 +356,7 @@ static void place_label(struct gen *g)
 {
     gen_flush_count(g);
     g->fp_ready = false;
+    g->words = 0;
     gen_fp_forget(g);
     g->label[g->at] = g->e.at;
     bind_chain(&g->e, g->forward[g->at]);
@@ -381,6 +376,8 @@ static void entries(struct gen *g)
         emit_nop(e, 8 - (unsigned)((uintptr_t)e->at % 8));
     g->near_entry = e->at;
     emit_nop(e, 5); /* becomes a jump when the region dies; see code_patch_head */
+    gen_choose_registers(g);
+    gen_to_own(g);
 }
 
 static void stub_access(struct gen *g, const struct stub *stub)
@@ -389,7 +386,9 @@ static void stub_access(struct gen *g, const struct stub *stub)
 
     emit_mov(e, RAX, op_reg(stub->reg));
     emit_mov_imm(e, RDX, stub->a);
+    gen_to_common(g);
     emit_call_to(e, g->code->thunks.access);
+    gen_to_own(g);
     gen_fp_reload(g, stub);
     emit_jmp_to(e, stub->back);
 }
@@ -398,6 +397,7 @@ static void stub_access(struct gen *g, const struct stub *stub)
 static void stub_run(struct gen *g, const struct stub *stub)
 {
     memcpy(g->fp.f, stub->fp, sizeof(stub->fp));
+    g->words = 0;
     g->retired = stub->b;
     for (g->at = stub->at; g->at < stub->a; g->at++)
         single(g);
@@ -420,7 +420,9 @@ static void stub_fp(struct gen *g, const struct stub *stub)
 
     emit_mov_imm(e, RCX, g->off[stub->at]);
     emit_mov_imm(e, RDX, stub->b);
+    gen_to_common(g);
     emit_call_to(e, g->code->thunks.fp);
+    gen_to_own(g);
     gen_fp_reload(g, stub);
     emit_jmp_to(e, stub->back);
 }
@@ -463,6 +465,7 @@ static void place_stub(struct gen *g, const struct stub *stub)
     case STUB_LEAVE:
         gen_add_count(g, stub->b);
         emit_mov_imm(e, RCX, (int32_t)stub->a);
+        gen_to_common(g);
         emit_jmp_to(e, g->code->thunks.exit_at);
         break;
     case STUB_FP: stub_fp(g, stub); break;
@@ -476,7 +479,10 @@ bool gen_region(struct gen *g)
     g->stubs = g->uops = g->retired = 0;
     g->at = 0;
     g->fp_ready = g->in_run = false;
+    g->words = 0;
+    gen_find_unseen(g);
     gen_fp_forget(g);
+    gen_common_registers(g);
     entries(g);
     for (g->at = 0; g->at < g->count; g->at++) {
         if (g->target[g->at])
@@ -488,13 +494,14 @@ bool gen_region(struct gen *g)
         gen_flush_count(g);
         gen_link(g, g->off[g->count]);
     }
-    for (unsigned i = 0; i < g->stubs; i++) {
+    for (unsigned i = 1; i < g->stubs; i++) {
         struct stub stub = g->stub[i];
 
-        if (i == 0) /* the entry's own */
-            g->leave = g->e.at;
         place_stub(g, &stub);
     }
+    gen_common_registers(g); /* the entry's own stub is left from in front of the exchange */
+    g->leave = g->e.at;
+    place_stub(g, &g->stub[0]);
     place_uops(g);
     return !g->e.full;
 }

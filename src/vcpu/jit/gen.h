@@ -59,7 +59,13 @@ struct gen_fp_copies {
     struct stub *redo, *read; /* of the instruction in hand */
 };
 
-enum { GEN_FP_NONE = -1 };
+enum { GEN_FP_NONE = -1, GEN_EXCHANGES_MAX = 10 };
+
+/* In this region a host register holds another guest register than between regions. */
+struct gen_exchange {
+    int host;
+    unsigned common, own;
+};
 
 struct gen {
     struct emit e;
@@ -73,13 +79,19 @@ struct gen {
     struct insn insn[GEN_INSNS_MAX];
     uint16_t off[GEN_INSNS_MAX + 1]; /* in the page; one more: where the region ends */
     bool target[GEN_INSNS_MAX];      /* some branch of the region leads here */
+    bool unseen[GEN_INSNS_MAX];      /* nobody looks at the upper half of its result: it may be wrong */
     bool falls_off;                  /* the last instruction is followed by what is not in the region */
+
+    int host_of[32]; /* guest registers in this region; HOST_NONE: in struct hart */
+    struct gen_exchange exchange[GEN_EXCHANGES_MAX];
+    unsigned exchanges;
 
     /* progress */
     unsigned at;      /* index of the instruction in hand */
     unsigned retired; /* instructions done that XMM15 does not know of yet */
     bool fp_ready;    /* checked on every way that leads here */
     struct gen_fp_copies fp;
+    uint32_t words;                  /* x registers known to hold sign-extended 32-bit values */
     bool in_run;                     /* RDX is the addend of the run's page */
     uint8_t *label[GEN_INSNS_MAX];   /* of targets */
     uint8_t *forward[GEN_INSNS_MAX]; /* branches waiting for a label, chained through their displacements */
@@ -103,7 +115,12 @@ void gen_find_features(void);
 
 /* --- registers ------------------------------------------------------------------------------------------- */
 
-extern const int8_t gen_pinned[32]; /* host register of a guest register, or HOST_NONE */
+extern const int gen_pinned[32]; /* host register of a guest register between regions, or HOST_NONE */
+
+void gen_common_registers(struct gen *g); /* host_of as between regions */
+void gen_choose_registers(struct gen *g); /* and as is best for the region; then: */
+void gen_to_own(struct gen *g);           /* from the one to the other; flags, RAX, RCX and RDX stay */
+void gen_to_common(struct gen *g);
 
 static inline struct operand gen_home(unsigned x)
 {
@@ -116,18 +133,23 @@ static inline struct operand gen_fhome(unsigned f)
 }
 
 /* Where guest x lives; not for x0. */
-static inline struct operand gen_loc(unsigned x)
+static inline struct operand gen_loc(const struct gen *g, unsigned x)
 {
-    return gen_pinned[x] != HOST_NONE ? op_reg(gen_pinned[x]) : gen_home(x);
+    return g->host_of[x] != HOST_NONE ? op_reg(g->host_of[x]) : gen_home(x);
 }
 
 int gen_use(struct gen *g, unsigned x, int temp);  /* a register that holds x: its own, or temp after a load */
 void gen_load(struct gen *g, int reg, unsigned x); /* reg = x, x0 included */
-static inline int gen_dest(unsigned x, int temp)   /* where to compute x; then gen_done() */
+/* Where to compute x; then gen_done(). */
+static inline int gen_dest(const struct gen *g, unsigned x, int temp)
 {
-    return gen_pinned[x] != HOST_NONE ? gen_pinned[x] : temp;
+    return g->host_of[x] != HOST_NONE ? g->host_of[x] : temp;
 }
 void gen_done(struct gen *g, unsigned x, int reg);
+
+bool gen_is_word(const struct gen *g, unsigned x); /* x is known to be sign-extended from 32 bits */
+void gen_find_unseen(struct gen *g);               /* fills unseen[] */
+void gen_note_written(struct gen *g, const struct insn *insn);
 
 /* --- the parts; each returns false when the instruction is the interpreter's ------------------------------ */
 
@@ -161,6 +183,7 @@ void gen_jump_far(struct gen *g);                    /* to the virtual address i
 void gen_link(struct gen *g, int64_t page_off);      /* to a place in the page or out of it; count is flushed */
 void gen_leave_check(struct gen *g, int64_t page_off, unsigned retired); /* goes on unless somebody wants the hart */
 int gen_label_of(const struct gen *g, int64_t page_off);                 /* index of the instruction there, or -1 */
+int gen_leads(const struct gen *g, unsigned i); /* where in the region a branch or jump leads, or -1 */
 
 /* Descriptor of a memory access for the slow path (jit_access). */
 enum {

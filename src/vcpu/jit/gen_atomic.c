@@ -74,7 +74,7 @@ static void done(struct gen *g, const struct insn *insn, const struct atomic *at
     if (insn->rd && at->wide) {
         gen_done(g, insn->rd, reg);
     } else if (insn->rd) {
-        int d = gen_dest(insn->rd, reg);
+        int d = gen_dest(g, insn->rd, reg);
 
         emit_movsxd(&g->e, d, op_reg(reg));
         gen_done(g, insn->rd, d);
@@ -180,7 +180,7 @@ static void load_reserved(struct gen *g, const struct insn *insn, unsigned bytes
 {
     struct emit *e = &g->e;
     struct atomic at = reach(g, insn, bytes, false, false);
-    int d = gen_dest(insn->rd, RDX);
+    int d = gen_dest(g, insn->rd, RDX);
 
     find_gpa(g, &at, false);
     emit_op(e, X_W | (bytes == 8 ? 0x8b : 0x63), d, op_mem(RDX, 0));
@@ -262,7 +262,7 @@ static void store_conditional(struct gen *g, const struct insn *insn, unsigned b
             emit_bind_short(e, end[i]);
     }
     if (insn->rd) {
-        int d = gen_dest(insn->rd, RAX);
+        int d = gen_dest(g, insn->rd, RAX);
 
         emit_setcc(e, CC_NE, d);
         emit_op(e, X_0F | X_BYTE_RM | 0xb6, d, op_reg(d)); /* movzx */

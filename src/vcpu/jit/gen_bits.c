@@ -9,19 +9,19 @@ static void load_word(struct gen *g, int reg, unsigned rs1)
     if (rs1 == 0)
         emit_mov_imm(&g->e, reg, 0);
     else
-        emit_mov32(&g->e, reg, gen_loc(rs1));
+        emit_mov32(&g->e, reg, gen_loc(g, rs1));
 }
 
 /* rs1 as the r/m operand of an instruction that only reads it */
 static struct operand source(struct gen *g, unsigned rs1)
 {
-    return rs1 ? gen_loc(rs1) : op_reg(gen_use(g, 0, RAX));
+    return rs1 ? gen_loc(g, rs1) : op_reg(gen_use(g, 0, RAX));
 }
 
 /* rd = rs2 + (rs1 << by) */
 static void shift_add(struct gen *g, const struct insn *insn, unsigned by, bool word)
 {
-    int a = RCX, b, d = gen_dest(insn->rd, RAX);
+    int a = RCX, b, d = gen_dest(g, insn->rd, RAX);
 
     if (word)
         load_word(g, RCX, insn->rs1);
@@ -34,7 +34,7 @@ static void shift_add(struct gen *g, const struct insn *insn, unsigned by, bool 
 
 static void shift_word(struct gen *g, const struct insn *insn)
 {
-    int d = gen_dest(insn->rd, RAX);
+    int d = gen_dest(g, insn->rd, RAX);
 
     load_word(g, d, insn->rs1);
     if (insn->imm)
@@ -51,7 +51,7 @@ static void not(struct gen * g, int reg)
 static void logic_not(struct gen *g, const struct insn *insn, enum alu op)
 {
     struct emit *e = &g->e;
-    int d = gen_dest(insn->rd, RAX);
+    int d = gen_dest(g, insn->rd, RAX);
 
     if (op == ALU_AND && gen_features.bmi) { /* andn */
         emit_vex(e, X_W | X_0F38 | 0xf2, d, gen_use(g, insn->rs2, RCX), source(g, insn->rs1));
@@ -60,7 +60,7 @@ static void logic_not(struct gen *g, const struct insn *insn, enum alu op)
             d = RCX;
         gen_load(g, d, insn->rs2);
         not(g, d);
-        emit_alu(e, op, d, insn->rs1 ? gen_loc(insn->rs1) : op_reg(gen_use(g, 0, RDX)));
+        emit_alu(e, op, d, insn->rs1 ? gen_loc(g, insn->rs1) : op_reg(gen_use(g, 0, RDX)));
     }
     gen_done(g, insn->rd, d);
 }
@@ -68,12 +68,12 @@ static void logic_not(struct gen *g, const struct insn *insn, enum alu op)
 /* Both orders mean the same: take the one whose first operand may be overwritten. */
 static int load_first(struct gen *g, const struct insn *insn, struct operand *second)
 {
-    int d = gen_dest(insn->rd, RAX);
+    int d = gen_dest(g, insn->rd, RAX);
     bool swap = insn->rs2 == insn->rd;
     unsigned other = swap ? insn->rs1 : insn->rs2;
 
     gen_load(g, d, swap ? insn->rs2 : insn->rs1);
-    *second = other ? gen_loc(other) : op_reg(gen_use(g, 0, RCX));
+    *second = other ? gen_loc(g, other) : op_reg(gen_use(g, 0, RCX));
     return d;
 }
 
@@ -100,7 +100,7 @@ static void choose(struct gen *g, const struct insn *insn, enum host_cond cc)
 
 static void rotate(struct gen *g, const struct insn *insn, enum shift op, bool word)
 {
-    int d = gen_dest(insn->rd, RAX);
+    int d = gen_dest(g, insn->rd, RAX);
 
     gen_load(g, RCX, insn->rs2);
     gen_load(g, d, insn->rs1);
@@ -113,10 +113,10 @@ static void rotate(struct gen *g, const struct insn *insn, enum shift op, bool w
 static void rotate_imm(struct gen *g, const struct insn *insn, bool word)
 {
     struct emit *e = &g->e;
-    int d = gen_dest(insn->rd, RAX);
+    int d = gen_dest(g, insn->rd, RAX);
 
     if (gen_features.bmi2 && insn->rs1 && insn->rs1 != insn->rd) { /* rorx */
-        emit_vex(e, (word ? 0 : X_W) | X_0F3A | X_F2 | 0xf0, d, 0, gen_loc(insn->rs1));
+        emit_vex(e, (word ? 0 : X_W) | X_0F3A | X_F2 | 0xf0, d, 0, gen_loc(g, insn->rs1));
         emit_u8(e, (unsigned)insn->imm);
     } else {
         gen_load(g, d, insn->rs1);
@@ -135,7 +135,7 @@ static void count_zeros(struct gen *g, const struct insn *insn, bool leading, bo
 {
     struct emit *e = &g->e;
     unsigned wide = word ? 0 : X_W;
-    int d = gen_dest(insn->rd, RAX), bits = word ? 32 : 64;
+    int d = gen_dest(g, insn->rd, RAX), bits = word ? 32 : 64;
     struct operand s = source(g, insn->rs1);
 
     if (leading ? gen_features.lzcnt : gen_features.bmi) { /* lzcnt, tzcnt */
@@ -153,7 +153,7 @@ static void count_zeros(struct gen *g, const struct insn *insn, bool leading, bo
 
 static void extract(struct gen *g, const struct insn *insn, unsigned opcode)
 {
-    int d = gen_dest(insn->rd, RAX);
+    int d = gen_dest(g, insn->rd, RAX);
 
     emit_op(&g->e, opcode, d, source(g, insn->rs1));
     gen_done(g, insn->rd, d);
@@ -188,7 +188,7 @@ static void or_combine(struct gen *g, const struct insn *insn)
 
 static void reverse_bytes(struct gen *g, const struct insn *insn)
 {
-    int d = gen_dest(insn->rd, RAX);
+    int d = gen_dest(g, insn->rd, RAX);
 
     gen_load(g, d, insn->rs1);
     emit_u8(&g->e, d >= R8 ? 0x49 : 0x48); /* bswap */
@@ -201,7 +201,7 @@ enum bit_op { BIT_SET = 5, BIT_CLEAR = 6, BIT_INVERT = 7 }; /* as bts, btr, btc 
 
 static void change_bit(struct gen *g, const struct insn *insn, enum bit_op op)
 {
-    int d = gen_dest(insn->rd, RAX), bit = gen_use(g, insn->rs2, RCX);
+    int d = gen_dest(g, insn->rd, RAX), bit = gen_use(g, insn->rs2, RCX);
 
     if (d == bit)
         d = RAX;
@@ -212,7 +212,7 @@ static void change_bit(struct gen *g, const struct insn *insn, enum bit_op op)
 
 static void change_bit_imm(struct gen *g, const struct insn *insn, enum bit_op op)
 {
-    int d = gen_dest(insn->rd, RAX);
+    int d = gen_dest(g, insn->rd, RAX);
 
     gen_load(g, d, insn->rs1);
     emit_op_imm(&g->e, X_W | X_0F | 0xba, (int)op, op_reg(d), (int32_t)insn->imm, 1);
@@ -222,7 +222,7 @@ static void change_bit_imm(struct gen *g, const struct insn *insn, enum bit_op o
 static void extract_bit(struct gen *g, const struct insn *insn)
 {
     struct emit *e = &g->e;
-    int d = gen_dest(insn->rd, RAX), s = gen_use(g, insn->rs1, RAX);
+    int d = gen_dest(g, insn->rd, RAX), s = gen_use(g, insn->rs1, RAX);
 
     emit_op(e, X_W | X_0F | 0xa3, gen_use(g, insn->rs2, RCX), op_reg(s)); /* bt */
     emit_setcc(e, CC_B, d);
@@ -232,7 +232,7 @@ static void extract_bit(struct gen *g, const struct insn *insn)
 
 static void extract_bit_imm(struct gen *g, const struct insn *insn)
 {
-    int d = gen_dest(insn->rd, RAX);
+    int d = gen_dest(g, insn->rd, RAX);
 
     gen_load(g, d, insn->rs1);
     if (insn->imm)

@@ -10,17 +10,17 @@ static void compare(struct gen *g, unsigned rs1, unsigned rs2)
     int left;
 
     if (rs2 == 0) {
-        if (rs1 != 0 && gen_pinned[rs1] == HOST_NONE) {
-            emit_alu_imm(e, ALU_CMP, gen_loc(rs1), 0);
+        if (rs1 != 0 && g->host_of[rs1] == HOST_NONE) {
+            emit_alu_imm(e, ALU_CMP, gen_loc(g, rs1), 0);
         } else {
             left = gen_use(g, rs1, RAX);
             emit_test(e, left, left);
         }
-    } else if (rs1 != 0 && gen_pinned[rs1] == HOST_NONE && gen_pinned[rs2] != HOST_NONE) {
-        emit_alu_to(e, ALU_CMP, gen_loc(rs1), gen_pinned[rs2]);
+    } else if (rs1 != 0 && g->host_of[rs1] == HOST_NONE && g->host_of[rs2] != HOST_NONE) {
+        emit_alu_to(e, ALU_CMP, gen_loc(g, rs1), g->host_of[rs2]);
     } else {
         left = gen_use(g, rs1, RAX);
-        emit_alu(e, ALU_CMP, left, gen_loc(rs2));
+        emit_alu(e, ALU_CMP, left, gen_loc(g, rs2));
     }
 }
 
@@ -91,7 +91,7 @@ static void jump(struct gen *g, int64_t target)
 /* rd = address of the next instruction */
 static void link_register(struct gen *g, unsigned rd)
 {
-    int d = gen_dest(rd, RCX);
+    int d = gen_dest(g, rd, RCX);
 
     gen_page_va(g, d);
     emit_alu_imm(&g->e, ALU_ADD, op_reg(d), g->off[g->at + 1]);
@@ -103,8 +103,8 @@ static void jump_register(struct gen *g, const struct insn *insn)
     struct emit *e = &g->e;
 
     gen_flush_count(g);
-    if (insn->rs1 != 0 && gen_pinned[insn->rs1] != HOST_NONE && insn->imm != 0) {
-        emit_lea(e, RAX, op_mem(gen_pinned[insn->rs1], (int32_t)insn->imm));
+    if (insn->rs1 != 0 && g->host_of[insn->rs1] != HOST_NONE && insn->imm != 0) {
+        emit_lea(e, RAX, op_mem(g->host_of[insn->rs1], (int32_t)insn->imm));
     } else {
         gen_load(g, RAX, insn->rs1);
         if (insn->imm)

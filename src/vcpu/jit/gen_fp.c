@@ -124,7 +124,7 @@ static bool compare(struct gen *g, const struct insn *insn, bool single, int pre
     struct emit *e = &g->e;
 
     gen_fp_ready(g);
-    int a = gen_fp_use(g, insn->rs1, single), b = gen_fp_use(g, insn->rs2, single), d = gen_dest(insn->rd, RAX);
+    int a = gen_fp_use(g, insn->rs1, single), b = gen_fp_use(g, insn->rs2, single), d = gen_dest(g, insn->rd, RAX);
     emit_op(e, SSE_COPY, 0, op_reg(a));
     emit_op_imm(e, gen_fp_scalar(single) | 0xc2, 0, op_reg(b), predicate, 1);
     if (insn->rd == 0)

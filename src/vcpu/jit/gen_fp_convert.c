@@ -59,7 +59,7 @@ static bool to_int(struct gen *g, const struct insn *insn, bool single, enum int
         emit_op(e, gen_fp_scalar(single) | X_W | 0x2c, RCX, op_reg(a));
     if (insn->rd == 0)
         return true;
-    int d = gen_dest(insn->rd, RAX);
+    int d = gen_dest(g, insn->rd, RAX);
     if (type == INT_W || type == INT_WU)
         emit_movsxd(e, d, op_reg(RAX));
     else
@@ -171,7 +171,7 @@ static bool move_to_x(struct gen *g, const struct insn *insn, bool single)
     gen_fp_ready_read(g);
     if (insn->rd == 0)
         return true;
-    int copy = gen_fp_copy(g, insn->rs1, single), d = gen_dest(insn->rd, RAX);
+    int copy = gen_fp_copy(g, insn->rs1, single), d = gen_dest(g, insn->rd, RAX);
     if (copy != GEN_FP_NONE)
         emit_op(e, (single ? 0 : X_W) | SSE_TO_GPR, copy, op_reg(d));
     else if (!single)

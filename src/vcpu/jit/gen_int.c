@@ -1,7 +1,32 @@
 /* RV64I and M arithmetic.
  *
- * 32-bit results are computed in 32 bits, which zero-extends, and then sign-extended as the ISA wants them. */
+ * 32-bit results are computed in 32 bits, which zero-extends, and then sign-extended as the ISA wants them, unless
+ * nobody can see the upper half. */
 #include "vcpu/jit/gen.h"
+
+static void sign_extend(struct gen *g, int reg)
+{
+    if (!g->unseen[g->at])
+        emit_movsxd(&g->e, reg, op_reg(reg));
+}
+
+static void move(struct gen *g, unsigned rd, unsigned rs)
+{
+    if (rd == rs)
+        return;
+    if (rs == 0) {
+        int d = gen_dest(g, rd, RAX);
+
+        if (d == RAX) {
+            emit_store_imm(&g->e, gen_home(rd), 0);
+            return;
+        }
+        emit_mov_imm(&g->e, d, 0);
+        return;
+    }
+    int s = gen_use(g, rs, gen_dest(g, rd, RAX));
+    gen_done(g, rd, s);
+}
 
 /* d = rs1 op rs2. RAX may be used; RCX holds a zero operand. */
 static void binary(struct gen *g, const struct insn *insn, enum alu op, bool commutes, bool word)
@@ -14,23 +39,27 @@ static void binary(struct gen *g, const struct insn *insn, enum alu op, bool com
         rs2 = rs1;
         rs1 = insn->rd;
     }
-    int d = gen_dest(insn->rd, RAX);
+    int d = gen_dest(g, insn->rd, RAX);
     if (rs2 == insn->rd && rs1 != rs2)
         d = RAX; /* the second operand must live until the end */
     gen_load(g, d, rs1);
     if (rs2 == 0)
         emit_mov_imm(e, RCX, 0);
-    alu(e, op, d, rs2 ? gen_loc(rs2) : op_reg(RCX));
+    alu(e, op, d, rs2 ? gen_loc(g, rs2) : op_reg(RCX));
     if (word)
-        emit_movsxd(e, d, op_reg(d));
+        sign_extend(g, d);
     gen_done(g, insn->rd, d);
 }
 
 static void add(struct gen *g, const struct insn *insn)
 {
-    int a = gen_pinned[insn->rs1], b = gen_pinned[insn->rs2], d = gen_pinned[insn->rd];
+    int a = g->host_of[insn->rs1], b = g->host_of[insn->rs2], d = g->host_of[insn->rd];
 
-    if (insn->rs1 && insn->rs2 && a != HOST_NONE && b != HOST_NONE && d != HOST_NONE && d != a && d != b) {
+    if (insn->rs1 == 0 || insn->rs2 == 0) {
+        move(g, insn->rd, insn->rs1 | insn->rs2);
+        return;
+    }
+    if (a != HOST_NONE && b != HOST_NONE && d != HOST_NONE && d != a && d != b) {
         emit_lea(&g->e, d, op_index(a, b, 0, 0));
         return;
     }
@@ -45,36 +74,37 @@ static void subtract(struct gen *g, const struct insn *insn, bool word)
         binary(g, insn, ALU_SUB, false, word);
         return;
     }
-    int d = gen_dest(insn->rd, RAX);
+    int d = gen_dest(g, insn->rd, RAX);
     gen_load(g, d, insn->rs2);
     emit_op(e, (word ? 0 : X_W) | 0xf7, 3, op_reg(d)); /* neg */
     if (word)
-        emit_movsxd(e, d, op_reg(d));
+        sign_extend(g, d);
     gen_done(g, insn->rd, d);
 }
 
 static void add_imm(struct gen *g, const struct insn *insn)
 {
     struct emit *e = &g->e;
-    int s = insn->rs1 ? gen_pinned[insn->rs1] : HOST_NONE, d = gen_dest(insn->rd, RAX);
+    int s = insn->rs1 ? g->host_of[insn->rs1] : HOST_NONE, d = gen_dest(g, insn->rd, RAX);
 
+    if (insn->imm == 0) {
+        move(g, insn->rd, insn->rs1);
+        return;
+    }
     if (insn->rs1 == 0) {
-        if (gen_pinned[insn->rd] == HOST_NONE) {
+        if (g->host_of[insn->rd] == HOST_NONE) {
             emit_store_imm(e, gen_home(insn->rd), (int32_t)insn->imm);
             return;
         }
         emit_mov_imm(e, d, insn->imm);
-    } else if (insn->rs1 == insn->rd && insn->imm != 0) {
-        emit_alu_imm(e, ALU_ADD, gen_loc(insn->rd), (int32_t)insn->imm);
+    } else if (insn->rs1 == insn->rd) {
+        emit_alu_imm(e, ALU_ADD, gen_loc(g, insn->rd), (int32_t)insn->imm);
         return;
-    } else if (s != HOST_NONE && insn->imm != 0) {
-        emit_lea(e, d, op_mem(s, (int32_t)insn->imm));
     } else if (s != HOST_NONE) {
-        d = s;
+        emit_lea(e, d, op_mem(s, (int32_t)insn->imm));
     } else {
         gen_load(g, d, insn->rs1);
-        if (insn->imm)
-            emit_alu_imm(e, ALU_ADD, op_reg(d), (int32_t)insn->imm);
+        emit_alu_imm(e, ALU_ADD, op_reg(d), (int32_t)insn->imm);
     }
     gen_done(g, insn->rd, d);
 }
@@ -82,17 +112,20 @@ static void add_imm(struct gen *g, const struct insn *insn)
 static void add_imm_word(struct gen *g, const struct insn *insn)
 {
     struct emit *e = &g->e;
-    int d = gen_dest(insn->rd, RAX);
+    int d = gen_dest(g, insn->rd, RAX);
 
     if (insn->rs1 == 0) {
         emit_mov_imm(e, d, insn->imm);
+    } else if (insn->imm == 0 && gen_is_word(g, insn->rs1)) {
+        move(g, insn->rd, insn->rs1);
+        return;
     } else if (insn->imm == 0) {
-        emit_movsxd(e, d, gen_loc(insn->rs1));
+        emit_movsxd(e, d, gen_loc(g, insn->rs1));
     } else {
         int s = gen_use(g, insn->rs1, RAX);
 
-        emit_op(e, 0x8d, RAX, op_mem(s, (int32_t)insn->imm)); /* lea, 32 bits */
-        emit_movsxd(e, d, op_reg(RAX));
+        emit_op(e, 0x8d, d, op_mem(s, (int32_t)insn->imm)); /* lea, 32 bits */
+        sign_extend(g, d);
     }
     gen_done(g, insn->rd, d);
 }
@@ -100,12 +133,12 @@ static void add_imm_word(struct gen *g, const struct insn *insn)
 static void logic_imm(struct gen *g, const struct insn *insn, enum alu op)
 {
     struct emit *e = &g->e;
-    int d = gen_dest(insn->rd, RAX);
+    int d = gen_dest(g, insn->rd, RAX);
 
     if (insn->op == OP_andi && insn->imm == 0xff && insn->rs1) { /* zext.b */
-        emit_op(e, X_0F | X_BYTE_RM | 0xb6, d, gen_loc(insn->rs1));
+        emit_op(e, X_0F | X_BYTE_RM | 0xb6, d, gen_loc(g, insn->rs1));
     } else if (insn->rs1 == insn->rd) {
-        emit_alu_imm(e, op, gen_loc(insn->rd), (int32_t)insn->imm);
+        emit_alu_imm(e, op, gen_loc(g, insn->rd), (int32_t)insn->imm);
         return;
     } else {
         gen_load(g, d, insn->rs1);
@@ -117,13 +150,14 @@ static void logic_imm(struct gen *g, const struct insn *insn, enum alu op)
 static void shift_imm(struct gen *g, const struct insn *insn, enum shift op, bool word)
 {
     struct emit *e = &g->e;
-    int d = gen_dest(insn->rd, RAX);
+    int d = gen_dest(g, insn->rd, RAX);
 
     gen_load(g, d, insn->rs1);
     if (word) {
         if (insn->imm)
             emit_shift_imm32(e, op, d, (unsigned)insn->imm);
-        emit_movsxd(e, d, op_reg(d));
+        if (op != SHIFT_SHR || insn->imm == 0) /* else bit 31 is 0 */
+            sign_extend(g, d);
     } else if (insn->imm) {
         emit_shift_imm(e, op, d, (unsigned)insn->imm);
     }
@@ -133,7 +167,7 @@ static void shift_imm(struct gen *g, const struct insn *insn, enum shift op, boo
 static void shift(struct gen *g, const struct insn *insn, enum shift op, bool word)
 {
     struct emit *e = &g->e;
-    int d = gen_dest(insn->rd, RAX), count = gen_features.bmi2 ? gen_use(g, insn->rs2, RCX) : RCX;
+    int d = gen_dest(g, insn->rd, RAX), count = gen_features.bmi2 ? gen_use(g, insn->rs2, RCX) : RCX;
     unsigned wide = word ? 0 : X_W;
 
     if (gen_features.bmi2) { /* shlx, shrx, sarx: any register counts */
@@ -148,7 +182,7 @@ static void shift(struct gen *g, const struct insn *insn, enum shift op, bool wo
         d = RAX;
     }
     if (word)
-        emit_movsxd(e, d, op_reg(d));
+        sign_extend(g, d);
     gen_done(g, insn->rd, d);
 }
 
@@ -156,10 +190,10 @@ static void shift(struct gen *g, const struct insn *insn, enum shift op, bool wo
 static void set_less(struct gen *g, const struct insn *insn, enum host_cond cc, bool immediate)
 {
     struct emit *e = &g->e;
-    int d = gen_dest(insn->rd, RAX);
+    int d = gen_dest(g, insn->rd, RAX);
 
-    if (immediate && insn->rs1 && gen_pinned[insn->rs1] == HOST_NONE) {
-        emit_alu_imm(e, ALU_CMP, gen_loc(insn->rs1), (int32_t)insn->imm);
+    if (immediate && insn->rs1 && g->host_of[insn->rs1] == HOST_NONE) {
+        emit_alu_imm(e, ALU_CMP, gen_loc(g, insn->rs1), (int32_t)insn->imm);
     } else {
         int s = gen_use(g, insn->rs1, RAX);
 
@@ -168,7 +202,7 @@ static void set_less(struct gen *g, const struct insn *insn, enum host_cond cc, 
         } else if (insn->rs2 == 0) {
             emit_alu_imm(e, ALU_CMP, op_reg(s), 0);
         } else {
-            emit_alu(e, ALU_CMP, s, gen_loc(insn->rs2));
+            emit_alu(e, ALU_CMP, s, gen_loc(g, insn->rs2));
         }
     }
     emit_setcc(e, cc, d);
@@ -181,7 +215,7 @@ static void set_less(struct gen *g, const struct insn *insn, enum host_cond cc, 
 static void multiply(struct gen *g, const struct insn *insn, bool word)
 {
     struct emit *e = &g->e;
-    int d = gen_dest(insn->rd, RAX);
+    int d = gen_dest(g, insn->rd, RAX);
     unsigned rs1 = insn->rs1, rs2 = insn->rs2;
 
     if (rs2 == insn->rd) {
@@ -191,9 +225,9 @@ static void multiply(struct gen *g, const struct insn *insn, bool word)
     gen_load(g, d, rs1);
     if (rs2 == 0)
         emit_mov_imm(e, RCX, 0);
-    emit_op(e, (word ? 0 : X_W) | X_0F | 0xaf, d, rs2 ? gen_loc(rs2) : op_reg(RCX));
+    emit_op(e, (word ? 0 : X_W) | X_0F | 0xaf, d, rs2 ? gen_loc(g, rs2) : op_reg(RCX));
     if (word)
-        emit_movsxd(e, d, op_reg(d));
+        sign_extend(g, d);
     gen_done(g, insn->rd, d);
 }
 
@@ -288,7 +322,7 @@ static void divide(struct gen *g, const struct insn *insn, bool is_signed, bool 
 
 static void load_imm(struct gen *g, unsigned rd, int64_t value)
 {
-    int d = gen_dest(rd, RAX);
+    int d = gen_dest(g, rd, RAX);
 
     if (d == RAX && value == (int32_t)value) {
         emit_store_imm(&g->e, gen_home(rd), (int32_t)value);
@@ -300,7 +334,7 @@ static void load_imm(struct gen *g, unsigned rd, int64_t value)
 
 static void load_pc(struct gen *g, unsigned rd, int64_t page_off)
 {
-    int d = gen_dest(rd, RAX);
+    int d = gen_dest(g, rd, RAX);
 
     gen_page_va(g, d);
     if (page_off)
@@ -374,13 +408,13 @@ static bool pair_extend(struct gen *g, const struct insn *first, const struct in
 {
     if (first->op != OP_slli || second->op != OP_srli || first->imm != second->imm || first->rs1 == 0)
         return false;
-    int d = gen_dest(first->rd, RAX);
+    int d = gen_dest(g, first->rd, RAX);
     if (first->imm == 32)
-        emit_mov32(&g->e, d, gen_loc(first->rs1));
+        emit_mov32(&g->e, d, gen_loc(g, first->rs1));
     else if (first->imm == 48)
-        emit_op(&g->e, X_0F | 0xb7, d, gen_loc(first->rs1));
+        emit_op(&g->e, X_0F | 0xb7, d, gen_loc(g, first->rs1));
     else if (first->imm == 56)
-        emit_op(&g->e, X_0F | X_BYTE_RM | 0xb6, d, gen_loc(first->rs1));
+        emit_op(&g->e, X_0F | X_BYTE_RM | 0xb6, d, gen_loc(g, first->rs1));
     else
         return false;
     gen_done(g, first->rd, d);

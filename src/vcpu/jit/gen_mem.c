@@ -31,10 +31,10 @@ static int address(struct gen *g, unsigned base, int64_t imm)
         emit_mov_imm(e, RAX, imm);
         return RAX;
     }
-    if (gen_pinned[base] != HOST_NONE) {
+    if (g->host_of[base] != HOST_NONE) {
         if (imm == 0)
-            return gen_pinned[base];
-        emit_lea(e, RAX, op_mem(gen_pinned[base], (int32_t)imm));
+            return g->host_of[base];
+        emit_lea(e, RAX, op_mem(g->host_of[base], (int32_t)imm));
         return RAX;
     }
     gen_load(g, RAX, base);
@@ -126,7 +126,7 @@ struct operand gen_reach(struct gen *g, const struct insn *insn, unsigned bytes,
 static void load(struct gen *g, const struct insn *insn, unsigned size, bool is_signed, unsigned opcode)
 {
     struct stub *stub;
-    int d = gen_dest(insn->rd, RAX);
+    int d = gen_dest(g, insn->rd, RAX);
     struct operand host =
         gen_reach(g, insn, 1u << size, false, gen_access(g, size, is_signed, false, false, insn->rd), &stub);
 

@@ -50,8 +50,10 @@ int jit_new(struct jit **out, const struct jit_config *config, struct err *err)
     int failed = code_init(&jit->code, config->code_bytes ? config->code_bytes : JIT_CODE_BYTES, err);
     if (!failed && config->lockstep)
         jit->lockstep = lockstep_new();
-    if (!failed && ((config->lockstep && !jit->lockstep) || !jit->gen || !jit->meta || !jit->bucket))
-        failed = err_set(err, -ENOMEM, "no memory for generated code");
+    if (!failed && ((config->lockstep && !jit->lockstep) || !jit->gen || !jit->meta || !jit->bucket)) {
+        err_set(err, -ENOMEM, "no memory for generated code");
+        failed = -ENOMEM;
+    }
     if (failed) {
         jit_free(jit);
         return failed;

@@ -19,7 +19,7 @@ struct jit_config {
     struct ram *ram;
     size_t code_bytes;  /* 0: the default */
     unsigned threshold; /* executions before a block is translated; 0: the default */
-    bool lockstep; /* compare with the interpreter (lockstep.h): slow, and for one hart */
+    bool lockstep;      /* compare with the interpreter (lockstep.h): slow, and for one hart */
     bool plain; /* for tests: no more of the CPU than x86-64's base, and a lone hart's atomics like any other's */
 };
 

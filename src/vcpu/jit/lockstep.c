@@ -121,9 +121,11 @@ bool lockstep_store(struct vcpu *v, struct uop *u, uint64_t va, unsigned bytes, 
         lockstep_end(v, u);
         return false;
     }
-    run->store[run->stores++] = (struct lockstep_store){
-        .host = at.host, .va = va, .bytes = bytes, .value = bytes == 8 ? value : value & ((UINT64_C(1) << 8 * bytes) - 1)
-    };
+    run->store[run->stores++] =
+        (struct lockstep_store){ .host = at.host,
+                                 .va = va,
+                                 .bytes = bytes,
+                                 .value = bytes == 8 ? value : value & ((UINT64_C(1) << 8 * bytes) - 1) };
     v->tlb = &v->lockstep->blind;
     return true;
 }

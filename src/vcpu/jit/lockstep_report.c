@@ -30,8 +30,8 @@ static void print_code(const struct translation *t, uint64_t pc, FILE *out)
 
 static void print_word(FILE *out, const char *name, uint64_t before, uint64_t generated, uint64_t interpreted)
 {
-    fprintf(out, "%c %-12s %016" PRIx64 "  %016" PRIx64 "  %016" PRIx64 "\n", generated == interpreted ? ' ' : '*', name,
-            before, generated, interpreted);
+    fprintf(out, "%c %-12s %016" PRIx64 "  %016" PRIx64 "  %016" PRIx64 "\n", generated == interpreted ? ' ' : '*',
+            name, before, generated, interpreted);
 }
 
 static void print_harts(const struct hart *before, const struct hart *generated, const struct hart *interpreted,
@@ -68,13 +68,14 @@ void lockstep_report(const struct vcpu *v, const struct translation *t, const st
 {
     uint64_t pc = before->hart.pc;
 
-    fprintf(out, "godwit: lock-step: generated code and the interpreter differ (hart %u, after %" PRIu64 " instructions)\n",
+    fprintf(out,
+            "godwit: lock-step: generated code and the interpreter differ (hart %u, after %" PRIu64 " instructions)\n",
             v->index, before->icount);
-    fprintf(out, "guest code at 0x%016" PRIx64 ", physical 0x%" PRIx64 "; host code %p to %p\n", pc, t->gpa, t->near_entry,
-            t->end);
+    fprintf(out, "guest code at 0x%016" PRIx64 ", physical 0x%" PRIx64 "; host code %p to %p\n", pc, t->gpa,
+            t->near_entry, t->end);
     print_code(t, pc, out);
-    fprintf(out, "ran %" PRIu64 " instructions generated, %" PRIu64 " interpreted\n", generated->icount - before->icount,
-            interpreted->icount - before->icount);
+    fprintf(out, "ran %" PRIu64 " instructions generated, %" PRIu64 " interpreted\n",
+            generated->icount - before->icount, interpreted->icount - before->icount);
     print_harts(&before->hart, &generated->hart, &interpreted->hart, out);
     print_stores("generated", generated, interpreted, out);
     print_stores("interpreted", interpreted, generated, out);
