@@ -2,14 +2,16 @@
  * many pages, once with nobody tracking and once with, in turns; the medians of the pairs are shown. Time is the CPU
  * time of the vCPU's thread, so that a busy host spoils little.
  *
- *   bench_dirty [PAIRS]     5 pairs for each row, about 40 seconds in all */
+ *   bench_dirty [PAIRS [interp]]     5 pairs for each row, about 40 seconds in all; generated code where there is some */
 #include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 #include <time.h>
 
 #include "base/clock.h"
 #include "base/thread.h"
+#include "vcpu/jit/jit.h"
 #include "vcpu/vcpu.h"
 
 enum { PAIRS = 5, PAIRS_MAX = 99, RUN_MS = 200, TRIAL_STORES = 1 << 21, DATA_OFFSET = 1 << 20 };
@@ -234,7 +236,11 @@ int main(int argc, char **argv)
     if (bus_add(&bus, "end", EXIT_AT, 0x1000, &END_OPS, NULL, &err) < 0)
         goto failed;
     ram_load(bench.ram, RAM_AT, STORES, sizeof(STORES));
-    struct vcpu_config config = { .bus = &bus, .clock = &clock, .timers = timers };
+    struct jit *jit = NULL;
+    bool interpret = argc > 2 && !strcmp(argv[2], "interp");
+    if (!interpret && jit_new(&jit, &(struct jit_config){ .ram = bench.ram }, &err) < 0)
+        fprintf(stderr, "bench_dirty: interpreted: %s\n", err.text);
+    struct vcpu_config config = { .bus = &bus, .clock = &clock, .timers = timers, .jit = jit };
     bench.vcpu = vcpu_new(&config, &err);
     if (!bench.vcpu || vcpu_start(bench.vcpu, &err) < 0)
         goto failed;
@@ -246,6 +252,7 @@ int main(int argc, char **argv)
     for (unsigned i = 0; i < sizeof(PATTERNS) / sizeof(*PATTERNS); i++)
         rows(&PATTERNS[i], (unsigned)pairs);
     vcpu_free(bench.vcpu);
+    jit_free(jit);
     timers_free(timers);
     ram_free(bench.ram);
     return 0;

@@ -228,6 +228,29 @@ void dirty_mark(struct dirty *dirty, uint64_t page)
     dirty_mark_range(dirty, page, 1);
 }
 
+/* A look at the word is allowed here, though it may be old: older than the writer's last ack it is not, since the poll in
+ * front of that acquired all that was cleared before; and whoever clears the bit from now on waits for the next ack, which
+ * follows the store. A summary bit that its setter has yet to set is set before that one's next ack, too. */
+static void map_or_unless_set(struct dirty_map *map, uint64_t word, uint64_t bit)
+{
+    if (!(atomic_load_explicit(&map->word[word], memory_order_relaxed) & bit))
+        map_or(map, word, bit);
+}
+
+void dirty_mark_ahead(struct dirty *dirty, uint64_t page)
+{
+    uint64_t word = page / DIRTY_WORD_PAGES, bit = UINT64_C(1) << page % DIRTY_WORD_PAGES;
+    unsigned on = atomic_load_explicit(&dirty->on, memory_order_relaxed); /* as of the last poll, at least */
+
+    assert(page < dirty->pages);
+    assert(!atomic_load_explicit(&dirty->sealed, memory_order_relaxed));
+    for (int client = 0; client < DIRTY_CLIENTS; client++)
+        if (on & 1u << client)
+            map_or_unless_set(&dirty->map[client], word, bit);
+    if (dirty_watched(dirty, page))
+        map_or_unless_set(&dirty->map[DIRTY_CODE], word, bit);
+}
+
 void dirty_mark_client(struct dirty *dirty, enum dirty_client client, uint64_t page, uint64_t count)
 {
     assert(page <= dirty->pages && count <= dirty->pages - page);

@@ -52,6 +52,10 @@ bool dirty_client_on(const struct dirty *dirty, enum dirty_client client);
 void dirty_mark(struct dirty *dirty, uint64_t page);
 void dirty_mark_range(struct dirty *dirty, uint64_t page, uint64_t count);
 
+/* The same in front of a store by a registered writer that polls before it does anything else: it needs no barrier, and no
+ * second mark where there is one. Never for data that is written already. */
+void dirty_mark_ahead(struct dirty *dirty, uint64_t page);
+
 /* A harvester's wish, not a store: marks whether the client tracks or not, and while RAM is sealed too. */
 void dirty_mark_client(struct dirty *dirty, enum dirty_client client, uint64_t page, uint64_t count);
 

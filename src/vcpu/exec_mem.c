@@ -69,7 +69,7 @@ static void reach_entry(struct vcpu *v, uint64_t va, struct tlb_entry *entry, co
     out->gpa = info->gpa + (va & ~TLB_PAGE_MASK);
     if (entry->tag & TLB_TRACKED) {
         engine_stat(&v->slow_stores, 1);
-        dirty_mark(v->dirty, info->page);
+        dirty_mark_ahead(v->dirty, info->page);
         entry->tag &= ~(uint64_t)TLB_TRACKED;
     }
     /* NOLINTNEXTLINE(performance-no-int-to-ptr): that is what an addend is */
@@ -109,7 +109,7 @@ uint64_t engine_reach(struct vcpu *v, uint64_t va, unsigned bytes, enum mmu_acce
     out->gpa = map.gpa;
     out->host = block ? block->host + (map.gpa - block->gpa) : NULL;
     if (write && block)
-        dirty_mark(v->dirty, ram_page_of(block, map.gpa));
+        dirty_mark_ahead(v->dirty, ram_page_of(block, map.gpa));
     return 0;
 }
 
