@@ -43,10 +43,11 @@ def emulators(wanted=None):
     elif not wanted or 'qemu' in wanted:
         absent['qemu'] = 'no qemu-system-riscv64 here: Debian package qemu-system-misc'
     look('qemu-10', lambda: Emulator('qemu-10', fetched_qemu()))
-    if os.environ.get('RVVM'):  # another command line: bench/rvvm
+    other = os.environ.get('RVVM')
+    if other and os.access(other, os.X_OK):
         look('rvvm', lambda: Emulator('rvvm', lib.TOP / 'bench/rvvm'))
-    elif wanted and 'rvvm' in wanted:
-        absent['rvvm'] = 'the environment variable RVVM names no emulator'
+    elif other or wanted and 'rvvm' in wanted:
+        absent['rvvm'] = f'{other}: cannot be run' if other else 'the environment variable RVVM names no emulator'
     for name in wanted or ():
         if name not in found:
             absent.setdefault(name, 'no such emulator; there are ' + ' '.join(engines or ['godwit']) + ' qemu qemu-10 rvvm')
