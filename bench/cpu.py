@@ -202,13 +202,15 @@ def run_boot(emulator, _):
 
 
 def memory_over_ram(pid, ram_bytes):
-    """(kB resident, of them guest RAM): guest RAM is the writable mapping of its size, give or take alignment."""
+    """(kB resident, of them guest RAM): guest RAM is the writable mapping of its size, give or take alignment.
+
+    Pss, in which a page that is mapped twice, as generated code is, counts once."""
     best, total, header = None, 0, None
     for line in pathlib.Path(f'/proc/{pid}/smaps').read_text().splitlines():
         found = re.match(r'([0-9a-f]+)-([0-9a-f]+) (\S+) ', line)
         if found:
             header = int(found.group(2), 16) - int(found.group(1), 16), found.group(3)
-        elif line.startswith('Rss:'):
+        elif line.startswith('Pss:'):
             kb = int(line.split()[1])
             total += kb
             size, rights = header

@@ -65,6 +65,8 @@ void dirty_watch(struct dirty *dirty, uint64_t page);
 void dirty_unwatch(struct dirty *dirty, uint64_t page);
 bool dirty_watched(const struct dirty *dirty, uint64_t page);
 
+/* It counts as having acknowledged, so it must not hold any write permission yet: while a client tracks, its first store
+ * to each page marks. */
 void dirty_writer_register(struct dirty *dirty, struct dirty_writer *writer);
 void dirty_writer_unregister(struct dirty *dirty, struct dirty_writer *writer);
 

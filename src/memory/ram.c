@@ -13,6 +13,8 @@
 
 static const uint64_t HUGE_BYTES = UINT64_C(2) << 20;
 
+#define WRITING_NONE (UINT64_C(1) << 32) /* in ram->writing: the last open bracket ended once more */
+
 /* --- making and freeing ------------------------------------------------------------------------------- */
 
 struct ram *ram_new(void)
@@ -298,14 +300,26 @@ void ram_write_end(struct ram *ram, uint64_t gpa, uint64_t bytes)
         uint64_t first = ram_page_of(block, gpa), last = ram_page_of(block, gpa + bytes - 1);
         dirty_mark_range(ram->dirty, first, last - first + 1);
     }
-    unsigned was = atomic_fetch_sub_explicit(&ram->writing, 1, memory_order_release); /* after the mark */
-    assert(was > 0);
-    (void)was;
+    /* Released after the mark. That it was the last one is said in the same step: said later, it would be taken
+     * for the end of a bracket that began in between. */
+    uint64_t was = atomic_load_explicit(&ram->writing, memory_order_relaxed), now;
+    do {
+        assert((uint32_t)was > 0);
+        now = was - 1 + ((uint32_t)was == 1 ? WRITING_NONE : 0);
+    } while (
+        !atomic_compare_exchange_weak_explicit(&ram->writing, &was, now, memory_order_release, memory_order_relaxed));
 }
 
-bool ram_being_written(const struct ram *ram)
+uint64_t ram_writing(const struct ram *ram)
 {
-    return atomic_load_explicit(&ram->writing, memory_order_acquire) != 0;
+    return atomic_load_explicit(&ram->writing, memory_order_acquire);
+}
+
+bool ram_written_since(const struct ram *ram, uint64_t token)
+{
+    uint64_t now = atomic_load_explicit(&ram->writing, memory_order_acquire);
+
+    return (uint32_t)now == 0 || now / WRITING_NONE != token / WRITING_NONE;
 }
 
 static bool write_all(struct ram *ram, uint64_t gpa, const void *data, uint64_t bytes, bool loader)

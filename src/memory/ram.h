@@ -33,7 +33,7 @@ struct ram {
     struct ram_block block[RAM_BLOCKS_MAX];
     unsigned blocks;
     struct dirty *dirty;      /* made by ram_seal_layout() */
-    _Atomic unsigned writing; /* brackets that are open now */
+    _Atomic uint64_t writing; /* low half: brackets that are open now; high half: how often the last one ended */
 };
 
 struct ram_options {
@@ -71,8 +71,11 @@ bool ram_read(struct ram *ram, uint64_t gpa, void *out, uint64_t bytes);
 uint8_t *ram_write_begin(struct ram *ram, uint64_t gpa, uint64_t bytes);
 void ram_write_end(struct ram *ram, uint64_t gpa, uint64_t bytes);
 bool ram_write(struct ram *ram, uint64_t gpa, const void *data, uint64_t bytes);
-/* Somebody is between begin and end. False says: the mark of whatever was read before this has been made. */
-bool ram_being_written(const struct ram *ram);
+/* Did all brackets that were open at ram_writing(), which gives the token, come to their end, with their marks made?
+ * Newer ones may be open. False may also mean that since then one was always open, though not the same. Any thread; to
+ * learn about data that was seen, take the token after the look at it (acquire). */
+uint64_t ram_writing(const struct ram *ram);
+bool ram_written_since(const struct ram *ram, uint64_t token);
 bool ram_load(struct ram *ram, uint64_t gpa, const void *data, uint64_t bytes); /* loader: ROM too */
 
 /* Copy a page that the guest may be writing at this moment, in or out. dst/src need 8-byte alignment. */

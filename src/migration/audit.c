@@ -134,8 +134,9 @@ int audit_round(struct audit *audit, uint64_t sample, bool sealed, struct err *e
         look(audit, sample >= pages ? page_at(audit->ram, i) : pick(audit, pages, i % 2));
 
     if (audit->suspects) {
+        uint64_t writing = ram_writing(audit->ram); /* whose data was read above is in it, or has marked */
         dirty_revoke_wait(dirty, dirty_revoke_begin(dirty));
-        if (sealed || !ram_being_written(audit->ram)) {
+        if (sealed || ram_written_since(audit->ram, writing)) {
             int rc = judge(audit, err);
             if (rc < 0)
                 return rc;

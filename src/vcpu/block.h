@@ -47,7 +47,7 @@ struct block {
 enum {
     BLOCK_INSNS_MAX = 48,
     BLOCK_SIDE_EXITS_MAX = 3,
-    BLOCK_ARENA_SLOTS = 1 << 20, /* of 32 bytes: 32 MiB of address space, touched as used */
+    BLOCK_ARENA_SLOTS = 1 << 18, /* of 32 bytes: 8 MiB of address space, touched as used */
     BLOCK_BUCKETS = 1 << 15,
 };
 #define BLOCK_DEAD UINT32_MAX /* generation of a block that must not run; no real generation reaches it */

@@ -91,7 +91,9 @@ struct gen {
     unsigned retired; /* instructions done that XMM15 does not know of yet */
     bool fp_ready;    /* checked on every way that leads here */
     struct gen_fp_copies fp;
-    uint32_t words;                  /* x registers known to hold sign-extended 32-bit values */
+    uint32_t words; /* x registers known to hold sign-extended 32-bit values */
+    unsigned kept;  /* RAX holds this guest register too, if e.at is still kept_at */
+    const uint8_t *kept_at;
     bool in_run;                     /* RDX is the addend of the run's page */
     uint8_t *label[GEN_INSNS_MAX];   /* of targets */
     uint8_t *forward[GEN_INSNS_MAX]; /* branches waiting for a label, chained through their displacements */
@@ -147,6 +149,8 @@ static inline int gen_dest(const struct gen *g, unsigned x, int temp)
 }
 void gen_done(struct gen *g, unsigned x, int reg);
 
+void gen_keep(struct gen *g, unsigned x);          /* RAX holds x, and whatever comes here comes with it */
+bool gen_is_kept(const struct gen *g, unsigned x); /* RAX holds x */
 bool gen_is_word(const struct gen *g, unsigned x); /* x is known to be sign-extended from 32 bits */
 void gen_find_unseen(struct gen *g);               /* fills unseen[] */
 void gen_note_written(struct gen *g, const struct insn *insn);

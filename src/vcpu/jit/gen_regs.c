@@ -18,7 +18,7 @@ void gen_load(struct gen *g, int reg, unsigned x)
     if (x == 0)
         emit_mov_imm(&g->e, reg, 0);
     else
-        emit_mov(&g->e, reg, gen_loc(g, x));
+        emit_mov(&g->e, reg, gen_is_kept(g, x) ? op_reg(RAX) : gen_loc(g, x));
 }
 
 int gen_use(struct gen *g, unsigned x, int temp)
@@ -32,6 +32,19 @@ int gen_use(struct gen *g, unsigned x, int temp)
 void gen_done(struct gen *g, unsigned x, int reg)
 {
     emit_store(&g->e, gen_loc(g, x), reg);
+}
+
+/* What was just stored is at hand for as long as nothing else is emitted: some hosts take eight cycles from a store to a
+ * load of it. */
+void gen_keep(struct gen *g, unsigned x)
+{
+    g->kept = x;
+    g->kept_at = g->e.at;
+}
+
+bool gen_is_kept(const struct gen *g, unsigned x)
+{
+    return x != 0 && g->kept == x && g->kept_at == g->e.at && g->host_of[x] == HOST_NONE;
 }
 
 /* --- which instruction touches what ----------------------------------------------------------------------- */

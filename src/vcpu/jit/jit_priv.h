@@ -36,6 +36,7 @@ struct code_page {
     struct code_page *next;
     struct translation *first;
     bool young, waiting;
+    bool lost; /* should be young, but could not be remembered */
 };
 
 struct page_list {

@@ -39,12 +39,13 @@ static bool append(struct page_list *list, struct code_page *page)
     return true;
 }
 
-/* No memory to remember that a page must be looked at: then it has no code any more. */
+/* No memory to remember that a page must be looked at: then it has no code any more, and gets none before there is. */
 static void make_young(struct jit *jit, struct code_page *page)
 {
     if (page->young)
         return;
     page->young = append(&jit->young, page);
+    page->lost = !page->young;
     for (struct translation *t = page->first; !page->young && t; t = t->page_next)
         jit_kill(jit, t);
 }
@@ -53,8 +54,11 @@ bool pages_watch(struct jit *jit, uint64_t gpa)
 {
     struct code_page *page = find(jit, gpa);
 
-    if (page)
-        return true;
+    if (page) {
+        if (page->lost)
+            make_young(jit, page);
+        return !page->lost;
+    }
     struct ram_block *block = ram_block_at(jit->ram, gpa & ~(uint64_t)(PAGE_BYTES - 1), PAGE_BYTES);
     page = calloc(1, sizeof(*page));
     if (!page || !block || !append(&jit->young, page)) {

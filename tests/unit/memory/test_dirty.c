@@ -105,6 +105,37 @@ static void a_marked_range_is_harvested_exactly_once(void **state)
     dirty_free(dirty);
 }
 
+static void a_mark_of_a_watched_page_is_one_for_code_too(void **state)
+{
+    (void)state;
+    struct dirty *dirty = fresh();
+
+    dirty_watch(dirty, 70);
+    dirty_watch(dirty, 130);
+    dirty_watch(dirty, 131);
+    dirty_watch(dirty, PAGES - 1);
+    assert_true(dirty_watched(dirty, 130));
+    assert_false(dirty_watched(dirty, 129));
+    assert_int_equal(dirty_count(dirty, DIRTY_CODE), 0);
+    assert_false(dirty_tracking(dirty));
+    dirty_mark_range(dirty, 60, 71); /* from the middle of a word, over the next one, to page 130 */
+    dirty_mark(dirty, PAGES - 1);
+    dirty_mark(dirty, PAGES - 2);
+    assert_int_equal(dirty_take_word(dirty, DIRTY_CODE, 1), UINT64_C(1) << (70 - 64));
+    assert_int_equal(dirty_take_word(dirty, DIRTY_CODE, 2), UINT64_C(1) << (130 - 128));
+    assert_true(dirty_test(dirty, DIRTY_CODE, PAGES - 1));
+    assert_int_equal(dirty_count(dirty, DIRTY_CODE), 1);
+    assert_int_equal(dirty_count(dirty, DIRTY_MIGRATION), 0);
+
+    dirty_unwatch(dirty, 130);
+    dirty_start(dirty, DIRTY_MIGRATION, false); /* whoever else looks takes nothing from it */
+    dirty_mark_range(dirty, 129, 3);
+    assert_int_equal(dirty_take_word(dirty, DIRTY_CODE, 2), UINT64_C(1) << (131 - 128));
+    assert_int_equal(dirty_count(dirty, DIRTY_MIGRATION), 3);
+    dirty_stop(dirty, DIRTY_MIGRATION);
+    dirty_free(dirty);
+}
+
 /* --- revoking: a writer that is driven by hand ---------------------------------------------------------- */
 
 struct hand {
@@ -331,6 +362,7 @@ int main(void)
         cmocka_unit_test(marks_reach_the_clients_that_track_and_no_other),
         cmocka_unit_test(starting_marks_everything_or_nothing),
         cmocka_unit_test(a_marked_range_is_harvested_exactly_once),
+        cmocka_unit_test(a_mark_of_a_watched_page_is_one_for_code_too),
         cmocka_unit_test(a_revoke_is_done_when_every_writer_acknowledged),
         cmocka_unit_test(an_older_acknowledgement_does_not_end_a_newer_revoke),
         cmocka_unit_test(a_parked_writer_counts_but_must_poll_when_it_returns),
