@@ -9,7 +9,7 @@ class Emulator:
     def __init__(self, name, binary, args=()):
         self.name, self.binary, self.args = name, str(binary), list(args)
         self.version = subprocess.check_output([self.binary, '-version'], text=True, stderr=subprocess.DEVNULL).splitlines()[0]
-        self.ours = not name.startswith('qemu')
+        self.ours = not name.startswith(('qemu', 'rvvm'))
 
 
 def fetched_qemu(suite='trixie'):
@@ -45,9 +45,15 @@ def emulators(wanted=None):
     look('qemu-10', lambda: Emulator('qemu-10', fetched_qemu()))
     if wanted and 'qemu-sid' in wanted:  # the newest; fetched only when it is asked for
         look('qemu-sid', lambda: Emulator('qemu-sid', fetched_qemu('sid')))
+    other = os.environ.get('RVVM')
+    if other and os.access(other, os.X_OK):
+        look('rvvm', lambda: Emulator('rvvm', lib.TOP / 'bench/rvvm'))
+    elif other or wanted and 'rvvm' in wanted:
+        absent['rvvm'] = f'{other}: cannot be run' if other else 'the environment variable RVVM names no emulator'
     for name in wanted or ():
         if name not in found:
-            absent.setdefault(name, 'no such emulator; there are ' + ' '.join(engines or ['godwit']) + ' qemu qemu-10 qemu-sid')
+            absent.setdefault(name, 'no such emulator; there are ' + ' '.join(engines or ['godwit']) +
+                              ' qemu qemu-10 qemu-sid rvvm')
     for name, why in absent.items():
         print(f'# without {name}: {why}', file=sys.stderr)
     return found

@@ -323,7 +323,7 @@ def table(records, found, groups, by):
                 ours = statistics.median(values[main[0]].values())
                 verdict = f'{"":24}{GROUPS[group].goal:>6.2f}x  {"ok" if ours >= GROUPS[group].goal else "below"}'
         else:
-            found_ratio = ratio(values, main, unit)
+            found_ratio = ratio(values, main, unit, ('qemu', 'rvvm') if 'RVVM' in GROUPS[group].about else ('qemu',))
             if found_ratio:
                 middle = statistics.median(found_ratio)
                 ratios.append((group, row, middle, GROUPS[group].goal))
@@ -335,13 +335,13 @@ def table(records, found, groups, by):
     return ratios, notes
 
 
-def ratio(values, main, unit):
-    """How many times better than the better QEMU ours is, one a pair; empty where one of them is missing."""
-    qemus = [name for name in values if name.startswith('qemu')]
-    if not main or main[0] not in values or not qemus:
+def ratio(values, main, unit, rivals):
+    """How many times better than the better QEMU (or other rival) ours is, one a pair; empty where one of them is missing."""
+    others = [name for name in values if name.startswith(rivals)]
+    if not main or main[0] not in values or not others:
         return []
     more = unit in MORE_IS_BETTER
-    best = (max if more else min)(qemus, key=lambda name: statistics.median(values[name].values()))
+    best = (max if more else min)(others, key=lambda name: statistics.median(values[name].values()))
     ours = values[main[0]]
     return [ours[p] / values[best][p] if more else values[best][p] / ours[p] for p in ours if p in values[best] and ours[p]]
 
@@ -377,7 +377,7 @@ def main():
     parse = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parse.add_argument('--only', metavar='GROUP[:ROW...][,...]', help=' '.join(GROUPS))
     parse.add_argument('--pairs', type=int, default=3)
-    parse.add_argument('--emulators', metavar='NAME,...', help='jit interp godwit qemu qemu-10')
+    parse.add_argument('--emulators', metavar='NAME,...', help='jit interp godwit qemu qemu-10 rvvm')
     parse.add_argument('--ms', type=int, default=400, help='the least time of a row (400)')
     parse.add_argument('--time', choices=TIMES, default='guest', help='; '.join(f'{n}: {t}' for n, t in TIMES.items()))
     parse.add_argument('--all-pairs', action='store_true', help='interp in every pair, not only the first')

@@ -7,36 +7,11 @@
 import pathlib, re, sys, time
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent / 'lib'))
-from vm import LONG, PATIENCE_S, Failure, Vm, linux_args, listening, main, test, wait_for
+from vm import LONG, PATIENCE_S, Failure, Vm, linux_args, listening, main, test
+from linux import healthy, wait_for_line, waiting
 
-BOOT_S = 4 * PATIENCE_S
 HOPS = 50 if LONG else 10
 BEAT = r'dirtier: beat=(\d+) gap_ms=([\d.]+) written_mib=(\d+) errors=(\d+)'
-PANIC = r'Kernel panic|Oops|BUG:|rcu.*stall|soft lockup|Segmentation fault|ERROR'
-
-
-def healthy(vm):
-    found = re.search(PANIC, vm.serial())
-    if found:
-        line = next(line for line in vm.serial().splitlines() if found.group(0) in line)
-        raise Failure(f'the guest in {vm.name} says: {line.strip()}')
-
-
-def wait_for_line(vm, pattern, limit_s=BOOT_S, after=0):
-    match = vm.wait_serial(f'{pattern}|{PANIC}', limit_s, after=after)
-    healthy(vm)
-    return match
-
-
-def waiting(args, name):
-    """The same machine without its kernel: what a destination is told."""
-    args, both = list(args), []
-    while args:
-        key = args.pop(0)
-        value = args.pop(0)
-        if key not in ('-kernel', '-initrd', '-append'):
-            both += [key, value]
-    return Vm(both + ['-incoming', 'tcp:127.0.0.1:0'], name=name)
 
 
 def boots_and_powers_off(harts):

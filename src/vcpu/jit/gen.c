@@ -93,6 +93,7 @@ void gen_also(struct gen *g, struct stub *stub, uint8_t *site)
 void gen_back(struct gen *g, struct stub *stub)
 {
     stub->back = g->e.at;
+    g->kept_at = NULL; /* who comes back has other things in RAX */
     memcpy(stub->fp, g->fp.f, sizeof(stub->fp));
 }
 
@@ -334,6 +335,7 @@ static void run(struct gen *g, unsigned end)
         single(g);
     g->in_run = false;
     g->at--;
+    g->kept_at = NULL;
     stub->back = g->e.at;
 }
 
@@ -357,7 +359,9 @@ static void place_label(struct gen *g)
     gen_flush_count(g);
     g->fp_ready = false;
     g->words = 0;
-    gen_fp_forget(g);
+    g->kept_at = NULL;
+    gen_fp_settle(g, g->at);
+    gen_fp_arrive(g, g->at);
     g->label[g->at] = g->e.at;
     bind_chain(&g->e, g->forward[g->at]);
 }
@@ -480,7 +484,10 @@ bool gen_region(struct gen *g)
     g->at = 0;
     g->fp_ready = g->in_run = false;
     g->words = 0;
+    g->kept_at = NULL;
     gen_find_unseen(g);
+    gen_choose_near(g);
+    gen_fp_choose_loops(g);
     gen_fp_forget(g);
     gen_common_registers(g);
     entries(g);

@@ -4,6 +4,14 @@
  * nobody can see the upper half. */
 #include "vcpu/jit/gen.h"
 
+/* The end of an instruction: the next one may find x in RAX still. */
+static void finish(struct gen *g, unsigned x, int reg)
+{
+    gen_done(g, x, reg);
+    if (reg == RAX)
+        gen_keep(g, x);
+}
+
 static void sign_extend(struct gen *g, int reg)
 {
     if (!g->unseen[g->at])
@@ -25,7 +33,7 @@ static void move(struct gen *g, unsigned rd, unsigned rs)
         return;
     }
     int s = gen_use(g, rs, gen_dest(g, rd, RAX));
-    gen_done(g, rd, s);
+    finish(g, rd, s);
 }
 
 /* d = rs1 op rs2. RAX may be used; RCX holds a zero operand. */
@@ -35,20 +43,24 @@ static void binary(struct gen *g, const struct insn *insn, enum alu op, bool com
     unsigned rs1 = insn->rs1, rs2 = insn->rs2;
     void (*alu)(struct emit *, enum alu, int, struct operand) = word ? emit_alu32 : emit_alu;
 
-    if (commutes && rs2 == insn->rd) {
-        rs2 = rs1;
-        rs1 = insn->rd;
-    }
     int d = gen_dest(g, insn->rd, RAX);
+    bool kept = gen_is_kept(g, rs2);
+    if (commutes && (rs2 == insn->rd || (kept && d == RAX))) {
+        rs2 = rs1;
+        rs1 = insn->rs2;
+        kept = gen_is_kept(g, rs2);
+    }
     if (rs2 == insn->rd && rs1 != rs2)
         d = RAX; /* the second operand must live until the end */
+    if (d == RAX && rs1 != rs2)
+        kept = false;
     gen_load(g, d, rs1);
     if (rs2 == 0)
         emit_mov_imm(e, RCX, 0);
-    alu(e, op, d, rs2 ? gen_loc(g, rs2) : op_reg(RCX));
+    alu(e, op, d, kept ? op_reg(RAX) : rs2 ? gen_loc(g, rs2) : op_reg(RCX));
     if (word)
         sign_extend(g, d);
-    gen_done(g, insn->rd, d);
+    finish(g, insn->rd, d);
 }
 
 static void add(struct gen *g, const struct insn *insn)
@@ -79,7 +91,7 @@ static void subtract(struct gen *g, const struct insn *insn, bool word)
     emit_op(e, (word ? 0 : X_W) | 0xf7, 3, op_reg(d)); /* neg */
     if (word)
         sign_extend(g, d);
-    gen_done(g, insn->rd, d);
+    finish(g, insn->rd, d);
 }
 
 static void add_imm(struct gen *g, const struct insn *insn)
@@ -106,7 +118,7 @@ static void add_imm(struct gen *g, const struct insn *insn)
         gen_load(g, d, insn->rs1);
         emit_alu_imm(e, ALU_ADD, op_reg(d), (int32_t)insn->imm);
     }
-    gen_done(g, insn->rd, d);
+    finish(g, insn->rd, d);
 }
 
 static void add_imm_word(struct gen *g, const struct insn *insn)
@@ -127,7 +139,7 @@ static void add_imm_word(struct gen *g, const struct insn *insn)
         emit_op(e, 0x8d, d, op_mem(s, (int32_t)insn->imm)); /* lea, 32 bits */
         sign_extend(g, d);
     }
-    gen_done(g, insn->rd, d);
+    finish(g, insn->rd, d);
 }
 
 static void logic_imm(struct gen *g, const struct insn *insn, enum alu op)
@@ -144,7 +156,7 @@ static void logic_imm(struct gen *g, const struct insn *insn, enum alu op)
         gen_load(g, d, insn->rs1);
         emit_alu_imm(e, op, op_reg(d), (int32_t)insn->imm);
     }
-    gen_done(g, insn->rd, d);
+    finish(g, insn->rd, d);
 }
 
 static void shift_imm(struct gen *g, const struct insn *insn, enum shift op, bool word)
@@ -161,7 +173,7 @@ static void shift_imm(struct gen *g, const struct insn *insn, enum shift op, boo
     } else if (insn->imm) {
         emit_shift_imm(e, op, d, (unsigned)insn->imm);
     }
-    gen_done(g, insn->rd, d);
+    finish(g, insn->rd, d);
 }
 
 static void shift(struct gen *g, const struct insn *insn, enum shift op, bool word)
@@ -183,7 +195,7 @@ static void shift(struct gen *g, const struct insn *insn, enum shift op, bool wo
     }
     if (word)
         sign_extend(g, d);
-    gen_done(g, insn->rd, d);
+    finish(g, insn->rd, d);
 }
 
 /* rd = rs1 < (rs2 or imm) */
@@ -207,7 +219,7 @@ static void set_less(struct gen *g, const struct insn *insn, enum host_cond cc, 
     }
     emit_setcc(e, cc, d);
     emit_op(e, X_0F | X_BYTE_RM | 0xb6, d, op_reg(d)); /* movzx */
-    gen_done(g, insn->rd, d);
+    finish(g, insn->rd, d);
 }
 
 /* --- M --------------------------------------------------------------------------------------------------- */
@@ -228,7 +240,7 @@ static void multiply(struct gen *g, const struct insn *insn, bool word)
     emit_op(e, (word ? 0 : X_W) | X_0F | 0xaf, d, rs2 ? gen_loc(g, rs2) : op_reg(RCX));
     if (word)
         sign_extend(g, d);
-    gen_done(g, insn->rd, d);
+    finish(g, insn->rd, d);
 }
 
 static void multiply_high(struct gen *g, const struct insn *insn)
@@ -245,7 +257,7 @@ static void multiply_high(struct gen *g, const struct insn *insn)
         emit_alu(e, ALU_AND, RAX, op_reg(RCX));
         emit_alu(e, ALU_SUB, RDX, op_reg(RAX));
     }
-    gen_done(g, insn->rd, RDX);
+    finish(g, insn->rd, RDX);
 }
 
 /* RAX and RDX from RAX / RCX, neither of RISC-V's special cases at hand. Small operands are worth a look: 64-bit
@@ -315,7 +327,7 @@ static void divide(struct gen *g, const struct insn *insn, bool is_signed, bool 
         emit_bind_short(e, done[1]);
     if (word)
         emit_movsxd(e, result, op_reg(result));
-    gen_done(g, insn->rd, result);
+    finish(g, insn->rd, result);
 }
 
 /* --- all of it ------------------------------------------------------------------------------------------- */
@@ -329,7 +341,7 @@ static void load_imm(struct gen *g, unsigned rd, int64_t value)
         return;
     }
     emit_mov_imm(&g->e, d, value);
-    gen_done(g, rd, d);
+    finish(g, rd, d);
 }
 
 static void load_pc(struct gen *g, unsigned rd, int64_t page_off)
@@ -339,7 +351,7 @@ static void load_pc(struct gen *g, unsigned rd, int64_t page_off)
     gen_page_va(g, d);
     if (page_off)
         emit_alu_imm(&g->e, ALU_ADD, op_reg(d), (int32_t)page_off);
-    gen_done(g, rd, d);
+    finish(g, rd, d);
 }
 
 bool gen_int(struct gen *g, const struct insn *insn)
@@ -417,7 +429,7 @@ static bool pair_extend(struct gen *g, const struct insn *first, const struct in
         emit_op(&g->e, X_0F | X_BYTE_RM | 0xb6, d, gen_loc(g, first->rs1));
     else
         return false;
-    gen_done(g, first->rd, d);
+    finish(g, first->rd, d);
     return true;
 }
 
