@@ -63,6 +63,15 @@ def now():
     return datetime.datetime.now(datetime.timezone.utc).isoformat(timespec='seconds')
 
 
+ROUND_S = 15 * 60  # runs that lie further apart are no pair: the host was another
+
+
+def one_round(dates):
+    """Whether runs of these dates may be held against each other."""
+    times = [datetime.datetime.fromisoformat(date).timestamp() for date in dates]
+    return max(times) - min(times) <= ROUND_S
+
+
 def in_turn(items, pair):
     """The order of one pair: forwards, then backwards, so that a slow minute of the host hits each as often."""
     return list(items) if pair % 2 == 0 else list(items)[::-1]

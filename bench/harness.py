@@ -173,12 +173,40 @@ def line_of(record):
                    f'lost {"-" if lost is None else f"{lost:.2f}"} s, rounds {measured["rounds"]}')
 
 
+def key_of(whole, cell_name, name, repeat, emulator, sums, plant):
+    """What makes a run the same run: the identity is of everything that it is made of."""
+    cell, configuration = whole['cells'][cell_name], whole['configurations'][name]
+    program = digest(pathlib.Path(emulator.binary)) if emulator.ours else emulator.version
+    made_of = [cell, configuration, whole['links'][cell['link']], program, sums[cell['guest']], bool(plant)]
+    return cell_name, name, repeat, digest(made_of)
+
+
+def forget_torn_rounds(keys, done):
+    """A round of a cell is run as a whole, or again: runs of different hours are no pair."""
+    rounds = {}
+    for key in keys:
+        rounds.setdefault((key[0], key[2]), []).append(key)
+    for group in rounds.values():
+        there = [done[key]['date'] for key in group if key in done]
+        if len(there) < len(group):
+            there.append(compare.now())
+        if there and not compare.one_round(there):
+            for key in group:
+                done.pop(key, None)
+
+
 def run_all(whole, runs, args, results, command):
     """Runs what has not been run; returns the records of all of them."""
     found = emulators(whole, runs)
     images, sums = guest_images([whole['cells'][cell] for cell in dict.fromkeys(cell for cell, _, _ in runs)])
     origin, done, records = compare.provenance(found), done_in(results), []
     origin.pop('emulators')
+    keys = {}
+    for cell_name, name, repeat in runs:
+        emulator = found.get(whole['configurations'][name]['emulator'])
+        if emulator is not None:
+            keys[cell_name, name, repeat] = key_of(whole, cell_name, name, repeat, emulator, sums, args.plant)
+    forget_torn_rounds([key for key in keys.values() if whole['configurations'][key[1]].get('migrate', True)], done)
     until = time.monotonic() + args.minutes * 60 if args.minutes else None
     results.parent.mkdir(parents=True, exist_ok=True)
     for position, (cell_name, name, repeat) in enumerate(runs):
@@ -186,9 +214,7 @@ def run_all(whole, runs, args, results, command):
         link, emulator = whole['links'][cell['link']], found.get(configuration['emulator'])
         if emulator is None:
             continue  # said already
-        program = digest(pathlib.Path(emulator.binary)) if emulator.ours else emulator.version
-        identity = digest([cell, configuration, link, program, sums[cell['guest']], bool(args.plant)])
-        key = cell_name, name, repeat, identity
+        key = keys[cell_name, name, repeat]
         if key in done:
             records.append(done[key])
             continue
@@ -197,7 +223,7 @@ def run_all(whole, runs, args, results, command):
                   'it goes on', flush=True)
             break
         record = drive.run(emulator, configuration, cell, link, images, args.plant)
-        record = {'schema': 1, 'cell': cell_name, 'configuration': name, 'repeat': repeat, 'identity': identity,
+        record = {'schema': 1, 'cell': cell_name, 'configuration': name, 'repeat': repeat, 'identity': key[3],
                   'emulator': emulator.name, 'version': emulator.version, 'guest_digest': sums[cell['guest']], **origin,
                   **record, 'harness_command': command,
                   'scenario': {'cell': cell, 'configuration': configuration, 'link': link}}

@@ -8,10 +8,10 @@
 Medians with [least .. most]; ratios are taken run by run of the same number, then their median. A run that failed stands in no
 median; how many failed, and why, stands beside it.
 """
-import argparse, collections, html, json, pathlib, statistics, sys
+import argparse, html, json, pathlib, statistics, sys
 
 import svg
-from compare import spread
+from compare import one_round, spread
 
 MIB = 1 << 20
 # heading, format, value of a record that succeeded
@@ -41,15 +41,17 @@ def moved(record):
 
 
 def by_cell(records):
-    """{cell: {configuration: [records]}}; of runs repeated after a change only those of the newest scenario."""
+    """{cell: {configuration: [records]}}; of runs repeated after a change only those of the newest scenario, and of a run that was
+    run again the last."""
     newest = {}
     for record in records:
         newest[record['cell'], record['configuration']] = record['identity']
-    cells = collections.OrderedDict()
+    cells = {}
     for record in records:
         if newest[record['cell'], record['configuration']] == record['identity']:
-            cells.setdefault(record['cell'], collections.OrderedDict()).setdefault(record['configuration'], []).append(record)
-    return cells
+            group = cells.setdefault(record['cell'], {}).setdefault(record['configuration'], {})
+            group[record['repeat']] = record
+    return {cell: {name: list(runs.values()) for name, runs in group.items()} for cell, group in cells.items()}
 
 
 def values(records, get):
@@ -92,7 +94,8 @@ def ratio_rows(cells):
         for name, records in group.items():
             if not moved(records[0]) or name == 'godwit' or not ours:
                 continue
-            pairs = [(ours[r['repeat']], r) for r in records if r['repeat'] in ours]
+            pairs = [(ours[r['repeat']], r) for r in records
+                     if r['repeat'] in ours and one_round([r['date'], ours[r['repeat']]['date']])]
             both = [(a, b) for a, b in pairs if a['success'] and b['success']]
             row = [cell, name, str(len(pairs))]
             for _, get in RATIOS:

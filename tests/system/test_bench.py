@@ -7,7 +7,8 @@ from guests import guest
 from vm import BUILD, PATIENCE_S, THREAD_SANITIZER, TOP, Failure, Skip, main, test
 
 sys.path.insert(0, str(TOP / 'bench'))
-import feel, report
+import compare, feel, report
+import harness as program
 
 RELAY = BUILD / 'bench/relay'
 CELL = {'guest': 'bare', 'memory': '64M', 'link': 'near', 'limit_ms': 300, 'warm_s': 0.2, 'control_s': 0.4, 'tail_s': 0.2}
@@ -143,6 +144,18 @@ def runs_alternate_and_are_not_run_twice():
             xml.etree.ElementTree.parse(f'{folder}/results/{picture}.svg')
         changed, _ = harness({'a': mock(bytes=200000, gap_ms=3)}, 'mock', pairs=1, folder=folder)
         assert len(changed) == 5, 'another scenario is another run'
+
+
+@test
+def a_round_of_which_a_part_is_old_is_run_again_as_a_whole():
+    def done(*dates):
+        return {('c', f'e{i}', 0, 'x'): {'date': date} for i, date in enumerate(dates)}
+    keys = [('c', 'e0', 0, 'x'), ('c', 'e1', 0, 'x')]
+    early, later, now = '2026-11-21T10:00:00+00:00', '2026-11-21T10:10:00+00:00', compare.now()
+    for there, left in ((done(early, later), 2), (done(early, now), 0), (done(now), 1), (done(early), 0)):
+        program.forget_torn_rounds(keys, there)
+        assert len(there) == left, there
+    assert compare.one_round([early, later]) and not compare.one_round([early, now])
 
 
 @test
