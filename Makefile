@@ -61,13 +61,13 @@ $(FUZZ): $(BUILD)/%: $(BUILD)/obj/%.o $(LIB)
 
 -include tests/guest/guest.mk
 
-.PHONY: unit bench-tools bench-cpu fuzzers guests test test-unit test-tsan fuzz-smoke stress demo lint format deps install clean help
+.PHONY: unit bench-tools bench bench-full bench-cpu fuzzers guests test test-unit test-tsan fuzz-smoke stress demo lint format deps install install-bench clean help
 unit: $(UNIT)
 bench-tools: $(BENCH)
 fuzzers: $(FUZZ)
 guests: $(GUESTS)
 
-test: all unit guests                    ## everything that takes up to 10 minutes
+test: all unit guests $(BUILD)/bench/relay ## everything that takes up to 10 minutes
 	tests/run --build $(BUILD)
 test-unit: unit                          ## the unit tests alone
 	tests/run --build $(BUILD) unit
@@ -77,10 +77,14 @@ test-tsan:                               ## all of it but the Linux boots, under
 fuzz-smoke:                              ## each fuzzer for 20 s (FUZZ_S=...), with ASan and UBSan
 	$(MAKE) BUILD=$(BUILD)-fuzz CONFIGURE_FLAGS=--enable-sanitizer=fuzzer fuzzers
 	tests/fuzz/smoke $(BUILD)-fuzz $(FUZZ_S)
-stress: all unit guests                  ## the long versions
+stress: all unit guests $(BUILD)/bench/relay ## the long versions
 	tests/run --build $(BUILD) --long
 bench-cpu: all bench-tools               ## the engine beside QEMU: 10 to 15 minutes (BENCH_CPU=options of bench/cpu.py)
 	bench/cpu.py $(BENCH_CPU)
+bench: all bench-tools guests            ## migrations beside QEMU: four key cells in 10 minutes (BENCH_MIGRATE=options of bench/harness.py)
+	bench/harness.py --minutes 10 $(BENCH_MIGRATE)
+bench-full: all bench-tools guests       ## all cells, all of QEMU's configurations: hours, goes on where it was
+	bench/harness.py --set full $(BENCH_MIGRATE)
 
 demo:                                    ## boot Debian's kernel, keep it writing memory, move it live
 	scripts/demo
@@ -94,6 +98,16 @@ deps:                                    ## install what debian/control lists (r
 install: all                             ## into $(DESTDIR)$(PREFIX)
 	install -D -m 755 $(BUILD)/godwit $(DESTDIR)$(PREFIX)/bin/godwit
 	install -D -m 644 -t $(DESTDIR)$(PREFIX)/share/man/man1 docs/man/*.1
+SHARE = $(DESTDIR)$(PREFIX)/share/godwit
+install-bench: install $(BUILD)/bench/relay $(BUILD)/guest/dirtier.elf ## and the migration harness, godwit-bench
+	install -D -m 755 -t $(DESTDIR)$(PREFIX)/lib/godwit $(BUILD)/bench/relay $(BUILD)/guest/dirtier.elf
+	install -D -m 644 -t $(SHARE)/bench bench/*.py bench/*.json
+	install -D -m 755 -t $(SHARE)/bench bench/pack-guest bench/fetch-qemu bench/fetch-programs
+	install -D -m 644 -t $(SHARE)/bench/guest bench/guest/*
+	install -D -m 644 -t $(SHARE)/tests/lib tests/lib/vm.py
+	install -D -m 755 -t $(SHARE)/scripts scripts/fetch-guest scripts/apt.sh
+	sed 's|@PREFIX@|$(PREFIX)|g' bench/godwit-bench.in > $(BUILD)/godwit-bench
+	install -D -m 755 $(BUILD)/godwit-bench $(DESTDIR)$(PREFIX)/bin/godwit-bench
 clean:                                   ## removes the build folders
 	rm -rf $(BUILD) $(BUILD)-tsan $(BUILD)-asan $(BUILD)-ubsan $(BUILD)-fuzz $(BUILD)-lint
 help:                                    ## this list

@@ -12,8 +12,8 @@ class Emulator:
         self.ours = not name.startswith(('qemu', 'rvvm'))
 
 
-def fetched_qemu():
-    return subprocess.check_output([lib.TOP / 'bench/fetch-qemu'], text=True).strip()
+def fetched_qemu(suite='trixie'):
+    return subprocess.check_output([lib.TOP / 'bench/fetch-qemu', suite], text=True).strip()
 
 
 def emulators(wanted=None):
@@ -43,6 +43,8 @@ def emulators(wanted=None):
     elif not wanted or 'qemu' in wanted:
         absent['qemu'] = 'no qemu-system-riscv64 here: Debian package qemu-system-misc'
     look('qemu-10', lambda: Emulator('qemu-10', fetched_qemu()))
+    if wanted and 'qemu-sid' in wanted:  # the newest; fetched only when it is asked for
+        look('qemu-sid', lambda: Emulator('qemu-sid', fetched_qemu('sid')))
     other = os.environ.get('RVVM')
     if other and os.access(other, os.X_OK):
         look('rvvm', lambda: Emulator('rvvm', lib.TOP / 'bench/rvvm'))
@@ -50,10 +52,15 @@ def emulators(wanted=None):
         absent['rvvm'] = f'{other}: cannot be run' if other else 'the environment variable RVVM names no emulator'
     for name in wanted or ():
         if name not in found:
-            absent.setdefault(name, 'no such emulator; there are ' + ' '.join(engines or ['godwit']) + ' qemu qemu-10 rvvm')
+            absent.setdefault(name, 'no such emulator; there are ' + ' '.join(engines or ['godwit']) +
+                              ' qemu qemu-10 qemu-sid rvvm')
     for name, why in absent.items():
         print(f'# without {name}: {why}', file=sys.stderr)
     return found
+
+
+def now():
+    return datetime.datetime.now(datetime.timezone.utc).isoformat(timespec='seconds')
 
 
 def in_turn(items, pair):
@@ -75,7 +82,7 @@ def provenance(found):
 
     cpuinfo = pathlib.Path('/proc/cpuinfo').read_text()
     model = [line.split(':', 1)[1].strip() for line in cpuinfo.splitlines() if line.startswith('model name')]
-    return {'date': datetime.datetime.now(datetime.timezone.utc).isoformat(timespec='seconds'),
+    return {'date': now(),
             'commit': ask('git', 'describe', '--always', '--dirty', '--abbrev=12'),
             'host': {'cpu': model[0] if model else platform.machine(), 'cpus': len(os.sched_getaffinity(0)),
                      'kernel': platform.release(), 'load': round(os.getloadavg()[0], 2)},

@@ -22,6 +22,7 @@ GROUPS = {
     'float': Group(5.0, 1, 'small', 'float', 'floating point'),
     'sys': Group(1.3, 1, 'small', 'sys', "the kernel's work"),
     'amo': Group(1.0, 1, 'small', 'amo:amoadd:amoswap:lr/sc', 'atomics, one hart'),
+    'late': Group(1.0, 1, 'small', 'late', 'how late a timer is heard of'),
     'busybox': Group(1.3, 1, 'small', 'busybox', 'busybox (goal: the better of QEMU and RVVM)'),
     'amo2': Group(1.0, 2, 'small', 'amo:amoadd-2-apart:amoadd-2-same:lr/sc-2-apart:lr/sc-2-same', 'atomics, two harts'),
     'smp': Group(1.9, 2, 'small', 'smp', 'two harts against one: goal for the value itself'),

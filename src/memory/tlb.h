@@ -251,7 +251,7 @@ static inline void tlb_inherit(struct tlb *to, const struct tlb *from)
             to->write[i].tag = TLB_INVALID;
     }
     for (unsigned i = 0; i < TLB_FETCH_ENTRIES; i++)
-        if (!to->fetch[i].leaf.global)
+        if (to->fetch[i].tag != TLB_INVALID && !to->fetch[i].leaf.global) /* an empty one's leaf says nothing */
             to->fetch[i].tag = TLB_INVALID;
     if (to->jumps_private) /* jumps do not know their leaf */
         tlb_drop_all_jumps(to);

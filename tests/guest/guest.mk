@@ -15,6 +15,7 @@ GUEST_LDFLAGS := -nostdlib -static -no-pie -Wl,-T,$(GUEST_DIR)/guest.ld -Wl,--bu
 $(BUILD)/guest/%.o: $(GUEST_DIR)/%.c $(GUEST_DIR)/lib.h
 	@mkdir -p $(@D)
 	$(RISCV_CC) $(GUEST_CFLAGS) -c -o $@ $<
+$(BUILD)/guest/dirtier.o: bench/guest/dirty.h
 $(BUILD)/guest/%.o: $(GUEST_DIR)/%.S
 	@mkdir -p $(@D)
 	$(RISCV_CC) $(GUEST_CFLAGS) -c -o $@ $<

@@ -360,7 +360,8 @@ static void place_label(struct gen *g)
     g->fp_ready = false;
     g->words = 0;
     g->kept_at = NULL;
-    gen_fp_forget(g);
+    gen_fp_settle(g, g->at);
+    gen_fp_arrive(g, g->at);
     g->label[g->at] = g->e.at;
     bind_chain(&g->e, g->forward[g->at]);
 }
@@ -485,6 +486,8 @@ bool gen_region(struct gen *g)
     g->words = 0;
     g->kept_at = NULL;
     gen_find_unseen(g);
+    gen_choose_near(g);
+    gen_fp_choose_loops(g);
     gen_fp_forget(g);
     gen_common_registers(g);
     entries(g);

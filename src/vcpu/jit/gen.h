@@ -23,6 +23,7 @@ enum {
     GEN_COUNT = 15,   /* XMM */
     GEN_FP_FIRST = 2, /* the XMM registers that hold copies of guest registers; 0, 1 and 14 are scratch */
     GEN_FP_REGS = 12,
+    GEN_FP_LOOP_REGS = 6, /* of them, how many a loop keeps from one time around to the next */
 };
 
 /* What an out-of-line piece at the end of the region does. */
@@ -59,12 +60,18 @@ struct gen_fp_copies {
     struct stub *redo, *read; /* of the instruction in hand */
 };
 
-enum { GEN_FP_NONE = -1, GEN_EXCHANGES_MAX = 10 };
+enum { GEN_FP_NONE = -1, GEN_NEAR_NONE = -1, GEN_EXCHANGES_MAX = 10 };
 
 /* In this region a host register holds another guest register than between regions. */
 struct gen_exchange {
     int host;
     unsigned common, own;
+};
+
+/* What the code at the head of a loop finds in the first places. */
+struct gen_fp_loop {
+    uint8_t count, f[GEN_FP_LOOP_REGS];
+    bool single[GEN_FP_LOOP_REGS];
 };
 
 struct gen {
@@ -85,6 +92,8 @@ struct gen {
     int host_of[32]; /* guest registers in this region; HOST_NONE: in struct hart */
     struct gen_exchange exchange[GEN_EXCHANGES_MAX];
     unsigned exchanges;
+    struct gen_fp_loop loop[GEN_INSNS_MAX]; /* by the index of its first instruction */
+    int near[32];                           /* slots of base registers, or GEN_NEAR_NONE */
 
     /* progress */
     unsigned at;      /* index of the instruction in hand */
@@ -153,6 +162,8 @@ void gen_keep(struct gen *g, unsigned x);          /* RAX holds x, and whatever 
 bool gen_is_kept(const struct gen *g, unsigned x); /* RAX holds x */
 bool gen_is_word(const struct gen *g, unsigned x); /* x is known to be sign-extended from 32 bits */
 void gen_find_unseen(struct gen *g);               /* fills unseen[] */
+bool gen_writes_f(const struct insn *insn);        /* rd is an f register */
+bool gen_writes_x(const struct insn *insn, unsigned x);
 void gen_note_written(struct gen *g, const struct insn *insn);
 
 /* --- the parts; each returns false when the instruction is the interpreter's ------------------------------ */
@@ -198,6 +209,7 @@ enum {
     ACCESS_FP = 24,
     ACCESS_REG = 25,
 };
+void gen_choose_near(struct gen *g);
 void gen_near(struct gen *g, const struct stub *stub); /* STUB_NEAR's own part */
 uint32_t gen_access(const struct gen *g, unsigned size, bool is_signed, bool store, bool fp, unsigned reg);
 /* Where in host memory insn's bytes are, valid until RAX, RCX or RDX change. The caller calls gen_back() for *stub. */
@@ -207,6 +219,9 @@ struct operand gen_reach(struct gen *g, const struct insn *insn, unsigned bytes,
 /* Whoever calls C on the straight path has lost the copies of f registers (gen_call_interp() says so itself). */
 void gen_fp_forget(struct gen *g);
 void gen_fp_reload(struct gen *g, const struct stub *stub);
+void gen_fp_choose_loops(struct gen *g);
+void gen_fp_settle(struct gen *g, unsigned label); /* in front of a jump there: copies as expected; changes flags not */
+void gen_fp_arrive(struct gen *g, unsigned label); /* behind the label */
 
 /* The region at `host` (its first byte, page_off in its page) into g. Returns false when not one instruction fits. */
 bool gen_decode(struct gen *g, const uint8_t *host, unsigned page_off);

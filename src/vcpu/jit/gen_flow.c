@@ -57,8 +57,10 @@ static void branch(struct gen *g, const struct insn *insn)
     int label = gen_label_of(g, target);
 
     g->retired++;
-    if (label >= 0)
+    if (label >= 0) {
         gen_flush_count(g); /* both ways count alike */
+        gen_fp_settle(g, (unsigned)label);
+    }
     compare(g, insn->rs1, insn->rs2);
     if (label < 0) {
         struct stub *stub = gen_stub(g, STUB_SIDE, emit_jcc(e, cc));
@@ -82,10 +84,12 @@ static void jump(struct gen *g, int64_t target)
     gen_flush_count(g);
     if (back)
         gen_leave_check(g, target, 0);
-    if (label >= 0 && g->target[label])
+    if (label >= 0 && g->target[label]) {
+        gen_fp_settle(g, (unsigned)label);
         to_label(g, emit_jmp(&g->e), label);
-    else
+    } else {
         gen_link(g, target);
+    }
 }
 
 /* rd = address of the next instruction */

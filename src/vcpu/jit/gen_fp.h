@@ -50,6 +50,8 @@ void gen_fp_done(struct gen *g, unsigned f, int xmm, bool single); /* also puts 
 void gen_fp_set_home(struct gen *g, unsigned f, int reg, bool single);
 void gen_fp_check_nan(struct gen *g, int xmm, bool single); /* the result is one: redo */
 
+void gen_fp_put(struct gen *g, int i, unsigned f, bool single); /* a copy of f in place i, from memory */
+
 bool gen_fp_csr(struct gen *g, const struct insn *insn); /* fflags, frm, fcsr */
 bool gen_fp_convert(struct gen *g, const struct insn *insn);
 bool gen_fp_move(struct gen *g, const struct insn *insn); /* moves, loads, stores */

@@ -114,6 +114,18 @@ static void load(struct gen *g, int i, unsigned f, bool single)
     g->fp.single[i] = single;
 }
 
+/* Memory always holds it, so whatever was in that place may go; and f has one place only. */
+void gen_fp_put(struct gen *g, int i, unsigned f, bool single)
+{
+    int other = find(g, f);
+
+    if (other != GEN_FP_NONE)
+        g->fp.f[other] = GEN_FP_NONE;
+    g->fp.f[i] = (int8_t)f;
+    g->fp.used[i] = ++g->fp.now;
+    load(g, i, f, single);
+}
+
 /* A register that once failed this test may fail it again: its redo ends where `boxed` would say otherwise. */
 static void check_box(struct gen *g, unsigned f)
 {

@@ -4,17 +4,75 @@
  * page misses, and one that is merely misaligned hits. */
 #include "vcpu/jit/gen.h"
 
-/* Registers that point to the same page for long have a slot of their own: no index to compute. */
-static int near_slot(unsigned base)
+/* --- near slots ------------------------------------------------------------------------------------------- */
+
+/* Registers that point to the same page for long have a slot of their own: no index to compute. Some always do; in a loop
+ * it is those that it leaves alone or steps through memory with. */
+enum { NEAR_FIXED = 4, STEP_MAX = 512 };
+
+static int fixed_slot(unsigned base)
 {
     switch (base) {
     case 2: return 0; /* sp */
     case 8: return 1; /* s0 */
     case 3: return 2; /* gp */
     case 4: return 3; /* tp */
-    default: return -1;
+    default: return GEN_NEAR_NONE;
     }
 }
+
+static bool is_memory(const struct insn *insn)
+{
+    if (insn->op == OP_flw || insn->op == OP_fld || insn->op == OP_fsw || insn->op == OP_fsd)
+        return true;
+    return insn->op < OP_ENCODED && (decode_ops[insn->op].kind == KIND_LOAD || decode_ops[insn->op].kind == KIND_STORE);
+}
+
+/* The smallest loop of the region around instruction i: from *first on; *last < *first when there is none. */
+static void find_loop(const struct gen *g, unsigned i, unsigned *first, unsigned *last)
+{
+    *first = 1;
+    *last = 0;
+    for (unsigned k = i; k < g->count; k++) {
+        int label = gen_leads(g, k);
+
+        if (label >= 0 && (unsigned)label <= i && (*last < *first || k - (unsigned)label < *last - *first)) {
+            *first = (unsigned)label;
+            *last = k;
+        }
+    }
+}
+
+static bool stays_near(const struct gen *g, unsigned base, unsigned first, unsigned last)
+{
+    for (unsigned i = first; i <= last; i++) {
+        const struct insn *insn = &g->insn[i];
+        bool step = insn->op == OP_addi && insn->rs1 == base && insn->imm >= -STEP_MAX && insn->imm <= STEP_MAX;
+
+        if (gen_writes_x(insn, base) && !step)
+            return false;
+    }
+    return first <= last;
+}
+
+void gen_choose_near(struct gen *g)
+{
+    int next = NEAR_FIXED;
+
+    for (unsigned x = 0; x < 32; x++)
+        g->near[x] = fixed_slot(x);
+    for (unsigned i = 0; i < g->count && next < TLB_NEAR; i++) {
+        unsigned base = g->insn[i].rs1, first, last;
+
+        if (!is_memory(&g->insn[i]) || base == 0 || g->near[base] != GEN_NEAR_NONE)
+            continue;
+        find_loop(g, i, &first, &last);
+        if (stays_near(g, base, first, last))
+            g->near[base] = next++;
+    }
+}
+
+/* --- one access ------------------------------------------------------------------------------------------- */
 
 uint32_t gen_access(const struct gen *g, unsigned size, bool is_signed, bool store, bool fp, unsigned reg)
 {
@@ -43,21 +101,29 @@ static int address(struct gen *g, unsigned base, int64_t imm)
     return RAX;
 }
 
+/* Compares the page of the last byte with the entry for the first one, whose offset in the table is then in RCX. */
+static void look_up(struct gen *g, int va, int32_t bytes, int32_t table)
+{
+    struct emit *e = &g->e;
+
+    emit_mov32(e, RCX, op_reg(va));
+    emit_shift_imm32(e, SHIFT_SHR, RCX, TLB_PAGE_SHIFT - 4);
+    emit_alu_imm32(e, ALU_AND, op_reg(RCX), (TLB_ENTRIES - 1) << 4);
+    if (bytes > 1)
+        emit_lea(e, RDX, op_mem(va, bytes - 1));
+    else
+        emit_mov(e, RDX, op_reg(va));
+    emit_alu_imm(e, ALU_AND, op_reg(RDX), -PAGE_BYTES);
+    emit_alu(e, ALU_CMP, RDX, op_index(GEN_TLB, RCX, 0, table));
+}
+
 static struct operand reach_array(struct gen *g, int va, unsigned bytes, bool store, uint32_t access,
                                   struct stub **stub)
 {
     struct emit *e = &g->e;
     int32_t table = (int32_t)(store ? offsetof(struct tlb, write) : offsetof(struct tlb, read));
 
-    emit_mov32(e, RCX, op_reg(va));
-    emit_shift_imm32(e, SHIFT_SHR, RCX, TLB_PAGE_SHIFT - 4);
-    emit_alu_imm32(e, ALU_AND, op_reg(RCX), (TLB_ENTRIES - 1) << 4);
-    if (bytes > 1)
-        emit_lea(e, RDX, op_mem(va, (int32_t)bytes - 1));
-    else
-        emit_mov(e, RDX, op_reg(va));
-    emit_alu_imm(e, ALU_AND, op_reg(RDX), -PAGE_BYTES);
-    emit_alu(e, ALU_CMP, RDX, op_index(GEN_TLB, RCX, 0, table));
+    look_up(g, va, (int32_t)bytes, table);
     *stub = gen_stub(g, STUB_ACCESS, emit_jcc(e, CC_NE));
     (*stub)->a = access;
     (*stub)->reg = va;
@@ -65,7 +131,7 @@ static struct operand reach_array(struct gen *g, int va, unsigned bytes, bool st
     return op_index(va, RDX, 0, 0);
 }
 
-/* A near slot holds one page; a misaligned access always goes the long way. */
+/* A near slot holds one page, and says nothing of where a misaligned access ends: that one asks the array. */
 static struct operand reach_near(struct gen *g, int va, unsigned slot, unsigned bytes, bool store, uint32_t access,
                                  struct stub **stub)
 {
@@ -85,7 +151,7 @@ static struct operand reach_near(struct gen *g, int va, unsigned slot, unsigned 
     return op_index(va, RDX, 0, 0);
 }
 
-/* Out of line: RDX is what did not match the slot. Does the array have it? Then the slot gets it. */
+/* Out of line: does the array have it? Then the slot gets it. */
 void gen_near(struct gen *g, const struct stub *stub)
 {
     struct emit *e = &g->e;
@@ -93,20 +159,14 @@ void gen_near(struct gen *g, const struct stub *stub)
     int32_t table = (int32_t)(store ? offsetof(struct tlb, write) : offsetof(struct tlb, read));
     int32_t near = (int32_t)(store ? offsetof(struct tlb, near_write) : offsetof(struct tlb, near_read)) +
                    (int32_t)(stub->b * sizeof(struct tlb_entry));
-    int32_t addend = (int32_t)offsetof(struct tlb_entry, addend);
+    int32_t addend = (int32_t)offsetof(struct tlb_entry, addend), bytes = 1 << (stub->a >> ACCESS_SIZE & 3);
 
-    emit_op_imm(e, 0xf7, 0, op_reg(RDX), PAGE_BYTES - 1, 4); /* misaligned: could be taken for a tag's flags */
-    uint8_t *misaligned = emit_jcc_short(e, CC_NE);
-    emit_mov32(e, RCX, op_reg(stub->reg));
-    emit_shift_imm32(e, SHIFT_SHR, RCX, TLB_PAGE_SHIFT - 4);
-    emit_alu_imm32(e, ALU_AND, op_reg(RCX), (TLB_ENTRIES - 1) << 4);
-    emit_alu(e, ALU_CMP, RDX, op_index(GEN_TLB, RCX, 0, table));
+    look_up(g, stub->reg, bytes, table);
     uint8_t *miss = emit_jcc_short(e, CC_NE);
     emit_store(e, op_mem(GEN_TLB, near), RDX);
     emit_mov(e, RDX, op_index(GEN_TLB, RCX, 0, table + addend));
     emit_store(e, op_mem(GEN_TLB, near + addend), RDX);
     emit_jmp_to(e, stub->hit);
-    emit_bind_short(e, misaligned);
     emit_bind_short(e, miss);
 }
 
@@ -117,10 +177,10 @@ struct operand gen_reach(struct gen *g, const struct insn *insn, unsigned bytes,
         *stub = NULL;
         return op_index(gen_use(g, insn->rs1, RAX), RDX, 0, (int32_t)insn->imm);
     }
-    int va = address(g, insn->rs1, insn->imm), slot = near_slot(insn->rs1);
+    int va = address(g, insn->rs1, insn->imm), slot = g->near[insn->rs1];
 
-    return slot < 0 ? reach_array(g, va, bytes, store, access, stub)
-                    : reach_near(g, va, (unsigned)slot, bytes, store, access, stub);
+    return slot == GEN_NEAR_NONE ? reach_array(g, va, bytes, store, access, stub)
+                                 : reach_near(g, va, (unsigned)slot, bytes, store, access, stub);
 }
 
 static void load(struct gen *g, const struct insn *insn, unsigned size, bool is_signed, unsigned opcode)

@@ -49,13 +49,30 @@ bool gen_is_kept(const struct gen *g, unsigned x)
 
 /* --- which instruction touches what ----------------------------------------------------------------------- */
 
+/* Loads, fused operations, and of the rest all but comparisons, moves and conversions to x registers (the unprivileged
+ * ISA's opcode map, and funct5 of OP-FP). */
+bool gen_writes_f(const struct insn *insn)
+{
+    enum { LOAD_FP = 0x07, OP_FP = 0x53, MADD = 0x43, NMADD = 0x4f, COMPARE = 0x14, TO_INTEGER = 0x18, MOVE = 0x1c };
+    uint32_t match = insn->op < OP_ENCODED ? decode_ops[insn->op].match : 0, opcode = match & 127, funct5 = match >> 27;
+
+    if (opcode == OP_FP)
+        return funct5 != COMPARE && funct5 != TO_INTEGER && funct5 != MOVE;
+    return opcode == LOAD_FP || (opcode >= MADD && opcode <= NMADD);
+}
+
 static bool writes_rd(const struct insn *insn)
 {
-    if (insn->op >= OP_ENCODED)
+    if (insn->op >= OP_ENCODED || gen_writes_f(insn))
         return false;
     unsigned format = decode_ops[insn->op].format;
 
     return format != FMT_S && format != FMT_B && format != FMT_NONE;
+}
+
+bool gen_writes_x(const struct insn *insn, unsigned x)
+{
+    return writes_rd(insn) && insn->rd == x;
 }
 
 /* Of plain instructions; the rest read through C, or little. */

@@ -1,0 +1,253 @@
+#!/usr/bin/env python3
+"""Migrations of godwit and QEMU beside each other: the same guest, the same link, run by run in turn.
+
+    bench/harness.py                                     the four key cells (make bench), then the report
+    bench/harness.py --set full                          hours; begun again, it goes on where it was (make bench-full)
+    bench/harness.py --cells NAME,... --configurations NAME,... --pairs 1
+    bench/harness.py --list                              cells, links, configurations
+    bench/harness.py --scenario MINE.json ...            more of them, from a file like bench/cells.json
+
+Every run is a JSON line of build/results/NAME.jsonl, with all that it was made of; a run that stands there already, of the same
+scenario, programs and guest, is not run again. bench/report.py makes tables and pictures of such files. The QEMU configuration that
+was best in a cell (--set full finds it) is kept in bench/best.json and stands for `best:EMULATOR`.
+"""
+import argparse, hashlib, json, os, pathlib, shlex, statistics, subprocess, sys, time
+
+import compare, drive, watch
+from compare import lib
+
+HERE = pathlib.Path(__file__).resolve().parent
+PARTS = ('emulators', 'links', 'configurations', 'cells', 'sets')
+
+
+def scenario(paths):
+    """All files' parts in one; a name given again replaces the earlier one."""
+    whole = {part: {} for part in PARTS}
+    for path in [HERE / 'cells.json', *paths]:
+        try:
+            read = json.loads(pathlib.Path(path).read_text())
+        except (OSError, ValueError) as why:
+            sys.exit(f'harness: {path}: {why}')
+        for part, entries in read.items():
+            if part not in whole and part != 'about':
+                sys.exit(f'harness: {path}: "{part}" is none of {", ".join(PARTS)}')
+            if part in whole:
+                whole[part].update(entries)
+    for name, cell in whole['cells'].items():
+        missing = [key for key in ('guest', 'memory', 'link', 'limit_ms') if key not in cell]
+        if missing or cell['link'] not in whole['links'] or cell['guest'] not in ('bare', 'linux'):
+            sys.exit(f'harness: cell {name}: needs guest (bare or linux), memory, limit_ms, and a link of the links; '
+                     f'missing: {", ".join(missing) or "none"}')
+    return whole
+
+
+def emulators(whole, runs):
+    """{name: Emulator} of all that the runs need and that can be had here."""
+    need = dict.fromkeys(whole['configurations'][name]['emulator'] for _, name, _ in runs)
+    found = {}
+    for name in [name for name in need if name in whole['emulators']]:
+        entry = whole['emulators'][name]
+        try:
+            found[name] = compare.Emulator(name, entry['binary'], entry.get('args', []))
+        except (OSError, KeyError, subprocess.SubprocessError) as why:
+            print(f'# without {name}: {why}', file=sys.stderr)
+    others = [name for name in need if name not in whole['emulators']]
+    return {**found, **(compare.emulators(others) if others else {})}
+
+
+def digest(*things):
+    sum_of = hashlib.sha256()
+    for thing in things:
+        sum_of.update(thing.read_bytes() if isinstance(thing, pathlib.Path) else json.dumps(thing, sort_keys=True).encode())
+    return sum_of.hexdigest()[:12]
+
+
+def guest_images(cells):
+    """{what: path} and {kind of guest: digest of what it is made of}: what these cells need"""
+    images, sums, kinds = {}, {}, {cell['guest'] for cell in cells}
+    if 'bare' in kinds:
+        images['bare'] = pathlib.Path(os.environ.get('GODWIT_BENCH_GUEST', lib.BUILD / 'guest/dirtier.elf'))
+        if not images['bare'].exists():
+            sys.exit('harness: the bare-metal guest is not built: make guests')
+        sums['bare'] = digest(images['bare'])
+    if 'linux' in kinds:
+        folder = pathlib.Path(subprocess.check_output([lib.TOP / 'scripts/fetch-guest'], text=True).strip())
+        images.update(kernel=folder / 'vmlinux', firmware=folder / 'fw_dynamic.bin', initrd=lib.BUILD / 'harness.cpio')
+        subprocess.run([HERE / 'pack-guest', folder, images['initrd']], check=True)
+        # the archive holds times; what it is made of does not
+        if any(drive.needs_programs(cell) for cell in cells):
+            programs = subprocess.check_output([HERE / 'fetch-programs'], text=True).strip()
+            images['real'], archive = lib.BUILD / 'harness-real.cpio', lib.BUILD / 'harness-programs.cpio'
+            subprocess.run([HERE / 'pack-guest', '--programs', programs, archive], check=True)
+            images['real'].write_bytes(images['initrd'].read_bytes() + archive.read_bytes())
+            archive.unlink()
+        sums['linux'] = digest(images['kernel'], images['firmware'], folder / 'busybox', *sorted((HERE / 'guest').glob('*')))
+    return images, sums
+
+
+class Best:
+    """bench/best.json: {emulator: {cell: {configuration, date, ...}}}"""
+
+    def __init__(self, path):
+        self.path = path
+        self.kept = json.loads(path.read_text()) if path.exists() else {}
+
+    def resolve(self, name, cell, whole):
+        if not name.startswith('best:'):
+            return name
+        emulator = name[len('best:'):]
+        kept = self.kept.get(emulator, {}).get(cell, {}).get('configuration')
+        return kept if kept in whole['configurations'] else whole['cells'][cell].get('best', f'{emulator}-multifd')
+
+    def learn(self, records):
+        """Of each emulator's configurations in each cell: those that ended well most often, of them those that kept the limit
+        (20 % and 10 ms over it are forgiven), of them the one with the least total time."""
+        groups = {}
+        for record in records:
+            if record['emulator'].startswith('qemu') and record['scenario']['configuration'].get('migrate', True):
+                groups.setdefault((record['emulator'], record['cell']), {}).setdefault(record['configuration'], []).append(record)
+        for (emulator, cell), group in groups.items():
+            def rank(item):
+                runs = [r for r in item[1] if r['success']]
+                if not runs:
+                    return 0, 0, 0
+                pause = statistics.median(r['measured']['pause_ms'] for r in runs)
+                total = statistics.median(r['measured']['total_ms'] for r in runs)
+                return -len(runs) / len(item[1]), pause > runs[0]['asked_ms'] * 1.2 + 10, total
+            name, runs = min(group.items(), key=rank)
+            if rank((name, runs))[0] < 0:
+                self.kept.setdefault(emulator, {})[cell] = {
+                    'configuration': name, 'date': runs[-1]['date'][:10], 'version': runs[-1]['version'],
+                    'runs': len(runs), 'of': sorted(group), 'median_total_ms': round(rank((name, runs))[2])}
+        self.path.write_text(json.dumps(self.kept, indent=1, sort_keys=True) + '\n')
+
+
+def plan(whole, args, best):
+    """[(cell, configuration, repeat)] in the order in which they are run."""
+    chosen = whole['sets'].get(args.set, {})
+    cells = args.cells or chosen.get('cells') or list(whole['cells'])
+    wanted = args.configurations or chosen.get('configurations') or ['godwit', 'best:qemu-10']
+    still = [] if args.no_still else chosen.get('still', [])
+    runs = []
+    for repeat in range(args.pairs or chosen.get('pairs', 3)):
+        for cell in cells:
+            if cell not in whole['cells']:
+                sys.exit(f'harness: no cell {cell}; there are {", ".join(whole["cells"])}')
+            names = [best.resolve(name, cell, whole) for name in wanted]
+            names = list(dict.fromkeys(names)) + (still if repeat == 0 else [])
+            for name in compare.in_turn(names, repeat):
+                if name not in whole['configurations']:
+                    sys.exit(f'harness: no configuration {name}; there are {", ".join(whole["configurations"])}')
+                runs.append((cell, name, repeat))
+    return runs
+
+
+def done_in(path):
+    """{(cell, configuration, repeat, identity): record}"""
+    found = {}
+    if path.exists():
+        for number, line in enumerate(path.read_text().splitlines(), 1):
+            try:
+                record = json.loads(line)
+                found[record['cell'], record['configuration'], record['repeat'], record['identity']] = record
+            except (ValueError, KeyError):
+                print(f'harness: {path}:{number}: not a record, passed over', file=sys.stderr)
+    return found
+
+
+def line_of(record):
+    """One run for people."""
+    measured, text = record.get('measured', {}), f'{record["cell"]:22} {record["configuration"]:24} #{record["repeat"]} '
+    if not record['success']:
+        return text + f'FAILED: {record["why"]}'
+    if 'total_ms' not in measured:
+        return text + f'not moved; longest gap {measured["gap_ms"]:.1f} ms, {measured["pages_per_s_control"]:.0f} pages/s'
+    lost = measured['lost_work_s']
+    return text + (f'total {measured["total_ms"]:.0f} ms, gap {measured["gap_ms"]:.1f} (still {measured["gap_control_ms"]:.1f}), '
+                   f'asked {record["asked_ms"]}, wire {measured["wire_bytes"] / 2**20:.1f} MiB, '
+                   f'lost {"-" if lost is None else f"{lost:.2f}"} s, rounds {measured["rounds"]}')
+
+
+def run_all(whole, runs, args, results, command):
+    """Runs what has not been run; returns the records of all of them."""
+    found = emulators(whole, runs)
+    images, sums = guest_images([whole['cells'][cell] for cell in dict.fromkeys(cell for cell, _, _ in runs)])
+    origin, done, records = compare.provenance(found), done_in(results), []
+    origin.pop('emulators')
+    until = time.monotonic() + args.minutes * 60 if args.minutes else None
+    results.parent.mkdir(parents=True, exist_ok=True)
+    for position, (cell_name, name, repeat) in enumerate(runs):
+        cell, configuration = whole['cells'][cell_name], whole['configurations'][name]
+        link, emulator = whole['links'][cell['link']], found.get(configuration['emulator'])
+        if emulator is None:
+            continue  # said already
+        program = digest(pathlib.Path(emulator.binary)) if emulator.ours else emulator.version
+        identity = digest([cell, configuration, link, program, sums[cell['guest']], bool(args.plant)])
+        key = cell_name, name, repeat, identity
+        if key in done:
+            records.append(done[key])
+            continue
+        if until and time.monotonic() > until:
+            print(f'# {args.minutes} minutes are over: {len(runs) - position} of {len(runs)} runs left out; begun again, '
+                  'it goes on', flush=True)
+            break
+        record = drive.run(emulator, configuration, cell, link, images, args.plant)
+        record = {'schema': 1, 'cell': cell_name, 'configuration': name, 'repeat': repeat, 'identity': identity,
+                  'emulator': emulator.name, 'version': emulator.version, 'guest_digest': sums[cell['guest']], **origin,
+                  **record, 'harness_command': command,
+                  'scenario': {'cell': cell, 'configuration': configuration, 'link': link}}
+        with open(results, 'a') as out:
+            out.write(json.dumps(record) + '\n')
+        records.append(record)
+        print(line_of(record), flush=True)
+    return records
+
+
+def list_all(whole):
+    for part in PARTS:
+        print(f'{part}:')
+        for name, entry in whole[part].items():
+            print(f'  {name:24} {json.dumps({k: v for k, v in entry.items() if k != "about"})}')
+
+
+def main():
+    parse = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    words = lambda text: text.split(',')
+    parse.add_argument('--scenario', action='append', default=[], metavar='FILE')
+    parse.add_argument('--set', default='key', help='of the scenario: what is run (key)')
+    parse.add_argument('--cells', type=words, metavar='NAME,...')
+    parse.add_argument('--configurations', type=words, metavar='NAME,...')
+    parse.add_argument('--pairs', type=int, help='how often each')
+    parse.add_argument('--minutes', type=float, help='begin no run after so long')
+    parse.add_argument('--results', type=pathlib.Path, help='the file of JSON lines (build/results/migrate-SET.jsonl)')
+    parse.add_argument('--report', type=pathlib.Path, help='where report.html and report.md go (beside the results)')
+    parse.add_argument('--no-still', action='store_true', help='without runs in which nothing moves')
+    parse.add_argument('--best', type=pathlib.Path, default=HERE / 'best.json')
+    parse.add_argument('--learn', action='store_true', help='keep the best configurations of all results in --best')
+    parse.add_argument('--plant', action='store_true', help='spoil a word of every guest: every run must count as failed')
+    parse.add_argument('--list', action='store_true')
+    args = parse.parse_args()
+    whole, best = scenario(args.scenario), Best(args.best)
+    if args.list:
+        list_all(whole)
+        return 0
+    if args.set not in whole['sets'] and not args.cells:
+        parse.error(f'no set {args.set}; there are {", ".join(whole["sets"])}')
+    if not watch.RELAY.exists():
+        sys.exit('harness: the relay is not built: make bench-tools')
+    results = args.results or lib.BUILD / f'results/migrate-{args.set}.jsonl'
+    command = shlex.join(['bench/harness.py', *sys.argv[1:]])
+    records = run_all(whole, plan(whole, args, best), args, results, command)
+    if args.learn or whole['sets'].get(args.set, {}).get('learn'):
+        best.learn(done_in(results).values())
+    if args.report or not args.plant:
+        import report
+        report.write(list(done_in(results).values()), args.report or results.with_suffix(''))
+    wrong = [r for r in records if r.get('self_check', 'ok') != 'ok']
+    print(f'{len(records)} runs, {sum(not r["success"] for r in records)} failed, {len(wrong)} of them because the guest\'s '
+          f'memory was wrong; {results}')
+    return 1 if wrong else 0
+
+
+if __name__ == '__main__':
+    sys.exit(main())

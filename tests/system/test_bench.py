@@ -1,0 +1,266 @@
+#!/usr/bin/env python3
+"""The migration harness (bench/harness.py): what it measures of an emulator whose gaps and lies are known, and of godwit; and its link."""
+import json, os, pathlib, socket, subprocess, sys, tempfile, threading, time
+
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent / 'lib'))
+from guests import guest
+from vm import BUILD, PATIENCE_S, THREAD_SANITIZER, TOP, Failure, Skip, main, test
+
+sys.path.insert(0, str(TOP / 'bench'))
+import feel, report
+
+RELAY = BUILD / 'bench/relay'
+CELL = {'guest': 'bare', 'memory': '64M', 'link': 'near', 'limit_ms': 300, 'warm_s': 0.2, 'control_s': 0.4, 'tail_s': 0.2}
+
+
+def need_relay():
+    if not RELAY.exists():
+        raise Skip('the relay is not built (make bench-tools)')
+    guest('dirtier')
+
+
+def harness(cells, configurations, *more, pairs=1, folder=None, expect=0):
+    """The records of a run of the program itself, and what it printed."""
+    with tempfile.TemporaryDirectory(prefix='godwit-') as own:
+        place = pathlib.Path(folder or own)
+        given = place / 'scenario.json'
+        given.write_text(json.dumps({
+            'emulators': {'mock': {'binary': str(TOP / 'tests/lib/mock_emulator.py')}}, 'links': {'near': {}}, 'cells': cells,
+            'configurations': {'mock': {'emulator': 'mock'}, 'mock-still': {'emulator': 'mock', 'migrate': False}}}))
+        results = place / 'results.jsonl'
+        done = subprocess.run([sys.executable, TOP / 'bench/harness.py', '--scenario', given, '--cells', ','.join(cells), '--no-still',
+                               '--configurations', configurations, '--pairs', str(pairs), '--results', results, *more],
+                              stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+        if done.returncode != expect:
+            raise Failure(f'exit code {done.returncode}: {done.stdout[-1500:]}')
+        return [json.loads(line) for line in results.read_text().splitlines()], done.stdout
+
+
+def mock(**told):
+    return dict(CELL, dirtier=told)
+
+
+# --- godwit ------------------------------------------------------------------------------------------------------------
+
+@test
+def a_tiny_cell_of_godwit_is_measured_from_end_to_end():
+    need_relay()
+    limit = 20000 if THREAD_SANITIZER else 300
+    cell = dict(CELL, dirtier={'w': '4M', 'rate': 500, 'content': 'text'}, limit_ms=limit)
+    (record,), _ = harness({'small': cell}, 'godwit')
+    assert record['success'] and record['self_check'] == 'ok', record['why']
+    for key in ('schema', 'cell', 'configuration', 'repeat', 'emulator', 'commit', 'version', 'date', 'load', 'command', 'harness_command', 'host',
+                'guest_digest', 'identity', 'scenario', 'asked_ms', 'predicted_ms', 'claimed', 'relay', 'timeline'):
+        assert key in record, key
+    measured = record['measured']
+    assert record['asked_ms'] == limit and measured['rounds'] >= 1
+    assert 0 < measured['pause_ms'] <= measured['gap_ms'] and measured['gap_control_ms'] > 0 and measured['serial_gap_ms'] > 0
+    # godwit counts bytes of its stream, the relay those of the socket: there is nothing else on it but a hello
+    assert record['claimed']['wire_bytes'] <= measured['wire_bytes'] < record['claimed']['wire_bytes'] + 4096, measured
+    for side in ('source', 'destination'):
+        assert measured['cpu_s'][side]['all'] > 0 and measured['cpu_s'][side]['vcpu'] > 0
+        assert measured['memory'][side]['ram_rss_bytes'] > 4 << 20
+    assert measured['pages_per_s_control'] > 0 and measured['errors'] == 0 and record['timeline']['guest_pages_per_s']
+
+
+@test
+def a_guest_whose_memory_is_wrong_makes_the_run_a_failed_one():
+    need_relay()
+    cell = dict(CELL, dirtier={'w': '4M', 'rate': 500, 'content': 'random'})
+    (record,), said = harness({'small': cell}, 'godwit', '--plant', expect=1)
+    assert not record['success'] and 'holds what was not written last' in record['why'], record['why']
+    assert record['self_check'] != 'ok' and 'FAILED' in said and 'because the guest\'s memory was wrong' in said
+
+
+# --- an emulator that lies ---------------------------------------------------------------------------------------------
+
+@test
+def bytes_and_pauses_are_measured_and_not_believed():
+    need_relay()
+    (record,), _ = harness({'lies': mock(bytes=1234567, claims=5, gap_ms=2000, says_ms=3)}, 'mock')
+    assert record['success'], record['why']
+    assert record['measured']['wire_bytes'] == 1234567 and record['claimed']['wire_bytes'] == 5
+    assert record['measured']['pause_ms'] >= 2000 and record['claimed']['downtime_ms'] == 3
+    assert record['measured']['gap_control_ms'] == 1.5 and record['measured']['rounds'] == 2
+
+
+@test
+def a_clock_that_falls_back_during_the_move_does_not_hide_the_pause():
+    need_relay()
+    (record,), _ = harness({'slips': mock(gap_ms=5, slip_s=1000)}, 'mock')
+    assert record['success'], record['why']
+    assert 900e3 < record['measured']['pause_ms'] < 1100e3 and 900e3 < record['measured']['rtc_slip_ms'] < 1100e3
+
+
+@test
+def what_does_not_converge_or_fails_or_is_wrong_counts_as_failed():
+    need_relay()
+    cells = {'never': dict(mock(never=1), timeout_s=0.5), 'fails': mock(fails=1), 'wrong': mock(wrong=1)}
+    records, _ = harness(cells, 'mock', expect=1)
+    why = {record['cell']: (record['success'], record['why'], record.get('self_check')) for record in records}
+    assert why['never'] == (False, 'no end within 0.5 s', 'ok'), why['never']
+    assert why['fails'] == (False, 'failed: as it was told', 'ok'), why['fails']
+    assert why['wrong'][0] is False and 'END failed' in why['wrong'][1], why['wrong']
+
+
+@test
+def runs_alternate_and_are_not_run_twice():
+    need_relay()
+    with tempfile.TemporaryDirectory(prefix='godwit-') as folder:
+        records, _ = harness({'a': mock()}, 'mock,mock-still', pairs=2, folder=folder)
+        order = [(record['configuration'], record['repeat']) for record in records]
+        assert order == [('mock', 0), ('mock-still', 0), ('mock-still', 1), ('mock', 1)], order
+        with open(f'{folder}/results.jsonl', 'a') as torn:
+            torn.write('{"cell": "a", "configur')  # as a session that was cut off leaves it
+            torn.write('\n')
+        os.truncate(f'{folder}/results.jsonl', len('\n'.join(json.dumps(r) for r in records[:3])) + 1)
+        again, said = harness({'a': mock()}, 'mock,mock-still', pairs=2, folder=folder)
+        assert [(r['configuration'], r['repeat']) for r in again[3:]] == [('mock', 1)] and len(again) == 4, said
+        page = pathlib.Path(folder, 'results/report.html').read_text()
+        assert '<svg' in page and 'mock' in page and pathlib.Path(folder, 'results/pauses-a.svg').exists()
+        changed, _ = harness({'a': mock(bytes=200000)}, 'mock', pairs=1, folder=folder)
+        assert len(changed) == 5, 'another scenario is another run'
+
+
+@test
+def a_comparison_finds_what_became_worse_and_only_that():
+    def records(total, ok=True):
+        return [{'cell': 'c', 'configuration': 'godwit', 'repeat': i, 'identity': total, 'success': ok,
+                 'scenario': {'configuration': {}}, 'measured': {
+                     'total_ms': total + i, 'gap_ms': 10, 'pause_ms': 5, 'wire_bytes': 100, 'cpu_s': {'source': {'all': 1}, 'destination': {'all': 1}}}}
+                for i in range(3)]
+    assert report.regressions(records(100), records(105), 0.1) == []
+    worse = report.regressions(records(100), records(200), 0.1)
+    assert len(worse) == 1 and 'total 201' in worse[0], worse
+    assert 'moved' in report.regressions(records(100), records(100, ok=False), 0.1)[0]
+
+
+@test
+def the_guest_s_lines_are_read_between_beats():
+    chunks = [(1_000, b'...READY pages 1\r\n'), (2_000, b'.D 0 rtc 1500 guest 1 gap 7 at 14'),
+              (3_000, b'.90 pages 10 errors 0\r\n..'), (9_000, b'.\nD 1 rtc 8500 guest 2 gap 6000 at 8400 pages 20 errors 0\n')]
+    samples, offset = feel.side(chunks)
+    assert offset == 500 and [s.at for s in samples] == [2_000, 9_000] and [s.gap for s in samples] == [7, 6000], samples
+    assert feel.longest_silence(feel.beats_of(chunks), 0, 10_000) == 6_000
+    assert feel.longest(samples, 8_000, 9_000) == 6000 and feel.longest(samples, 0, 2_000) == 7
+    assert feel.pages_at(samples, 5_500) == 15
+    assert feel.verdict(chunks) is None and feel.verdict([(1, b'.END ok pa.ges 3 errors 0\n')]) == ''
+    assert feel.verdict([(1, b'ERROR page 3 is bad\nEND ok pages 3 errors 0\n')]).startswith('ERROR')
+
+
+@test
+def the_pause_is_the_gap_that_lies_across_the_move():
+    def line(n, at, gap, end):
+        return f'D {n} rtc {at} guest {n} gap {gap} at {end} pages 0 errors 0\n'.encode()
+    ms = 1_000_000
+    source = [(100 * ms, line(0, 100 * ms, ms, 90 * ms)), (200 * ms, line(1, 200 * ms, ms, 190 * ms)), (210 * ms, b'.')]
+    # it had written the line at 205 before it was stopped at 210; it ran again at 510, and hiccuped at 700
+    there = [(512 * ms, line(2, 205 * ms, 4 * ms, 204 * ms)), (600 * ms, line(3, 600 * ms, 300 * ms, 510 * ms)),
+             (750 * ms, line(4, 750 * ms, 80 * ms, 700 * ms)), (850 * ms, line(5, 850 * ms, ms, 800 * ms))]
+    felt = feel.felt(source, there, (0, 150 * ms), (150 * ms, 520 * ms), 400 * ms)
+    assert felt['pause_ms'] == 300 and felt['gap_ms'] == 300 and felt['gap_control_ms'] == 1, felt
+
+
+# --- the link ------------------------------------------------------------------------------------------------------------
+
+class Relayed:
+    """A relay, one connection through it, and its totals at the end."""
+
+    def __init__(self, *options):
+        need_relay()
+        self.listener = socket.create_server(('127.0.0.1', 0))
+        self.process = subprocess.Popen([RELAY, '--to', f'127.0.0.1:{self.listener.getsockname()[1]}', *options],
+                                        stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        port = int(self.process.stdout.readline().split()[1])
+        self.here = socket.create_connection(('127.0.0.1', port), PATIENCE_S)
+        self.there, _ = self.listener.accept()
+        self.there.settimeout(PATIENCE_S)
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        for end in (self.here, self.there, self.listener):
+            end.close()
+        if self.process.poll() is None:
+            self.process.kill()
+        self.process.wait()
+
+    def totals(self):
+        out, _ = self.process.communicate(timeout=PATIENCE_S)
+        return json.loads(out)
+
+
+def receive(end, count=None):
+    """So many bytes, or all until the end."""
+    got = b''
+    while count is None or len(got) < count:
+        data = end.recv(1 << 16)
+        if not data:
+            break
+        got += data
+    return got
+
+
+def through(link, data):
+    """Both ways at once, the second way half as much; then both ends are closed, one after the other."""
+    sender = threading.Thread(target=lambda: (link.here.sendall(data), link.here.shutdown(socket.SHUT_WR)), daemon=True)
+    sender.start()
+    answer = threading.Thread(target=lambda: link.there.sendall(data[::2]), daemon=True)
+    answer.start()
+    back = []
+    reader = threading.Thread(target=lambda: back.append(receive(link.here, len(data[::2]))), daemon=True)
+    reader.start()
+    got = receive(link.there)
+    for thread in (sender, answer, reader):
+        thread.join(PATIENCE_S)
+    return got, back[0]
+
+
+@test
+def the_link_loses_nothing_and_counts_every_byte():
+    data = bytes(range(251)) * 20000
+    for options in ([], ['--rtt', '4', '--jitter', '2'], ['--rate', '2000', '--rtt', '2', '--stall-every', '20:5']):
+        with Relayed(*options) as link:
+            there, back = through(link, data)
+            assert there == data and back == data[::2], f'{options}: {len(there)} and {len(back)} of {len(data)}'
+            totals = link.totals()
+            assert totals['there_bytes'] == len(data) and totals['back_bytes'] == len(data[::2]), totals
+            assert totals['connections'] == 1
+
+
+@test
+def the_link_is_never_faster_than_it_was_asked_to_be():
+    with Relayed('--rtt', '60') as link:
+        begun = time.monotonic()
+        link.here.sendall(b'x')
+        link.there.sendall(receive(link.there, 1))
+        receive(link.here, 1)
+        assert time.monotonic() - begun >= 0.060
+    data = bytes(1 << 20)
+    with Relayed('--rate', '80') as link:  # 10 MB a second, 2 ms ahead of it, 4 ms made up for
+        begun = time.monotonic()
+        sender = threading.Thread(target=link.here.sendall, args=(data,), daemon=True)
+        sender.start()
+        receive(link.there, len(data))
+        assert time.monotonic() - begun >= len(data) / 10e6 - 0.007
+        sender.join()
+    with Relayed('--stall', '0:80') as link:
+        begun = time.monotonic()
+        link.here.sendall(b'x')
+        receive(link.there, 1)
+        assert time.monotonic() - begun >= 0.080
+
+
+@test
+def the_link_says_what_is_wrong_with_its_options():
+    need_relay()
+    for options, words in (([], 'usage'), (['--to', 'nowhere'], 'HOST:PORT'), (['--to', '127.0.0.1:1', '--rate', 'fast'], 'a number'),
+                           (['--to', '127.0.0.1:1', '--stall', '5'], 'MS:MS'),
+                           (['--to', '127.0.0.1:1', '--log', '/nonexistent/x'], '/nonexistent/x')):
+        done = subprocess.run([RELAY, *options], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        assert done.returncode != 0 and words in done.stderr, (options, done.stderr)
+
+
+if __name__ == '__main__':
+    main()
