@@ -99,6 +99,19 @@ static bool fd_fate(struct channel *channel, char *out, size_t size)
     return true;
 }
 
+/* A short stream fits into the socket: it was written without an error, and may still not have been read. A socket whose
+ * peer closed it with something left in it says so (unix(7), ECONNRESET). */
+static int check_all_read(const struct channel_fd *c, struct err *err)
+{
+    int failed = 0;
+    socklen_t bytes = sizeof(failed);
+
+    if (c->is_socket && getsockopt(c->write_fd, SOL_SOCKET, SO_ERROR, &failed, &bytes) == 0 && failed != 0)
+        return err_set(err, -EPIPE, "%s: the command ended with status 0 before it had read everything",
+                       c->channel.name);
+    return 0;
+}
+
 static int finish_command(struct channel_fd *c, struct err *err)
 {
     int ret = channel_wait_fd(c->pidfd, POLLIN, c->wake_fd);
@@ -117,7 +130,7 @@ static int finish_command(struct channel_fd *c, struct err *err)
     if (WEXITSTATUS(status)) {
         return err_set(err, -EPIPE, "%s: the command ended with status %d", c->channel.name, WEXITSTATUS(status));
     }
-    return 0;
+    return check_all_read(c, err);
 }
 
 static int fd_finish(struct channel *channel, struct err *err)

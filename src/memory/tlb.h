@@ -1,8 +1,8 @@
 /* The per-vCPU software TLB: what the slow path remembers so that the next access is a compare and an add.
  *
  * One struct tlb per mode and address space (vcpu/translate.h says how many and which), so a change of either swaps a
- * pointer and flushes nothing. A tag is the page's virtual address; flags in its low bits make the inline compare fail,
- * and only the slow path looks at them:
+ * pointer and flushes nothing. A tag is the page's virtual address; flags below that make the inline compare fail, and
+ * only the slow path looks at them:
  *   TRACKED  a write entry whose page is not yet marked dirty: mark, clear the flag, go on (no page walk)
  *   DEVICE   not RAM: the gpa is remembered, the access goes to the bus
  *   LISTED   a write entry while the engines are compared: every store is the slow path's (vcpu/jit/lockstep.h)
@@ -30,7 +30,8 @@ enum {
 };
 #define TLB_PAGE_MASK (~(uint64_t)0 << TLB_PAGE_SHIFT)
 
-enum { TLB_TRACKED = 1, TLB_DEVICE = 2, TLB_LISTED = 4, TLB_FLAGS = TLB_TRACKED | TLB_DEVICE | TLB_LISTED };
+/* Clear of the lowest bits, which an address may keep in a compare that also asks whether it is aligned. */
+enum { TLB_TRACKED = 0x100, TLB_DEVICE = 0x200, TLB_LISTED = 0x400, TLB_FLAGS = TLB_TRACKED | TLB_DEVICE | TLB_LISTED };
 #define TLB_INVALID UINT64_MAX
 
 struct tlb_entry {

@@ -27,27 +27,19 @@ struct atomic {
     struct stub *rare;
 };
 
-/* Aligned is asked apart: the low bits of a tag are flags, and an address must not pass for them. */
-static struct atomic reach(struct gen *g, const struct insn *insn, unsigned bytes, bool write, bool is_aligned)
+/* A misaligned address keeps low bits that no tag has, and misses. */
+static struct atomic reach(struct gen *g, const struct insn *insn, unsigned bytes, bool write)
 {
     struct emit *e = &g->e;
     struct atomic at = { .va = gen_use(g, insn->rs1, RAX), .bytes = bytes, .wide = bytes == 8 ? X_W : 0 };
     int32_t table = (int32_t)(write ? offsetof(struct tlb, write) : offsetof(struct tlb, read));
 
-    uint8_t *misaligned = NULL;
-
-    if (!is_aligned) {
-        emit_op_imm(e, X_BYTE_RM | 0xf6, 0, op_reg(at.va), (int32_t)bytes - 1, 1); /* test */
-        misaligned = emit_jcc_short(e, CC_NE);
-    }
     emit_mov32(e, RCX, op_reg(at.va));
     emit_shift_imm32(e, SHIFT_SHR, RCX, TLB_PAGE_SHIFT - 4);
     emit_alu_imm32(e, ALU_AND, op_reg(RCX), (TLB_ENTRIES - 1) << 4);
     emit_mov(e, RDX, op_reg(at.va));
-    emit_alu_imm(e, ALU_AND, op_reg(RDX), -PAGE_BYTES);
+    emit_alu_imm(e, ALU_AND, op_reg(RDX), (int32_t)(bytes - 1) - PAGE_BYTES);
     emit_alu(e, ALU_CMP, RDX, op_index(GEN_TLB, RCX, 0, table));
-    if (misaligned)
-        emit_bind_short(e, misaligned); /* not equal, it says here too */
     at.rare = gen_rarely(g, emit_jcc(e, CC_NE));
     emit_mov(e, RDX, op_index(GEN_TLB, RCX, 0, table + (int32_t)offsetof(struct tlb_entry, addend)));
     return at;
@@ -164,7 +156,7 @@ static void fetch_shared(struct gen *g, const struct insn *insn, const struct at
 
 static void amo(struct gen *g, const struct insn *insn, unsigned bytes, enum amo op)
 {
-    struct atomic at = reach(g, insn, bytes, true, false);
+    struct atomic at = reach(g, insn, bytes, true);
 
     if (insn->rd == 0 && op <= AMO_XOR)
         update(g, insn, &at, op);
@@ -179,7 +171,7 @@ static void amo(struct gen *g, const struct insn *insn, unsigned bytes, enum amo
 static void load_reserved(struct gen *g, const struct insn *insn, unsigned bytes)
 {
     struct emit *e = &g->e;
-    struct atomic at = reach(g, insn, bytes, false, false);
+    struct atomic at = reach(g, insn, bytes, false);
     int d = gen_dest(g, insn->rd, RDX);
 
     find_gpa(g, &at, false);
@@ -193,23 +185,32 @@ static void load_reserved(struct gen *g, const struct insn *insn, unsigned bytes
     gen_back(g, at.rare);
 }
 
-/* Does this SC run only behind an LR of the same address and size, with nothing but arithmetic in between? Then the
- * reservation is held, and for that address. */
-static bool follows_lr(const struct gen *g, const struct insn *sc, unsigned bytes)
+/* What an SC knows of the LR in front of it. */
+struct held {
+    bool is_held;   /* it reserved this address, in this size, and nothing but arithmetic lies in between */
+    unsigned value; /* the register that still holds what it read, or 0 */
+};
+
+static struct held look_back(const struct gen *g, const struct insn *sc, unsigned bytes)
 {
     const enum op lr = bytes == 8 ? OP_lr_d : OP_lr_w;
+    uint32_t written = 0;
 
     for (unsigned i = g->at; i > 0 && !g->target[i]; i--) {
         const struct insn *before = &g->insn[i - 1];
+        bool branches = before->op < OP_ENCODED && decode_ops[before->op].kind == KIND_BRANCH;
 
-        if (before->op >= OP_ENCODED || (before->rd == sc->rs1 && decode_ops[before->op].kind != KIND_BRANCH))
-            return false;
+        if (before->op >= OP_ENCODED || (before->rd == sc->rs1 && !branches))
+            break;
         if (before->op == lr)
-            return before->rs1 == sc->rs1;
-        if (decode_ops[before->op].kind != KIND_ALU && decode_ops[before->op].kind != KIND_BRANCH)
-            return false;
+            return (struct held){ .is_held = before->rs1 == sc->rs1,
+                                  .value = written >> before->rd & 1 ? 0 : before->rd };
+        if (decode_ops[before->op].kind != KIND_ALU && !branches)
+            break;
+        if (!branches)
+            written |= UINT32_C(1) << before->rd;
     }
-    return false;
+    return (struct held){ 0 };
 }
 
 /* Is there a reservation of this size, for the address in RCX? Whatever is found, it ends. Flags: equal; or the jumps in
@@ -227,11 +228,14 @@ static void end_reservation(struct gen *g, unsigned bytes, uint8_t *end[2])
 }
 
 /* At RDX, if it is still the value that LR read. The flags say equal: stored. */
-static void store_if_same(struct gen *g, const struct insn *insn, const struct atomic *at)
+static void store_if_same(struct gen *g, const struct insn *insn, const struct atomic *at, unsigned value)
 {
     struct emit *e = &g->e;
 
-    emit_mov(e, RAX, GEN_FIELD(hart.reserved_value));
+    if (value)
+        gen_load(g, RAX, value);
+    else
+        emit_mov(e, RAX, GEN_FIELD(hart.reserved_value));
     if (!g->one_hart) {
         emit_op(e, X_LOCK | at->wide | X_0F | 0xb1, gen_use(g, insn->rs2, RCX), op_mem(RDX, 0)); /* cmpxchg */
         return;
@@ -245,19 +249,19 @@ static void store_if_same(struct gen *g, const struct insn *insn, const struct a
 static void store_conditional(struct gen *g, const struct insn *insn, unsigned bytes)
 {
     struct emit *e = &g->e;
-    bool is_held = follows_lr(g, insn, bytes);
-    struct atomic at = reach(g, insn, bytes, true, is_held);
+    struct held held = look_back(g, insn, bytes);
+    struct atomic at = reach(g, insn, bytes, true);
     uint8_t *end[3];
 
-    if (is_held) {
+    if (held.is_held) {
         emit_alu(e, ALU_ADD, RDX, op_reg(at.va));
         emit_op_imm(e, 0xc6, 0, GEN_FIELD(hart.reserved), false, 1);
-        store_if_same(g, insn, &at);
+        store_if_same(g, insn, &at, held.value);
     } else {
         find_gpa(g, &at, true);
         end_reservation(g, bytes, end);
         end[2] = emit_jcc_short(e, CC_NE);
-        store_if_same(g, insn, &at);
+        store_if_same(g, insn, &at, 0);
         for (unsigned i = 0; i < 3; i++) /* not equal */
             emit_bind_short(e, end[i]);
     }

@@ -204,7 +204,10 @@ static void set_less(struct gen *g, const struct insn *insn, enum host_cond cc, 
     struct emit *e = &g->e;
     int d = gen_dest(g, insn->rd, RAX);
 
-    if (immediate && insn->rs1 && g->host_of[insn->rs1] == HOST_NONE) {
+    if (!immediate && insn->rs1 == 0 && insn->rs2 != 0 && cc == CC_B) { /* snez */
+        emit_alu_imm(e, ALU_CMP, gen_loc(g, insn->rs2), 0);
+        cc = CC_NE;
+    } else if (immediate && insn->rs1 && g->host_of[insn->rs1] == HOST_NONE) {
         emit_alu_imm(e, ALU_CMP, gen_loc(g, insn->rs1), (int32_t)insn->imm);
     } else {
         int s = gen_use(g, insn->rs1, RAX);

@@ -350,6 +350,29 @@ static void a_command_is_two_way_and_its_status_counts(void **state)
     channel_close(channel);
 }
 
+/* It ends well, after everything was written and before anything was read. */
+static void a_command_that_leaves_something_unread_has_failed(void **state)
+{
+    struct channel *channel;
+    struct err err = { 0 };
+    char fifo[64], uri[128];
+    (void)state;
+
+    snprintf(fifo, sizeof(fifo), "%s/fifo", dir);
+    snprintf(uri, sizeof(uri), "exec:read go <%s; exit 0", fifo);
+    assert_int_equal(mkfifo(fifo, 0600), 0);
+    assert_int_equal(channel_connect(uri, -1, &channel, NULL), 0);
+    assert_int_equal(channel_write_all(channel, "again", 5, -1, NULL), 0);
+    int fd = open(fifo, O_WRONLY);
+    assert_true(fd >= 0);
+    assert_int_equal(write(fd, "\n", 1), 1);
+    close(fd);
+    assert_int_equal(channel_finish(channel, &err), -EPIPE);
+    assert_non_null(strstr(err.text, "status 0 before it had read everything"));
+    channel_close(channel);
+    unlink(fifo);
+}
+
 static void a_pipe_is_one_way_and_a_descriptor_must_fit(void **state)
 {
     struct channel *channel;
@@ -384,6 +407,7 @@ int main(void)
         cmocka_unit_test(a_dead_sockets_path_is_taken_over_and_a_living_ones_is_not),
         cmocka_unit_test(a_file_is_written_whole_and_read_again),
         cmocka_unit_test(a_command_is_two_way_and_its_status_counts),
+        cmocka_unit_test(a_command_that_leaves_something_unread_has_failed),
         cmocka_unit_test(a_pipe_is_one_way_and_a_descriptor_must_fit),
     };
     return cmocka_run_group_tests(tests, set_up, tear_down);
