@@ -228,12 +228,14 @@ void dirty_mark(struct dirty *dirty, uint64_t page)
     dirty_mark_range(dirty, page, 1);
 }
 
-/* A look at the word is allowed here, though it may be old: older than the writer's last ack it is not, since the poll in
+/* A look is allowed here, though what it sees may be old: older than the writer's last ack it is not, since the poll in
  * front of that acquired all that was cleared before; and whoever clears the bit from now on waits for the next ack, which
- * follows the store. A summary bit that its setter has yet to set is set before that one's next ack, too. */
+ * follows the store. Both bits must be seen: who has set the first may take its time over the second, and the writer's
+ * own fence.i, which looks for marks by summary, may come before that. */
 static void map_or_unless_set(struct dirty_map *map, uint64_t word, uint64_t bit)
 {
-    if (!(atomic_load_explicit(&map->word[word], memory_order_relaxed) & bit))
+    if (!(atomic_load_explicit(&map->word[word], memory_order_relaxed) & bit) ||
+        !(atomic_load_explicit(&map->summary[word / 64], memory_order_relaxed) & UINT64_C(1) << word % 64))
         map_or(map, word, bit);
 }
 

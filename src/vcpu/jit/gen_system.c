@@ -180,13 +180,19 @@ static void check_interrupts(struct gen *g, struct stub *rare)
     emit_bind_short(e, stays);
 }
 
+/* FS is above what an immediate operand reaches; but a write of one clears it. */
+static bool leaves_fs_alone(const struct access *a)
+{
+    return !a->writes || (a->immediate && a->how != CSR_WRITE);
+}
+
 /* SIE, SPIE, SPP and FS change here. SUM and MXR choose another TLB, and a change of FS under floating point that is
  * ready must undo that: both are the interpreter's. */
 static void write_status(struct gen *g, const struct access *a, struct stub *rare)
 {
     struct emit *e = &g->e;
 
-    if (!a->immediate) {
+    if (!leaves_fs_alone(a)) {
         emit_op_imm(e, 0x80, ALU_CMP, GEN_FIELD(fp_ready), 0, 1);
         gen_also(g, rare, emit_jcc(e, CC_NE));
     }
@@ -210,7 +216,7 @@ static bool status(struct gen *g, const struct access *a)
     if (a->rd)
         read_status(g, a->rd);
     gen_back(g, rare);
-    if (a->writes && !a->immediate)
+    if (!leaves_fs_alone(a))
         g->fp_ready = false;
     return true;
 }

@@ -1,6 +1,7 @@
 /* The units that random programs are made of (random_code.h), and a program made of them. */
 #pragma once
 #include "tests/unit/vcpu/random_code.h"
+#include "tests/unit/vcpu/random_tight.h"
 
 static inline void random_sequence(struct random_code *p, unsigned units);
 
@@ -95,30 +96,6 @@ static inline void unit_crossing(struct random_code *p)
     code_put(p, as(OP_slli, t, t, 12));
     code_put(p, as(ops[op], op < 5 ? any_rd(p) : any_rs(p), t, (int)below(p, 20) - 10));
     code_unit(p, at, UNIT_PLAIN);
-}
-
-/* Address of a random constant of the pool goes to `to`, another one for every turn of the outermost loop. Returns the
- * offset for the load. */
-static inline int put_pool_address(struct random_code *p, unsigned to, unsigned t)
-{
-    unsigned distance, high;
-
-    code_put(p, as(OP_andi, t, COUNTER_OUTER, 63));
-    do { /* until there is room for some words more */
-        distance = POOL_AT + below(p, POOL_WORDS - 80) * 8 - p->bytes;
-        high = (distance + 0x800) & ~0xfffu;
-    } while ((int)(distance - high) > 0x780);
-    code_put(p, as(OP_auipc, to, 0, high));
-    code_put(p, as(OP_sh3add, to, t, to));
-    return (int)(distance - high);
-}
-
-static inline void two_temps(struct random_code *p, unsigned *a, unsigned *b)
-{
-    *a = any_temp(p);
-    do
-        *b = any_temp(p);
-    while (*b == *a);
 }
 
 static inline void unit_fresh(struct random_code *p)
@@ -335,7 +312,16 @@ static inline void unit_misc(struct random_code *p)
         code_put(p, as(OP_lui, t, 0, 0x6000)); /* floating point stays on */
         code_put(p, as(OP_csrrs, any_rd(p), t, 0x100));
         break;
-    case 8: code_put(p, as(one_in(p, 2) ? OP_csrrsi : OP_csrrci, any_rd(p), below(p, 32), 0x100)); break;
+    case 8:
+        if (one_in(p, 2)) {
+            code_put(p, as(one_in(p, 2) ? OP_csrrsi : OP_csrrci, any_rd(p), below(p, 32), 0x100));
+            break;
+        }
+        code_put(p, as(OP_csrrwi, any_rd(p), below(p, 32), 0x100)); /* FP off, too */
+        code_put(p, any_fp(p, below(p, 32), below(p, 32)));
+        code_put(p, as(OP_lui, t, 0, 0x6000));
+        code_put(p, as(OP_csrrs, any_rd(p), t, 0x100));
+        break;
     default: /* mret to the next instruction, in M: illegal elsewhere */
         code_put(p, as(OP_lui, t, 0, 0x2000));
         code_put(p, as(OP_addiw, t, t, -0x800));
@@ -562,8 +548,9 @@ static inline void random_unit(struct random_code *p)
         { unit_alu, 34 },  { unit_compressed, 12 }, { unit_pair, 6 },     { unit_memory, 14 },   { unit_crossing, 3 },
         { unit_fresh, 4 }, { unit_fp, 12 },         { unit_muldiv, 4 },   { unit_atomic, 5 },    { unit_csr, 4 },
         { unit_misc, 2 },  { unit_trap, 3 },        { unit_computed, 2 }, { unit_modifying, 2 }, { unit_fp_run, 8 },
+        { unit_tight, 9 },
     };
-    unsigned which = below(p, 115), i = 0;
+    unsigned which = below(p, 124), i = 0;
 
     while (which >= kinds[i].weight)
         which -= kinds[i++].weight;

@@ -21,7 +21,7 @@ enum {
     RIG_HARTS_MAX = 4,
     RIG_WORDS_MAX = 4096,
     RIG_THRESHOLD = 3,
-    RIG_SMALL_BYTES = 192 << 10
+    RIG_SMALL_BYTES = 288 << 10
 };
 
 enum {
