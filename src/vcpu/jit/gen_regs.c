@@ -199,7 +199,7 @@ void gen_find_unseen(struct gen *g)
 enum { WEIGHT = 64, WEIGHT_MAX = 1 << 20, LOOP = 8, GAIN_MIN = 8 * WEIGHT };
 
 /* What WEIGHT_MAX allows, three times for each instruction, is still a number of 32 bits. */
-_Static_assert((uint64_t)WEIGHT_MAX * LOOP * 3 * GEN_INSNS_MAX + GAIN_MIN <= UINT32_MAX, "weights must not wrap");
+_Static_assert((uint64_t)WEIGHT_MAX *LOOP * 3 * GEN_INSNS_MAX + GAIN_MIN <= UINT32_MAX, "weights must not wrap");
 
 /* How often each instruction may run when the region is entered once, as far as its shape tells. */
 static void guess_runs(const struct gen *g, unsigned runs[GEN_INSNS_MAX])

@@ -28,7 +28,6 @@ static inline void two_temps(struct random_code *p, unsigned *a, unsigned *b)
     while (*b == *a);
 }
 
-
 struct tight {
     unsigned counter, pointer, own[5], f[4];
     int step;
@@ -37,10 +36,10 @@ struct tight {
 /* Mostly what engines know most about. */
 static inline uint32_t tight_alu(struct random_code *p, const struct tight *t)
 {
-    static const enum op ops[] = { OP_add,   OP_sub,   OP_and,   OP_or,    OP_xor,   OP_mul,  OP_addi,  OP_andi, OP_ori,
-                                   OP_xori,  OP_slli,  OP_srli,  OP_srai,  OP_addw,  OP_subw, OP_addiw, OP_mulw, OP_sllw,
-                                   OP_srlw,  OP_sraw,  OP_slliw, OP_srliw, OP_sraiw, OP_sltu, OP_slt,   OP_lui,  OP_sll,
-                                   OP_addiw, OP_addiw, OP_addw };
+    static const enum op ops[] = { OP_add,  OP_sub,  OP_and,  OP_or,    OP_xor,   OP_mul,   OP_addi,  OP_andi,
+                                   OP_ori,  OP_xori, OP_slli, OP_srli,  OP_srai,  OP_addw,  OP_subw,  OP_addiw,
+                                   OP_mulw, OP_sllw, OP_srlw, OP_sraw,  OP_slliw, OP_srliw, OP_sraiw, OP_sltu,
+                                   OP_slt,  OP_lui,  OP_sll,  OP_addiw, OP_addiw, OP_addw };
     enum op op = one_in(p, 4) ? any_op_of(p, KIND_ALU) : PICK(p, ops);
     unsigned rd = PICK(p, t->own), rs1 = PICK(p, t->own), rs2 = PICK(p, t->own);
 

@@ -545,10 +545,10 @@ static inline void random_unit(struct random_code *p)
         void (*make)(struct random_code *p);
         unsigned weight;
     } kinds[] = {
-        { unit_alu, 34 },  { unit_compressed, 12 }, { unit_pair, 6 },     { unit_memory, 14 },   { unit_crossing, 3 },
-        { unit_fresh, 4 }, { unit_fp, 12 },         { unit_muldiv, 4 },   { unit_atomic, 5 },    { unit_csr, 4 },
-        { unit_misc, 2 },  { unit_trap, 3 },        { unit_computed, 2 }, { unit_modifying, 2 }, { unit_fp_run, 8 },
-        { unit_tight, 9 },
+        { unit_alu, 34 },     { unit_compressed, 12 }, { unit_pair, 6 },   { unit_memory, 14 },
+        { unit_crossing, 3 }, { unit_fresh, 4 },       { unit_fp, 12 },    { unit_muldiv, 4 },
+        { unit_atomic, 5 },   { unit_csr, 4 },         { unit_misc, 2 },   { unit_trap, 3 },
+        { unit_computed, 2 }, { unit_modifying, 2 },   { unit_fp_run, 8 }, { unit_tight, 9 },
     };
     unsigned which = below(p, 124), i = 0;
 
