@@ -111,11 +111,76 @@ static void an_immediate_write_of_sstatus_ends_floating_point(void **state)
     test_free(rig);
 }
 
+/* Called from another region, so that it has no loop of its own; s2 is odd every other time. */
+static const uint32_t *function(size_t *bytes)
+{
+    static uint32_t code[64];
+    unsigned n = 0;
+
+    code[n++] = as(OP_andi, t1, s2, 1);
+    /* t3 is 100 or 7, and what computed the 7 stored it just before the label */
+    code[n++] = as(OP_addi, t3, zero, 100);
+    code[n++] = as(OP_bne, t1, zero, 8);
+    code[n++] = as(OP_addi, t3, s7, 7);
+    code[n++] = as(OP_add, a1, a1, t3);
+    /* t4 is a word only on one of two ways */
+    code[n++] = as(OP_slli, t4, s3, 35);
+    code[n++] = as(OP_addi, t4, t4, 5);
+    code[n++] = as(OP_bne, t1, zero, 8);
+    code[n++] = as(OP_addw, t4, t4, zero);
+    code[n++] = as(OP_addiw, t5, t4, 0);
+    code[n++] = as(OP_add, a2, a2, t5);
+    /* t4 was a word until two instructions, made into one, extended it with zeros */
+    code[n++] = as(OP_addiw, t4, s4, 0);
+    code[n++] = as(OP_slli, t4, t4, 32);
+    code[n++] = as(OP_srli, t4, t4, 32);
+    code[n++] = as(OP_addiw, t5, t4, 0);
+    code[n++] = as(OP_add, a3, a3, t5);
+    /* nobody looks at the upper half of the sum, but it is no word for that */
+    code[n++] = as(OP_addw, t4, s5, s3);
+    code[n++] = as(OP_addiw, t5, t4, 0);
+    code[n++] = as(OP_addi, t4, zero, 0);
+    code[n++] = as(OP_add, a4, a4, t5);
+    code[n++] = as(OP_jalr, zero, ra, 0);
+    *bytes = n * sizeof(code[0]);
+    return code;
+}
+
+static void what_is_known_of_a_register_is_so_on_every_way(void **state)
+{
+    enum { FUNCTION_AT = 0x10000 };
+    struct rig *rig = test_calloc(1, sizeof(*rig));
+    size_t bytes;
+    const uint32_t *code = function(&bytes);
+
+    (void)state;
+    rig_new(rig, 1);
+    put_li(rig, s0, RIG_RAM + FUNCTION_AT);
+    put_li(rig, s3, 1);
+    put_li(rig, s4, UINT64_MAX);
+    put_li(rig, s5, 0x7fffffff);
+    put(rig, as(OP_addi, s2, zero, TURNS));
+    uint64_t turn = here(rig);
+    put(rig, as(OP_jalr, ra, s0, 0));
+    put(rig, as(OP_addi, s2, s2, -1));
+    put(rig, as(OP_bne, s2, zero, (int64_t)(turn - here(rig))));
+    put_end(rig);
+    assert_true(ram_load(rig->ram, RIG_RAM + FUNCTION_AT, code, bytes));
+    const struct hart *hart = rig_run(rig);
+    assert_int_equal(hart->x[a1], TURNS / 2 * (100 + 7));
+    assert_int_equal(hart->x[a2], TURNS * 5);
+    assert_int_equal(hart->x[a3], -(uint64_t)TURNS);
+    assert_int_equal(hart->x[a4], -(uint64_t)TURNS << 31);
+    rig_free(rig);
+    test_free(rig);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(the_longest_region_fits),
         cmocka_unit_test(an_immediate_write_of_sstatus_ends_floating_point),
+        cmocka_unit_test(what_is_known_of_a_register_is_so_on_every_way),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
