@@ -384,17 +384,22 @@ static void entries(struct gen *g)
     gen_to_own(g);
 }
 
+static void call_and_go_back(struct gen *g, const struct stub *stub, const uint8_t *thunk)
+{
+    gen_to_common(g);
+    emit_call_to(&g->e, thunk);
+    gen_to_own(g);
+    gen_fp_reload(g, stub);
+    emit_jmp_to(&g->e, stub->back);
+}
+
 static void stub_access(struct gen *g, const struct stub *stub)
 {
     struct emit *e = &g->e;
 
     emit_mov(e, RAX, op_reg(stub->reg));
     emit_mov_imm(e, RDX, stub->a);
-    gen_to_common(g);
-    emit_call_to(e, g->code->thunks.access);
-    gen_to_own(g);
-    gen_fp_reload(g, stub);
-    emit_jmp_to(e, stub->back);
+    call_and_go_back(g, stub, g->code->thunks.access);
 }
 
 /* One by one, each with its own check. The straight path's copies of f registers are what they were. */
@@ -424,11 +429,7 @@ static void stub_fp(struct gen *g, const struct stub *stub)
 
     emit_mov_imm(e, RCX, g->off[stub->at]);
     emit_mov_imm(e, RDX, stub->b);
-    gen_to_common(g);
-    emit_call_to(e, g->code->thunks.fp);
-    gen_to_own(g);
-    gen_fp_reload(g, stub);
-    emit_jmp_to(e, stub->back);
+    call_and_go_back(g, stub, g->code->thunks.fp);
 }
 
 /* What only looks at f registers leaves FS as it is: only when it says dirty already, readiness changes nothing. */

@@ -78,7 +78,7 @@ struct gen {
     struct emit e;
     const struct code *code;
     bool one_hart; /* nobody else's stores to meet: guest atomics are plain */
-    bool lockstep; /* only what may run twice: no atomics, fences, CSRs */
+    bool lockstep; /* only what may run twice: no atomics, fences, CSRs but floating point's */
 
     /* the region */
     unsigned page_off; /* of the first instruction */

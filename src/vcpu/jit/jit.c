@@ -204,7 +204,7 @@ void jit_kill(struct jit *jit, struct translation *t)
 
 /* --- making ---------------------------------------------------------------------------------------------- */
 
-static struct translation *new_translation(struct jit *jit, const struct gen *g, uint64_t gpa, const uint8_t *host)
+static struct translation *new_translation(struct jit *jit, const struct gen *g, uint64_t gpa)
 {
     size_t bytes = (sizeof(struct translation) + g->bytes + 15) & ~(size_t)15;
 
@@ -230,7 +230,6 @@ static struct translation *new_translation(struct jit *jit, const struct gen *g,
 
         memcpy((uint8_t *)t->source + (g->off[i] - g->page_off), &raw, g->insn[i].length);
     }
-    (void)host;
     jit->meta_used += bytes;
     jit->by_address[jit->translations++] = t;
     return t;
@@ -268,7 +267,7 @@ static struct translation *translate_locked(struct vcpu *v, uint64_t gpa, const 
     g->one_hart = jit->vcpus == 1 && !jit->plain;
     g->lockstep = jit->lockstep != NULL;
     g->e = (struct emit){ .at = jit->code.writable + jit->code.used, .end = jit->code.writable + jit->code.bytes };
-    if (!gen_region(g) || !(t = new_translation(jit, g, gpa, host)) || !pages_add(jit, t))
+    if (!gen_region(g) || !(t = new_translation(jit, g, gpa)) || !pages_add(jit, t))
         return NULL;
     size_t first = jit->code.used;
     jit->code.used = (size_t)(g->e.at - jit->code.writable);

@@ -4,7 +4,7 @@
  * Each translated region runs twice from the same state, once as generated code and once instruction by instruction in the
  * interpreter, until it leaves: at a jump backwards, out of the region, or in front of what is the interpreter's anyway.
  * Both runs are *dry*: a store goes to a list, a load sees memory with that list on top of it, and whatever cannot be
- * undone (a device, a trap, an atomic, a CSR) ends the run before it. So nothing happens twice and nothing needs
+ * undone (a device, a trap, an atomic, most CSRs) ends the run before it. So nothing happens twice and nothing needs
  * undoing. When hart and list agree, the list is written to memory and the guest goes on; when not, and not again when
  * asked twice more (a device may have written to memory meanwhile), both are printed and the process aborts.
  *
