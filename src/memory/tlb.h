@@ -14,6 +14,7 @@
  * zeroed struct tlb is not an empty one: tlb_init(). */
 #pragma once
 #include <stdbool.h>
+#include <stddef.h>
 #include <stdint.h>
 #include <string.h>
 
@@ -27,6 +28,7 @@ enum {
     TLB_NEAR = 8,              /* slots of their own for the base registers that are used most */
     TLB_JUMP_ENTRIES = 4096,   /* where indirect jumps lead */
     TLB_JUMP_PAGE_BITS = 4096, /* pages that jumps lead to, hashed */
+    TLB_CODE_PAGES = 4096,     /* pages of generated code whose place is known */
 };
 #define TLB_PAGE_MASK (~(uint64_t)0 << TLB_PAGE_SHIFT)
 
@@ -88,6 +90,10 @@ struct tlb {
     struct tlb_range large, large_code;
     /* Jumps, those of the interpreter too: a fence for a page without any need not look for them. */
     uint64_t jump_pages[TLB_JUMP_PAGE_BITS / 64];
+    /* Where the pages that code was generated from are mapped, by a number of theirs: virtual address + 1, or 0. Generated
+     * code asks here too, before it jumps from one page to another. Kept and dropped as jumps are. */
+    unsigned code_pages; /* only the first so many may be known */
+    uint64_t code_page[TLB_CODE_PAGES];
 };
 
 static inline unsigned tlb_index(uint64_t va)
@@ -189,6 +195,15 @@ static inline void tlb_jump_add(struct tlb *tlb, uint64_t va, const void *code)
     tlb_note_jump_page(tlb, va);
 }
 
+/* The page of code `number` may be executed at va: so says a translation that was looked up just now. */
+static inline void tlb_code_page_add(struct tlb *tlb, unsigned number, uint64_t va)
+{
+    tlb->code_page[number] = (va & TLB_PAGE_MASK) + 1;
+    if (tlb->code_pages <= number)
+        tlb->code_pages = number + 1;
+    tlb_note_jump_page(tlb, va);
+}
+
 /* --- forgetting all -------------------------------------------------------------------------------------- */
 
 static inline void tlb_drop_near(struct tlb *tlb)
@@ -205,10 +220,18 @@ static inline void tlb_drop_jumps(struct tlb *tlb)
     tlb->jump_fills = 0;
 }
 
+/* What the numbers mean changes, or where their pages are. */
+static inline void tlb_drop_code_pages(struct tlb *tlb)
+{
+    memset(tlb->code_page, 0, tlb->code_pages * sizeof(tlb->code_page[0]));
+    tlb->code_pages = 0;
+}
+
 /* And those that others remember: they are told, and forget theirs. */
 static inline void tlb_drop_all_jumps(struct tlb *tlb)
 {
     tlb_drop_jumps(tlb);
+    tlb_drop_code_pages(tlb);
     memset(tlb->jump_pages, 0, sizeof(tlb->jump_pages));
     tlb->jumps_private = false;
 }
@@ -232,7 +255,7 @@ static inline void tlb_flush(struct tlb *tlb)
     tlb->large = tlb->large_code = (struct tlb_range){ .first = UINT64_MAX, .last = 0 };
 }
 
-/* From whatever it was. */
+/* Of zeros, or in use before. */
 static inline void tlb_init(struct tlb *tlb)
 {
     tlb->fills = TLB_FILLS_MAX + 1;
@@ -243,7 +266,8 @@ static inline void tlb_init(struct tlb *tlb)
 /* What is true in all address spaces, from a TLB of another one: a new process need not find the kernel again. */
 static inline void tlb_inherit(struct tlb *to, const struct tlb *from)
 {
-    memcpy(to, from, sizeof(*to));
+    tlb_drop_code_pages(to);
+    memcpy(to, from, offsetof(struct tlb, code_page) + from->code_pages * sizeof(from->code_page[0]));
     tlb_drop_near(to);
     for (unsigned i = 0; i < TLB_ENTRIES; i++) {
         if (!to->read_info[i].leaf_global)
@@ -312,7 +336,7 @@ static inline void tlb_fence_near(struct tlb *tlb, uint64_t va)
     }
 }
 
-/* Drop jump[]'s entries for va's page, and others that happen to share its bit. True: there may have been jumps. */
+/* Drop jump[]'s and code_page[]'s entries for va's page, and others that happen to share its bit. True: there may have been jumps. */
 static inline bool tlb_fence_jump_page(struct tlb *tlb, uint64_t va)
 {
     unsigned bit = tlb_jump_page_bit(va);
@@ -322,6 +346,9 @@ static inline bool tlb_fence_jump_page(struct tlb *tlb, uint64_t va)
     for (unsigned i = 0; tlb->jump_fills && i < TLB_JUMP_ENTRIES; i++)
         if (tlb_jump_page_bit(tlb->jump[i].va) == bit)
             tlb->jump[i].va = UINT64_MAX;
+    for (unsigned i = 0; i < tlb->code_pages; i++)
+        if (tlb_jump_page_bit(tlb->code_page[i]) == bit)
+            tlb->code_page[i] = 0;
     tlb->jump_pages[bit / 64] &= ~(UINT64_C(1) << bit % 64);
     return true;
 }

@@ -17,7 +17,7 @@
 #include "vcpu/trap.h"
 #include "vcpu/vcpu.h"
 
-enum { JUMP_ENTRIES = 2048 };
+enum { JUMP_ENTRIES = 2048, JIT_HEATS = 64 };
 
 /* Where a virtual address leads: an indirect jump's short cut. Valid for one generation of its TLB's mappings. */
 struct jump {
@@ -54,6 +54,7 @@ struct vcpu {
     uint64_t jit_operand;               /* an argument of C that it calls; `value` is another */
     const void *jit_site;               /* the jump that led out, to be linked; NULL: another way out */
     uint32_t jit_generation, jit_kills; /* of what this hart remembers */
+    uint8_t jit_heat[JIT_HEATS];        /* of instructions that cross the end of a page */
     bool fp_ready;                      /* MXCSR is the guest's */
     bool interpret;                     /* the next block is the interpreter's, hot or not */
     bool promote;                       /* the interpreter found hart.pc hot */
@@ -205,6 +206,7 @@ void engine_flush(struct vcpu *v);        /* every translation of every address 
 void engine_fence(struct vcpu *v, bool has_va, uint64_t va, bool has_asid, uint64_t asid);
 void engine_drop_blocks(struct vcpu *v);            /* the interpreter's blocks are gone: no jump may lead to one */
 void engine_drop_code_jumps(struct vcpu *v);        /* generated code is gone: no tlb.jump of any TLB may lead to it */
+void engine_drop_code_pages(struct vcpu *v);        /* and the numbers of its pages: no TLB may know where they are */
 void engine_note_jump(struct vcpu *v, uint64_t va); /* v->jump got an entry for va */
 void engine_rearm(struct vcpu *v);                  /* every write permission, before the dirty epoch is acknowledged */
 

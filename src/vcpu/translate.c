@@ -115,6 +115,13 @@ void engine_drop_code_jumps(struct vcpu *v)
             tlb_drop_jumps(&v->tlbs[i]);
 }
 
+void engine_drop_code_pages(struct vcpu *v)
+{
+    for (unsigned i = 0; i < TLB_COUNT; i++)
+        if (v->translate.state[i] != TLB_UNBORN)
+            tlb_drop_code_pages(&v->tlbs[i]);
+}
+
 void engine_note_jump(struct vcpu *v, uint64_t va)
 {
     tlb_note_jump_page(v->tlb, va);

@@ -15,9 +15,10 @@ enum { CODE_COUNTS = 256, CODE_FLAGS = 64, CODE_HEAD_BYTES = 32 << 10 };
 /* Entry points of the pieces that all code shares; addresses in the writable mapping. */
 struct code_thunks {
     uint8_t *enter;     /* (vcpu, code, va): from C into generated code */
-    uint8_t *exit_at;   /* ECX: place in the page */
+    uint8_t *exit_at;   /* RCX: place in the page, or relative to it */
     uint8_t *exit_link; /* and RAX: the jump to patch once the target is known */
     uint8_t *exit_far;  /* RAX: virtual address, RCX: twice its place in the TLB's jump[] */
+    uint8_t *far_at;    /* RCX: place relative to the page; on to there */
     uint8_t *access;    /* RAX: virtual address, EDX: descriptor; comes back when the access is done */
     uint8_t *interp;    /* RDX: uop; comes back when the next instruction follows */
     uint8_t *fp;        /* ECX: place, EDX: retired; comes back when floating point may be used */

@@ -1,5 +1,6 @@
 /* The walk over a region: entries, instructions, out-of-line pieces. */
 #include "vcpu/jit/gen.h"
+#include "vcpu/jit/thunks.h"
 
 #if defined(__x86_64__)
 #include <cpuid.h>
@@ -119,29 +120,14 @@ void gen_leave_check(struct gen *g, int64_t page_off, unsigned retired)
 
 void gen_jump_far(struct gen *g)
 {
-    struct emit *e = &g->e;
-    int32_t table = (int32_t)offsetof(struct tlb, jump);
-
     gen_to_common(g);
-    emit_mov32(e, RCX, op_reg(RAX)); /* tlb_jump_index() * 2 */
-    emit_shift_imm32(e, SHIFT_SHR, RCX, TLB_PAGE_SHIFT - 1);
-    emit_alu32(e, ALU_XOR, RCX, op_reg(RAX));
-    emit_alu_imm32(e, ALU_AND, op_reg(RCX), 2 * (TLB_JUMP_ENTRIES - 1));
-    emit_alu(e, ALU_CMP, RAX, op_index(GEN_TLB, RCX, 3, table));
-    emit_jcc_to(e, CC_NE, g->code->thunks.exit_far);
-    emit_op(e, 0xff, 4, op_index(GEN_TLB, RCX, 3, table + (int32_t)offsetof(struct tlb_jump, code)));
+    thunks_jump_far(&g->e, g->code);
 }
 
 void gen_link(struct gen *g, int64_t page_off)
 {
     struct emit *e = &g->e;
 
-    if (page_off < 0 || page_off >= PAGE_BYTES) {
-        gen_page_va(g, RAX);
-        emit_alu_imm(e, ALU_ADD, op_reg(RAX), (int32_t)page_off);
-        gen_jump_far(g);
-        return;
-    }
     gen_to_common(g);
     while (((uintptr_t)e->at + 1) % 4 && !e->full) /* the displacement is patched by one aligned store */
         emit_nop(e, 4 - (unsigned)(((uintptr_t)e->at + 1) % 4));
@@ -257,6 +243,33 @@ int gen_label_of(const struct gen *g, int64_t page_off)
     return -1;
 }
 
+/* Labels, once every instruction is there. */
+static void find_targets(struct gen *g)
+{
+    for (unsigned i = 0; i < g->count; i++) {
+        g->target[i] = false;
+        g->label[i] = g->forward[i] = NULL;
+    }
+    for (unsigned i = 0; i < g->count; i++) {
+        int label = gen_leads(g, i);
+
+        if (label >= 0)
+            g->target[label] = true;
+    }
+}
+
+void gen_decode_crossing(struct gen *g, uint32_t raw, unsigned tail_page)
+{
+    g->insn[0] = decode(raw);
+    g->count = 1;
+    g->page_off = g->off[0] = PAGE_BYTES - 2;
+    g->off[1] = PAGE_BYTES + 2;
+    g->bytes = 4;
+    g->tail_page = tail_page;
+    g->falls_off = kind_of(&g->insn[0]) != KIND_JUMP && kind_of(&g->insn[0]) != KIND_END;
+    find_targets(g);
+}
+
 bool gen_decode(struct gen *g, const uint8_t *host, unsigned page_off)
 {
     unsigned off = page_off;
@@ -284,16 +297,8 @@ bool gen_decode(struct gen *g, const uint8_t *host, unsigned page_off)
     g->off[g->count] = (uint16_t)off;
     g->bytes = off - page_off;
     g->falls_off = !ended;
-    for (unsigned i = 0; i < g->count; i++) {
-        g->target[i] = false;
-        g->label[i] = g->forward[i] = NULL;
-    }
-    for (unsigned i = 0; i < g->count; i++) {
-        int label = gen_leads(g, i);
-
-        if (label >= 0)
-            g->target[label] = true;
-    }
+    g->tail_page = TLB_CODE_PAGES;
+    find_targets(g);
     return g->count > 0;
 }
 
@@ -366,6 +371,18 @@ static void place_label(struct gen *g)
     bind_chain(&g->e, g->forward[g->at]);
 }
 
+/* The instruction is what it was translated from only where the page with its second half follows. */
+static void tail_check(struct gen *g)
+{
+    struct emit *e = &g->e;
+
+    emit_mov(e, RAX, op_mem(GEN_TLB, gen_code_page(g->tail_page)));
+    emit_alu_imm(e, ALU_SUB, op_reg(RAX), PAGE_BYTES + 1);
+    emit_alu(e, ALU_CMP, RAX, GEN_FIELD(page_va));
+    struct stub *stub = gen_stub(g, STUB_LEAVE, emit_jcc(e, CC_NE));
+    stub->a = g->page_off;
+}
+
 static void entries(struct gen *g)
 {
     struct emit *e = &g->e;
@@ -382,6 +399,8 @@ static void entries(struct gen *g)
     emit_nop(e, 5); /* becomes a jump when the region dies; see code_patch_head */
     gen_choose_registers(g);
     gen_to_own(g);
+    if (g->tail_page < TLB_CODE_PAGES)
+        tail_check(g);
 }
 
 static void call_and_go_back(struct gen *g, const struct stub *stub, const uint8_t *thunk)

@@ -87,6 +87,7 @@ struct gen {
     uint16_t off[GEN_INSNS_MAX + 1]; /* in the page; one more: where the region ends */
     bool target[GEN_INSNS_MAX];      /* some branch of the region leads here */
     bool unseen[GEN_INSNS_MAX];      /* nobody looks at the upper half of its result: it may be wrong */
+    unsigned tail_page;              /* number of the page where the only instruction ends; or TLB_CODE_PAGES */
     bool falls_off;                  /* the last instruction is followed by what is not in the region */
 
     int host_of[32]; /* guest registers in this region; HOST_NONE: in struct hart */
@@ -141,6 +142,12 @@ static inline struct operand gen_home(unsigned x)
 static inline struct operand gen_fhome(unsigned f)
 {
     return op_mem(GEN_VCPU, (int32_t)(offsetof(struct vcpu, hart.f) + 8 * f) - GEN_VCPU_BIAS);
+}
+
+/* In the TLB. */
+static inline int32_t gen_code_page(unsigned number)
+{
+    return (int32_t)(offsetof(struct tlb, code_page) + sizeof(uint64_t) * number);
 }
 
 /* Where guest x lives; not for x0. */
@@ -225,5 +232,8 @@ void gen_fp_arrive(struct gen *g, unsigned label); /* behind the label */
 
 /* The region at `host` (its first byte, page_off in its page) into g. Returns false when not one instruction fits. */
 bool gen_decode(struct gen *g, const uint8_t *host, unsigned page_off);
+/* The one instruction that begins with the last two bytes of a page; its other half is in the page `tail_page`
+ * (tlb.code_page). */
+void gen_decode_crossing(struct gen *g, uint32_t raw, unsigned tail_page);
 /* Generates; false when the buffer is full. */
 bool gen_region(struct gen *g);

@@ -153,19 +153,31 @@ static void end_flush(struct jit *jit)
     jit->flushing = false;
 }
 
+bool jit_make_room(struct jit *jit)
+{
+    bool full = jit->code.bytes - jit->code.used < JIT_REGION_BYTES_MAX ||
+                JIT_META_BYTES - jit->meta_used < sizeof(struct translation) + PAGE_BYTES;
+
+    assert(lock_held(&jit->lock) && !jit->flushing);
+    if (full)
+        begin_flush(jit);
+    return !full;
+}
+
 static __attribute__((noinline)) void acknowledge(struct vcpu *v)
 {
     struct jit *jit = v->jit;
 
     lock(&jit->lock);
     engine_drop_code_jumps(v);
+    engine_drop_code_pages(v);
     v->jit_generation = atomic_load_explicit(&jit->generation, memory_order_relaxed);
     if (--jit->unacknowledged == 0)
         end_flush(jit);
     unlock(&jit->lock);
 }
 
-static void kick_all(struct jit *jit)
+void jit_kick_all(struct jit *jit)
 {
     for (unsigned i = 0; i < jit->vcpus; i++) /* fixed while the machine runs */
         vcpu_kick(jit->vcpu[i]);
@@ -202,9 +214,25 @@ void jit_kill(struct jit *jit, struct translation *t)
     atomic_fetch_add_explicit(&jit->kills, 1, memory_order_release);
 }
 
+/* Where guest code is. tail: the second half of an instruction that crosses the end of its page; 0 and NULL without. */
+struct place {
+    uint64_t gpa, tail_gpa;
+    const uint8_t *host, *tail_host;
+};
+
+static bool crosses(uint64_t pc)
+{
+    return (pc & (PAGE_BYTES - 1)) == PAGE_BYTES - 2;
+}
+
+static uint16_t load_half(const uint8_t *host)
+{
+    return __atomic_load_n((const uint16_t *)(const void *)host, __ATOMIC_RELAXED); /* harts may be writing it */
+}
+
 /* --- making ---------------------------------------------------------------------------------------------- */
 
-static struct translation *new_translation(struct jit *jit, const struct gen *g, uint64_t gpa)
+static struct translation *new_translation(struct jit *jit, const struct gen *g, const struct place *at)
 {
     size_t bytes = (sizeof(struct translation) + g->bytes + 15) & ~(size_t)15;
 
@@ -219,7 +247,10 @@ static struct translation *new_translation(struct jit *jit, const struct gen *g,
     }
     struct translation *t = (struct translation *)(void *)(jit->meta + jit->meta_used);
     memset(t, 0, sizeof(*t));
-    t->gpa = gpa;
+    t->gpa = at->gpa;
+    t->tail_gpa = at->tail_gpa;
+    t->page = (uint16_t)pages_index(jit, at->gpa);
+    t->tail_page = (uint16_t)g->tail_page;
     t->bytes = (uint16_t)g->bytes;
     t->far_entry = code_executable(&jit->code, g->far_entry);
     t->near_entry = code_executable(&jit->code, g->near_entry);
@@ -248,50 +279,56 @@ static void tell(struct vcpu *v, const struct translation *t, size_t first, size
         perf_code(code, bytes, t->gpa, v->hart.pc);
 }
 
-static struct translation *translate_locked(struct vcpu *v, uint64_t gpa, const uint8_t *host, bool *full)
+static bool decode_at(struct jit *jit, struct gen *g, const struct place *at)
+{
+    if (!pages_watch(jit, at->gpa) || (at->tail_gpa && !pages_watch(jit, at->tail_gpa)))
+        return false;
+    if (!at->tail_gpa)
+        return gen_decode(g, at->host, at->gpa & (PAGE_BYTES - 1));
+    unsigned tail_page = pages_index(jit, at->tail_gpa);
+    gen_decode_crossing(g, load_half(at->host) | (uint32_t)load_half(at->tail_host) << 16, tail_page);
+    return tail_page < TLB_CODE_PAGES;
+}
+
+static struct translation *translate_locked(struct vcpu *v, const struct place *at, bool *full)
 {
     struct jit *jit = v->jit;
     struct gen *g = jit->gen;
-    struct translation *t = lookup(jit, gpa); /* another hart was quicker? */
+    struct translation *t = lookup(jit, at->gpa); /* another hart was quicker? */
 
     if (t || jit->flushing || v->jit_generation != atomic_load_explicit(&jit->generation, memory_order_relaxed))
         return t;
-    *full = jit->code.bytes - jit->code.used < JIT_REGION_BYTES_MAX ||
-            JIT_META_BYTES - jit->meta_used < sizeof(*t) + PAGE_BYTES;
-    if (*full) {
-        begin_flush(jit);
-        return NULL;
-    }
-    if (!pages_watch(jit, gpa) || !gen_decode(g, host, gpa & (PAGE_BYTES - 1)))
+    *full = !jit_make_room(jit);
+    if (*full || !decode_at(jit, g, at))
         return NULL;
     g->one_hart = jit->vcpus == 1 && !jit->plain;
     g->lockstep = jit->lockstep != NULL;
     g->e = (struct emit){ .at = jit->code.writable + jit->code.used, .end = jit->code.writable + jit->code.bytes };
-    if (!gen_region(g) || !(t = new_translation(jit, g, gpa)) || !pages_add(jit, t))
+    if (!gen_region(g) || !(t = new_translation(jit, g, at)) || !pages_add(jit, t))
         return NULL;
     size_t first = jit->code.used;
     jit->code.used = (size_t)(g->e.at - jit->code.writable);
     tell(v, t, first, jit->code.used - first);
     jit->stats.blocks++;
     jit->stats.guest_bytes += g->bytes;
-    _Atomic(struct translation *) *bucket = bucket_of(jit, gpa);
+    _Atomic(struct translation *) *bucket = bucket_of(jit, at->gpa);
     atomic_store_explicit(&t->next, atomic_load_explicit(bucket, memory_order_relaxed), memory_order_relaxed);
     atomic_store_explicit(bucket, t, memory_order_release);
     return t;
 }
 
-static struct translation *translate(struct vcpu *v, uint64_t gpa, const uint8_t *host)
+static struct translation *translate(struct vcpu *v, const struct place *at)
 {
     struct jit *jit = v->jit;
     int64_t began = clock_now_ns();
     bool full = false;
 
     lock(&jit->lock);
-    struct translation *t = translate_locked(v, gpa, host, &full);
+    struct translation *t = translate_locked(v, at, &full);
     jit->stats.translate_ns += (uint64_t)(clock_now_ns() - began);
     unlock(&jit->lock);
     if (full)
-        kick_all(jit);
+        jit_kick_all(jit);
     return t;
 }
 
@@ -311,30 +348,60 @@ void jit_poll(struct vcpu *v)
     }
 }
 
-/* The physical address of hart.pc, if its whole page may be executed; false: the interpreter finds out what is up. */
-static bool locate(struct vcpu *v, uint64_t *gpa, const uint8_t **host)
+/* The physical address of pc, if its whole page may be executed; false: the interpreter finds out what is up. */
+static bool reach(struct vcpu *v, uint64_t pc, uint64_t *gpa, const uint8_t **host)
 {
-    uint64_t pc = v->hart.pc;
-
     return engine_reach_code(v, pc, host, gpa) == 0 && v->tlb->fetch[tlb_fetch_index(pc)].tag == (pc & TLB_PAGE_MASK);
 }
 
-static struct translation *find(struct vcpu *v, bool promote)
+static bool locate(struct vcpu *v, struct place *at)
 {
-    const uint8_t *host;
-    uint64_t gpa;
+    uint64_t pc = v->hart.pc;
 
-    if (!locate(v, &gpa, &host))
+    *at = (struct place){ 0 };
+    if (!reach(v, pc, &at->gpa, &at->host))
+        return false;
+    return !insn_is_long(load_half(at->host)) || !crosses(pc) || reach(v, pc + 2, &at->tail_gpa, &at->tail_host);
+}
+
+/* Blocks of single instructions are not kept, so their heat is nowhere else. A few may share one place here. */
+static bool is_hot(struct vcpu *v)
+{
+    uint8_t *heat = &v->jit_heat[v->hart.pc / PAGE_BYTES % JIT_HEATS];
+
+    if (*heat < v->jit->threshold && *heat < UINT8_MAX)
+        (*heat)++;
+    return *heat >= v->jit->threshold || *heat == UINT8_MAX;
+}
+
+static void note_page(struct vcpu *v, unsigned page, uint64_t va)
+{
+    if (page < TLB_CODE_PAGES && v->tlb->code_page[page] != (va & TLB_PAGE_MASK) + 1)
+        tlb_code_page_add(v->tlb, page, va);
+}
+
+struct translation *jit_lookup(struct vcpu *v, bool promote)
+{
+    struct place at;
+
+    if (!locate(v, &at))
         return NULL;
-    struct translation *t = lookup(v->jit, gpa);
-    return t || !promote ? t : translate(v, gpa, host);
+    struct translation *t = lookup(v->jit, at.gpa);
+    if (!t && (promote || (at.tail_gpa && is_hot(v))))
+        t = translate(v, &at);
+    if (!t || t->tail_gpa != at.tail_gpa) /* the page behind is another one here, or has changed */
+        return NULL;
+    note_page(v, t->page, v->hart.pc);
+    if (t->tail_gpa)
+        note_page(v, t->tail_page, v->hart.pc + 2);
+    return t;
 }
 
 struct translation *jit_translation(struct vcpu *v, bool promote)
 {
     jit_poll(v);
     engine_stat(&v->code_lookups, 1);
-    return find(v, promote);
+    return jit_lookup(v, promote);
 }
 
 const void *jit_find(struct vcpu *v, bool promote)
@@ -343,50 +410,16 @@ const void *jit_find(struct vcpu *v, bool promote)
 
     jit_poll(v);
     engine_stat(&v->code_lookups, 1);
-    const void *known = tlb_jump_find(v->tlb, pc);
+    const void *known = crosses(pc) ? NULL : tlb_jump_find(v->tlb, pc); /* it may have left since its page is unknown */
     if (known) {
         engine_stat(&v->code_jump_hits, 1);
         return known;
     }
-    struct translation *t = find(v, promote);
+    struct translation *t = jit_lookup(v, promote);
     if (!t)
         return NULL;
     tlb_jump_add(v->tlb, pc, t->far_entry);
     return t->far_entry;
-}
-
-static struct translation *at_address(struct jit *jit, const void *address)
-{
-    unsigned low = 0, high = jit->translations;
-
-    while (low < high) {
-        unsigned middle = (low + high) / 2;
-
-        if ((const uint8_t *)jit->by_address[middle]->end <= (const uint8_t *)address)
-            low = middle + 1;
-        else
-            high = middle;
-    }
-    return low < jit->translations ? jit->by_address[low] : NULL;
-}
-
-/* The jump at jit_site led out of its region, to hart.pc, in the same page when it was made. */
-static void link(struct vcpu *v)
-{
-    struct jit *jit = v->jit;
-    uint64_t gpa;
-    const uint8_t *host;
-    struct translation *to;
-
-    if (!locate(v, &gpa, &host) || !(to = lookup(jit, gpa)))
-        return;
-    lock(&jit->lock);
-    struct translation *from = at_address(jit, v->jit_site);
-    if (from && !jit->flushing && !to->dead && (from->gpa ^ gpa) < PAGE_BYTES) {
-        code_patch_jump(&jit->code, v->jit_site, to->near_entry);
-        jit->stats.links++;
-    }
-    unlock(&jit->lock);
 }
 
 void jit_enter(struct vcpu *v, const void *code)
@@ -404,5 +437,5 @@ void jit_run(struct vcpu *v, const void *code)
 {
     jit_enter(v, code);
     if (v->jit_site)
-        link(v);
+        links_make(v);
 }

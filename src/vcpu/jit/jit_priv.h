@@ -24,7 +24,11 @@ struct translation {
     _Atomic(struct translation *) next;               /* in its bucket */
     struct translation *page_next;                    /* on its page */
     const void *far_entry, *near_entry, *leave, *end; /* executable addresses */
+    /* Of an instruction that crosses the end of its page: where the second half is, as this code believes and asks. */
+    uint64_t tail_gpa;             /* 0: none */
+    struct translation *tail_next; /* on the second half's page */
     uint16_t bytes;
+    uint16_t page, tail_page; /* numbers of pages, for tlb.code_page; TLB_CODE_PAGES: too many, it has none */
     bool dead;
     uint16_t source[]; /* what it was made from */
 };
@@ -34,7 +38,8 @@ struct translation {
 struct code_page {
     uint64_t gpa, number;
     struct code_page *next;
-    struct translation *first;
+    struct translation *first, *tails; /* that begin here; whose only instruction ends here */
+    uint16_t index;                    /* in tlb.code_page, or TLB_CODE_PAGES */
     bool young, waiting;
     bool lost; /* should be young, but could not be remembered */
 };
@@ -65,6 +70,7 @@ struct jit {
     size_t meta_used;
     struct code_page *page_bucket[JIT_PAGE_BUCKETS];
     struct page_list young, waiting;
+    unsigned code_pages; /* numbers given out */
     struct translation **by_address;
     unsigned translations, by_address_room;
     struct vcpu *vcpu[HART_MAX];
@@ -77,11 +83,18 @@ struct jit {
 bool pages_add(struct jit *jit, struct translation *t); /* false: no memory */
 bool pages_watch(struct jit *jit, uint64_t gpa);        /* before its bytes are read; false: no memory */
 void pages_forget(struct jit *jit);                     /* everything was flushed */
+unsigned pages_index(struct jit *jit, uint64_t gpa);    /* of a watched page in tlb.code_page, or TLB_CODE_PAGES */
+
+/* links.c */
+void links_make(struct vcpu *v); /* the jump at v->jit_site led out of its region, to hart.pc */
 
 /* jit.c */
 void jit_kill(struct jit *jit, struct translation *t);
 struct translation *jit_translation(struct vcpu *v, bool promote); /* as jit_find(), whatever jumps are known */
 void jit_enter(struct vcpu *v, const void *code);                  /* as jit_run(), without linking */
+struct translation *jit_lookup(struct vcpu *v, bool promote);      /* for hart.pc, by its mapping as of now */
+bool jit_make_room(struct jit *jit);                               /* under the lock. False: everything goes; then jit_kick_all(), without */
+void jit_kick_all(struct jit *jit);
 
 /* calls.c: from generated code, on the vCPU's thread. False: leave generated code, hart.pc says where to. Arguments are
  * in struct vcpu. */

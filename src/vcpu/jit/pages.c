@@ -47,7 +47,11 @@ static void make_young(struct jit *jit, struct code_page *page)
     page->young = append(&jit->young, page);
     page->lost = !page->young;
     for (struct translation *t = page->first; !page->young && t; t = t->page_next)
-        jit_kill(jit, t);
+        if (!t->dead)
+            jit_kill(jit, t);
+    for (struct translation *t = page->tails; !page->young && t; t = t->tail_next)
+        if (!t->dead)
+            jit_kill(jit, t);
 }
 
 bool pages_watch(struct jit *jit, uint64_t gpa)
@@ -68,18 +72,30 @@ bool pages_watch(struct jit *jit, uint64_t gpa)
     page->gpa = gpa & ~(uint64_t)(PAGE_BYTES - 1);
     page->number = ram_page_of(block, page->gpa);
     page->young = true;
+    page->index = (uint16_t)(jit->code_pages < TLB_CODE_PAGES ? jit->code_pages++ : TLB_CODE_PAGES);
     page->next = *bucket_of(jit, gpa);
     *bucket_of(jit, gpa) = page;
     dirty_watch(jit->ram->dirty, page->number);
     return true;
 }
 
+unsigned pages_index(struct jit *jit, uint64_t gpa)
+{
+    const struct code_page *page = find(jit, gpa);
+
+    return page ? page->index : TLB_CODE_PAGES;
+}
+
 bool pages_add(struct jit *jit, struct translation *t)
 {
-    struct code_page *page = find(jit, t->gpa);
+    struct code_page *page = find(jit, t->gpa), *tail = t->tail_gpa ? find(jit, t->tail_gpa) : NULL;
 
-    if (!page)
+    if (!page || (t->tail_gpa && !tail))
         return false;
+    if (tail) {
+        t->tail_next = tail->tails;
+        tail->tails = t;
+    }
     for (struct translation *old = page->first; old; old = old->page_next)
         if (old->dead && old->gpa == t->gpa) /* what leads there still finds its successor */
             code_patch_head(&jit->code, old->near_entry, t->near_entry);
@@ -100,16 +116,17 @@ void pages_forget(struct jit *jit)
         }
     }
     jit->young.count = jit->waiting.count = 0;
+    jit->code_pages = 0;
 }
 
 /* --- fence.i --------------------------------------------------------------------------------------------- */
 
-static bool unchanged(const struct translation *t, const uint8_t *host)
+static bool same_halves(const uint16_t *source, const uint8_t *host, unsigned count)
 {
-    const uint16_t *now = (const uint16_t *)(const void *)(host + (t->gpa & (PAGE_BYTES - 1)));
+    const uint16_t *now = (const uint16_t *)(const void *)host;
 
-    for (unsigned i = 0; i < t->bytes / 2u; i++)
-        if (t->source[i] != __atomic_load_n(&now[i], __ATOMIC_RELAXED)) /* harts may be writing it */
+    for (unsigned i = 0; i < count; i++)
+        if (source[i] != __atomic_load_n(&now[i], __ATOMIC_RELAXED)) /* harts may be writing it */
             return false;
     return true;
 }
@@ -120,7 +137,11 @@ static void compare(struct jit *jit, struct code_page *page)
 
     jit->stats.compared++;
     for (struct translation *t = page->first; t; t = t->page_next)
-        if (!t->dead && !unchanged(t, host))
+        if (!t->dead &&
+            !same_halves(t->source, host + (t->gpa & (PAGE_BYTES - 1)), t->tail_gpa ? 1 : t->bytes / 2u))
+            jit_kill(jit, t);
+    for (struct translation *t = page->tails; t; t = t->tail_next)
+        if (!t->dead && !same_halves(t->source + 1, host, 1))
             jit_kill(jit, t);
 }
 

@@ -44,6 +44,19 @@ static void call_c(struct emit *e, uintptr_t function)
     emit_op(e, 0xff, 2, op_reg(RAX));
 }
 
+void thunks_jump_far(struct emit *e, const struct code *code)
+{
+    int32_t table = (int32_t)offsetof(struct tlb, jump);
+
+    emit_mov32(e, RCX, op_reg(RAX)); /* tlb_jump_index() * 2 */
+    emit_shift_imm32(e, SHIFT_SHR, RCX, TLB_PAGE_SHIFT - 1);
+    emit_alu32(e, ALU_XOR, RCX, op_reg(RAX));
+    emit_alu_imm32(e, ALU_AND, op_reg(RCX), 2 * (TLB_JUMP_ENTRIES - 1));
+    emit_alu(e, ALU_CMP, RAX, op_index(GEN_TLB, RCX, 3, table));
+    emit_jcc_to(e, CC_NE, code->thunks.exit_far);
+    emit_op(e, 0xff, 4, op_index(GEN_TLB, RCX, 3, table + (int32_t)offsetof(struct tlb_jump, code)));
+}
+
 static void make_enter(struct emit *e, struct code_thunks *thunks)
 {
     thunks->enter = e->at; /* (RDI vcpu, RSI code, RDX va) */
@@ -63,7 +76,7 @@ static uint8_t *make_exits(struct emit *e, struct code_thunks *thunks)
     thunks->exit_link = e->at;
     emit_store(e, GEN_FIELD(jit_site), RAX);
     thunks->exit_at = e->at;
-    emit_mov32(e, RAX, op_reg(RCX));
+    emit_mov(e, RAX, op_reg(RCX));
     emit_alu(e, ALU_ADD, RAX, GEN_FIELD(page_va));
     uint8_t *out = emit_jmp_short(e);
     thunks->exit_far = e->at; /* is it in the other way? (tlb_jump_find) */
@@ -136,6 +149,11 @@ void thunks_make(struct code *code)
     make_flags(&e, code);
     make_enter(&e, &code->thunks);
     uint8_t *tail = make_exits(&e, &code->thunks);
+
+    code->thunks.far_at = e.at;
+    emit_mov(&e, RAX, op_reg(RCX));
+    emit_alu(&e, ALU_ADD, RAX, GEN_FIELD(page_va));
+    thunks_jump_far(&e, code);
 
     make_calls(&e, &code->thunks, tail);
     assert(!e.full);
