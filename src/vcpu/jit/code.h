@@ -18,7 +18,7 @@ struct code_thunks {
     uint8_t *exit_at;   /* RCX: place in the page, or relative to it */
     uint8_t *exit_link; /* and RAX: the jump to patch once the target is known */
     uint8_t *exit_far;  /* RAX: virtual address, RCX: twice its place in the TLB's jump[] */
-    uint8_t *far_at;    /* RCX: place relative to the page; on to there */
+    uint8_t *across;    /* RCX: place in another page, RAX: the link's head (then as exit_link), 0 or odd */
     uint8_t *access;    /* RAX: virtual address, EDX: descriptor; comes back when the access is done */
     uint8_t *interp;    /* RDX: uop; comes back when the next instruction follows */
     uint8_t *fp;        /* ECX: place, EDX: retired; comes back when floating point may be used */

@@ -124,19 +124,6 @@ void gen_jump_far(struct gen *g)
     thunks_jump_far(&g->e, g->code);
 }
 
-void gen_link(struct gen *g, int64_t page_off)
-{
-    struct emit *e = &g->e;
-
-    gen_to_common(g);
-    while (((uintptr_t)e->at + 1) % 4 && !e->full) /* the displacement is patched by one aligned store */
-        emit_nop(e, 4 - (unsigned)(((uintptr_t)e->at + 1) % 4));
-    uint8_t *site = emit_jmp(e); /* to the next instruction, for now */
-    emit_rip(e, X_W | 0x8d, RAX, site);
-    emit_mov_imm(e, RCX, page_off);
-    emit_jmp_to(e, g->code->thunks.exit_link);
-}
-
 /* --- the interpreter's instructions ---------------------------------------------------------------------- */
 
 void gen_call_interp(struct gen *g, unsigned index)

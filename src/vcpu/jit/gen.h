@@ -26,6 +26,10 @@ enum {
     GEN_FP_LOOP_REGS = 6, /* of them, how many a loop keeps from one time around to the next */
 };
 
+/* A link to another page begins with an aligned jump out, to be replaced by what asks first (links.c). Behind its five
+ * bytes stand, from the beginning: where the displacement of the jump to the target is, and where no target is known. */
+enum { LINK_HEAD_BYTES = 8, LINK_TAIL = 5, LINK_FAR = 6 };
+
 /* What an out-of-line piece at the end of the region does. */
 enum stub_kind {
     STUB_ACCESS,  /* a load or store missed: a = descriptor, reg = where its address is; goes on at `back` */

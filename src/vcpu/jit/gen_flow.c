@@ -1,7 +1,79 @@
-/* Branches and jumps. */
+/* Branches and jumps, and how they lead out of a region. */
 #include "vcpu/jit/gen.h"
 
+#include <assert.h>
 #include <string.h>
+
+/* --- links ----------------------------------------------------------------------------------------------- */
+
+static void align(struct emit *e, uintptr_t ahead, unsigned bytes)
+{
+    unsigned off = ((uintptr_t)e->at + ahead) % bytes;
+
+    if (off)
+        emit_nop(e, bytes - off);
+}
+
+static void link_inside(struct gen *g, int64_t page_off)
+{
+    struct emit *e = &g->e;
+
+    align(e, 1, 4);             /* the displacement is patched by one aligned store */
+    uint8_t *site = emit_jmp(e); /* to the next instruction, for now */
+    emit_rip(e, X_W | 0x8d, RAX, site);
+    emit_mov_imm(e, RCX, page_off);
+    emit_jmp_to(e, g->code->thunks.exit_link);
+}
+
+/* The code that asks whether the page `distance` away is the one that the link leads to, and goes there. The address comes
+ * out of the TLB and not from page_va: what was stored there a few instructions ago is slow to load. */
+static void link_across(struct gen *g, int64_t page_off)
+{
+    struct emit *e = &g->e;
+    int32_t distance = (int32_t)(page_off & -PAGE_BYTES);
+
+    align(e, 0, 8);
+    uint8_t *head = e->at, *out = emit_jmp(e); /* becomes a load of the TLB's code_page into RAX */
+    emit_nop(e, LINK_HEAD_BYTES - 5);
+    emit_lea(e, RCX, op_mem(RAX, -distance - 1));
+    emit_alu(e, ALU_CMP, RCX, GEN_FIELD(page_va));
+    uint8_t *elsewhere = emit_jcc(e, CC_NE), *wanted = NULL;
+    emit_alu_imm(e, ALU_SUB, op_reg(RAX), 1);
+    emit_store(e, GEN_FIELD(page_va), RAX);
+    if (distance < 0) { /* around a loop there is a way back: here the hart can be stopped */
+        emit_op_imm(e, 0x80, 7, GEN_FIELD(exit_request), 0, 1); /* cmp byte, 0 */
+        wanted = emit_jcc(e, CC_NE);
+    }
+    align(e, 1, 4);
+    uint8_t *tail = emit_jmp(e);
+    emit_bind(e, out, e->at);
+    emit_rip(e, X_W | 0x8d, RAX, head);
+    uint8_t *far = e->at;
+    emit_bind(e, elsewhere, far);
+    emit_mov_imm(e, RCX, page_off);
+    emit_jmp_to(e, g->code->thunks.across);
+    emit_bind(e, tail, e->at); /* nobody comes by before it is patched */
+    if (wanted)
+        emit_bind(e, wanted, e->at);
+    emit_mov_imm(e, RCX, page_off - distance);
+    emit_jmp_to(e, g->code->thunks.exit_at);
+    assert(e->full || e->at - head < 128);
+    if (!e->full) {
+        head[LINK_TAIL] = (uint8_t)(tail - head);
+        head[LINK_FAR] = (uint8_t)(far - head);
+    }
+}
+
+void gen_link(struct gen *g, int64_t page_off)
+{
+    gen_to_common(g);
+    if (page_off >= 0 && page_off < PAGE_BYTES)
+        link_inside(g, page_off);
+    else
+        link_across(g, page_off);
+}
+
+/* --- instructions ---------------------------------------------------------------------------------------- */
 
 /* cmp rs1, rs2 */
 static void compare(struct gen *g, unsigned rs1, unsigned rs2)

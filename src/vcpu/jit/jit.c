@@ -153,17 +153,6 @@ static void end_flush(struct jit *jit)
     jit->flushing = false;
 }
 
-bool jit_make_room(struct jit *jit)
-{
-    bool full = jit->code.bytes - jit->code.used < JIT_REGION_BYTES_MAX ||
-                JIT_META_BYTES - jit->meta_used < sizeof(struct translation) + PAGE_BYTES;
-
-    assert(lock_held(&jit->lock) && !jit->flushing);
-    if (full)
-        begin_flush(jit);
-    return !full;
-}
-
 static __attribute__((noinline)) void acknowledge(struct vcpu *v)
 {
     struct jit *jit = v->jit;
@@ -177,7 +166,7 @@ static __attribute__((noinline)) void acknowledge(struct vcpu *v)
     unlock(&jit->lock);
 }
 
-void jit_kick_all(struct jit *jit)
+static void kick_all(struct jit *jit)
 {
     for (unsigned i = 0; i < jit->vcpus; i++) /* fixed while the machine runs */
         vcpu_kick(jit->vcpu[i]);
@@ -298,8 +287,13 @@ static struct translation *translate_locked(struct vcpu *v, const struct place *
 
     if (t || jit->flushing || v->jit_generation != atomic_load_explicit(&jit->generation, memory_order_relaxed))
         return t;
-    *full = !jit_make_room(jit);
-    if (*full || !decode_at(jit, g, at))
+    *full = jit->code.bytes - jit->code.used < JIT_REGION_BYTES_MAX ||
+            JIT_META_BYTES - jit->meta_used < sizeof(*t) + PAGE_BYTES;
+    if (*full) {
+        begin_flush(jit);
+        return NULL;
+    }
+    if (!decode_at(jit, g, at))
         return NULL;
     g->one_hart = jit->vcpus == 1 && !jit->plain;
     g->lockstep = jit->lockstep != NULL;
@@ -328,7 +322,7 @@ static struct translation *translate(struct vcpu *v, const struct place *at)
     jit->stats.translate_ns += (uint64_t)(clock_now_ns() - began);
     unlock(&jit->lock);
     if (full)
-        jit_kick_all(jit);
+        kick_all(jit);
     return t;
 }
 

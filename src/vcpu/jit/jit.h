@@ -29,7 +29,7 @@ struct jit_stats {
     uint64_t flushes;          /* of everything, since the memory was full */
     uint64_t fences, compared; /* fence.i; pages compared for them */
     uint64_t translate_ns;
-    uint64_t links, passages; /* jumps made direct; of them, those that lead to another page */
+    uint64_t links, crossing; /* jumps made direct; of them, those to another page */
     uint64_t lockstep_runs, lockstep_instructions, lockstep_repeats; /* lockstep.h */
 };
 

@@ -93,8 +93,6 @@ void jit_kill(struct jit *jit, struct translation *t);
 struct translation *jit_translation(struct vcpu *v, bool promote); /* as jit_find(), whatever jumps are known */
 void jit_enter(struct vcpu *v, const void *code);                  /* as jit_run(), without linking */
 struct translation *jit_lookup(struct vcpu *v, bool promote);      /* for hart.pc, by its mapping as of now */
-bool jit_make_room(struct jit *jit);                               /* under the lock. False: everything goes; then jit_kick_all(), without */
-void jit_kick_all(struct jit *jit);
 
 /* calls.c: from generated code, on the vCPU's thread. False: leave generated code, hart.pc says where to. Arguments are
  * in struct vcpu. */

@@ -96,6 +96,20 @@ static uint8_t *make_exits(struct emit *e, struct code_thunks *thunks)
     return tail;
 }
 
+/* RAX: odd or 0 as the TLB's code_page was, or even: the link to be made. */
+static void make_across(struct emit *e, struct code *code)
+{
+    code->thunks.across = e->at;
+    emit_op_imm(e, 0xf6, 0, op_reg(RAX), 1, 1); /* test al, 1 */
+    uint8_t *elsewhere = emit_jcc_short(e, CC_NE);
+    emit_test(e, RAX, RAX);
+    emit_jcc_to(e, CC_NE, code->thunks.exit_link);
+    emit_bind_short(e, elsewhere);
+    emit_mov(e, RAX, op_reg(RCX));
+    emit_alu(e, ALU_ADD, RAX, GEN_FIELD(page_va));
+    thunks_jump_far(e, code);
+}
+
 /* Call C, which says whether generated code goes on. */
 static void call_and_return(struct emit *e, uintptr_t function, const uint8_t *tail)
 {
@@ -150,11 +164,7 @@ void thunks_make(struct code *code)
     make_enter(&e, &code->thunks);
     uint8_t *tail = make_exits(&e, &code->thunks);
 
-    code->thunks.far_at = e.at;
-    emit_mov(&e, RAX, op_reg(RCX));
-    emit_alu(&e, ALU_ADD, RAX, GEN_FIELD(page_va));
-    thunks_jump_far(&e, code);
-
+    make_across(&e, code);
     make_calls(&e, &code->thunks, tail);
     assert(!e.full);
     code->used = CODE_HEAD_BYTES;
