@@ -55,11 +55,11 @@ static inline uint64_t entry_at(struct page_rig *p, uint64_t va, int level)
     return entry_in(p, ram_at(TABLES), va, level);
 }
 
-static inline void page_rig_init(struct page_rig *p)
+/* The rig is new. */
+static inline void page_rig_prepare(struct page_rig *p)
 {
     struct hart *hart;
 
-    rig_new(&p->rig, 1);
     put_end(&p->rig);
     assert_true(ram_load(p->rig.ram, ram_at(TRAPS), p->rig.word, (uint64_t)p->rig.words * 4));
     p->rig.words = 0;
@@ -73,6 +73,18 @@ static inline void page_rig_init(struct page_rig *p)
     hart->satp = UINT64_C(8) << 60 | ram_at(TABLES) >> 12;
     hart->pmpcfg[0] = 0x1f; /* everything, for everybody */
     hart->pmpaddr[0] = UINT64_MAX >> 10;
+}
+
+static inline void page_rig_init(struct page_rig *p)
+{
+    rig_new(&p->rig, 1);
+    page_rig_prepare(p);
+}
+
+static inline void page_rig_init_engine(struct page_rig *p, enum rig_engine engine)
+{
+    rig_new_engine(&p->rig, 1, engine);
+    page_rig_prepare(p);
 }
 
 static inline int make_rig(void **state)
