@@ -18,6 +18,7 @@ static struct json_object *code_figures(struct jit *jit)
     json_put_u64(code, "fences", stats.fences);
     json_put_u64(code, "pages-compared", stats.compared);
     json_put_u64(code, "links", stats.links);
+    json_put_u64(code, "crossing-links", stats.crossing);
     json_put_u64(code, "translate-ns", stats.translate_ns);
     json_put_u64(code, "lockstep-runs", stats.lockstep_runs);
     json_put_u64(code, "lockstep-instructions", stats.lockstep_instructions);
@@ -54,7 +55,8 @@ static void print_code(struct json_object *code, FILE *out)
             get(code, "capacity-bytes") >> 10, get(code, "flushes"));
     fprintf(out, "  blocks:      %" PRIu64 ", of %" PRIu64 " guest bytes, %.1f host bytes for each of them\n", blocks,
             guest, guest ? (double)host / (double)guest : 0);
-    fprintf(out, "  links:       %" PRIu64 "\n", get(code, "links"));
+    fprintf(out, "  links:       %" PRIu64 ", %" PRIu64 " of them to other pages\n", get(code, "links"),
+            get(code, "crossing-links"));
     fprintf(out, "  changed:     %" PRIu64 " blocks; %" PRIu64 " fence.i, %" PRIu64 " pages compared\n",
             get(code, "killed"), get(code, "fences"), get(code, "pages-compared"));
     fprintf(out, "  translating: %.1f ms\n", (double)get(code, "translate-ns") / 1e6);

@@ -18,7 +18,7 @@ static void link_inside(struct gen *g, int64_t page_off)
 {
     struct emit *e = &g->e;
 
-    align(e, 1, 4);             /* the displacement is patched by one aligned store */
+    align(e, 1, 4);              /* the displacement is patched by one aligned store */
     uint8_t *site = emit_jmp(e); /* to the next instruction, for now */
     emit_rip(e, X_W | 0x8d, RAX, site);
     emit_mov_imm(e, RCX, page_off);

@@ -137,8 +137,7 @@ static void compare(struct jit *jit, struct code_page *page)
 
     jit->stats.compared++;
     for (struct translation *t = page->first; t; t = t->page_next)
-        if (!t->dead &&
-            !same_halves(t->source, host + (t->gpa & (PAGE_BYTES - 1)), t->tail_gpa ? 1 : t->bytes / 2u))
+        if (!t->dead && !same_halves(t->source, host + (t->gpa & (PAGE_BYTES - 1)), t->tail_gpa ? 1 : t->bytes / 2u))
             jit_kill(jit, t);
     for (struct translation *t = page->tails; t; t = t->tail_next)
         if (!t->dead && !same_halves(t->source + 1, host, 1))

@@ -32,9 +32,15 @@ static void add_code(uint64_t va, struct tlb_leaf leaf)
     tlb_note_leaf(&tlb, va, leaf, true);
 }
 
+static unsigned number_of(uint64_t va)
+{
+    return (va >> TLB_PAGE_SHIFT) % 61;
+}
+
 static void add_jump(uint64_t va)
 {
     tlb_jump_add(&tlb, va, &CODE);
+    tlb_code_page_add(&tlb, number_of(va), va);
 }
 
 static bool has(uint64_t va)
@@ -47,7 +53,10 @@ static bool has(uint64_t va)
 
 static bool has_jump(uint64_t va)
 {
-    return tlb.jump[tlb_jump_index(va)].va == va;
+    bool jump = tlb.jump[tlb_jump_index(va)].va == va;
+
+    assert_int_equal(tlb.code_page[number_of(va)] == (va & TLB_PAGE_MASK) + 1, jump);
+    return jump;
 }
 
 static bool fence(uint64_t va, bool keep_global)
@@ -168,11 +177,14 @@ static void only_what_is_global_is_inherited(void **state)
     assert_true(tlb_hits(&heir.read[tlb_index(0x2000)], 0x2000, 8));
     assert_true(tlb_hits(&heir.write[tlb_index(0x2000)], 0x2000, 8));
     assert_ptr_equal(tlb_jump_find(&heir, 0x3000), &CODE);
+    assert_int_equal(heir.code_page[number_of(0x3000)], 0x3001);
     add_code(0x4000, own);
     add_jump(0x4000);
     tlb_inherit(&heir, &tlb); /* a jump may lead into the page that is not global */
     assert_null(tlb_jump_find(&heir, 0x3000));
     assert_null(tlb_jump_find(&heir, 0x4000));
+    assert_int_equal(heir.code_page[number_of(0x3000)], 0);
+    assert_int_equal(heir.code_page[number_of(0x4000)], 0);
 }
 
 int main(void)

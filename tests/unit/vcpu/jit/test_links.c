@@ -3,7 +3,7 @@
 #include "vcpu/jit/jit_priv.h"
 
 enum {
-    CALLS = 8,      /* a turn; enough for everything to be translated and linked */
+    CALLS = 8, /* a turn; enough for everything to be translated and linked */
     FLUSH_TURNS = 12,
     ROUNDS = 1000,  /* of a loop */
     FILLERS = 1024, /* functions that fill the memory for code */
