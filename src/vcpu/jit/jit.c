@@ -274,9 +274,12 @@ static bool decode_at(struct jit *jit, struct gen *g, const struct place *at)
         return false;
     if (!at->tail_gpa)
         return gen_decode(g, at->host, at->gpa & (PAGE_BYTES - 1));
+    uint32_t raw = load_half(at->host) | (uint32_t)load_half(at->tail_host) << 16;
     unsigned tail_page = pages_index(jit, at->tail_gpa);
-    gen_decode_crossing(g, load_half(at->host) | (uint32_t)load_half(at->tail_host) << 16, tail_page);
-    return tail_page < TLB_CODE_PAGES;
+    if (!insn_is_long((uint16_t)raw) || tail_page >= TLB_CODE_PAGES) /* the former: it was, a moment ago */
+        return false;
+    gen_decode_crossing(g, raw, tail_page);
+    return true;
 }
 
 static struct translation *translate_locked(struct vcpu *v, const struct place *at, bool *full)

@@ -200,6 +200,12 @@ static int begin_small(void **state)
     return begin_with(RIG_JIT_SMALL, true);
 }
 
+static int begin_lockstep(void **state)
+{
+    (void)state;
+    return begin_with(RIG_LOCKSTEP, true);
+}
+
 static int end(void **state)
 {
     (void)state;
@@ -374,6 +380,8 @@ int main(void)
         TURNS_TEST(code_that_changes_is_found_where_links_lead),
         cmocka_unit_test_setup_teardown(jumps_to_other_pages_are_linked, begin_without_numbers, end),
         cmocka_unit_test_setup_teardown(address_spaces_have_neighbours_of_their_own, begin_without_numbers, end),
+        cmocka_unit_test_setup_teardown(address_spaces_have_neighbours_of_their_own, begin_lockstep, end),
+        cmocka_unit_test_setup_teardown(code_that_changes_is_found_where_links_lead, begin_lockstep, end),
         cmocka_unit_test_setup_teardown(links_of_code_that_is_gone_mislead_nobody, begin_small, end),
         cmocka_unit_test(a_hart_can_be_stopped_in_a_loop_of_jumps),
         cmocka_unit_test(a_hart_can_be_stopped_in_a_loop_of_branches),
