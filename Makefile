@@ -97,7 +97,7 @@ deps:                                    ## install what debian/control lists (r
 
 install: all                             ## into $(DESTDIR)$(PREFIX)
 	install -D -m 755 $(BUILD)/godwit $(DESTDIR)$(PREFIX)/bin/godwit
-	install -D -m 644 -t $(DESTDIR)$(PREFIX)/share/man/man1 docs/man/*.1
+	install -D -m 644 -t $(DESTDIR)$(PREFIX)/share/man/man1 $(filter-out docs/man/godwit-bench.1,$(wildcard docs/man/*.1))
 SHARE = $(DESTDIR)$(PREFIX)/share/godwit
 install-bench: install $(BUILD)/bench/relay $(BUILD)/guest/dirtier.elf ## and the migration harness, godwit-bench
 	install -D -m 755 -t $(DESTDIR)$(PREFIX)/lib/godwit $(BUILD)/bench/relay $(BUILD)/guest/dirtier.elf
@@ -108,6 +108,7 @@ install-bench: install $(BUILD)/bench/relay $(BUILD)/guest/dirtier.elf ## and th
 	install -D -m 755 -t $(SHARE)/scripts scripts/fetch-guest scripts/apt.sh
 	sed 's|@PREFIX@|$(PREFIX)|g' bench/godwit-bench.in > $(BUILD)/godwit-bench
 	install -D -m 755 $(BUILD)/godwit-bench $(DESTDIR)$(PREFIX)/bin/godwit-bench
+	install -D -m 644 -t $(DESTDIR)$(PREFIX)/share/man/man1 docs/man/godwit-bench.1
 clean:                                   ## removes the build folders
 	rm -rf $(BUILD) $(BUILD)-tsan $(BUILD)-asan $(BUILD)-ubsan $(BUILD)-fuzz $(BUILD)-lint
 help:                                    ## this list
