@@ -37,7 +37,8 @@ unpack() { # COMMIT: its folder, not built
 build() { # FOLDER TARGET...
     folder=$1
     shift
-    env -u MAKEFLAGS -u MFLAGS make -C "$folder" -j"$(nproc)" "$@" >"$folder/build.log" 2>&1
+    log=$place/build.log
+    env -u MAKEFLAGS -u MFLAGS make -C "$folder" -j"$(nproc)" "$@" >"$log" 2>&1
 }
 
 # --- instructions ------------------------------------------------------------------------------------------------------------
@@ -81,11 +82,11 @@ if [ -n "$count" ]; then
     new=$PWD
     [ $# -lt 2 ] || new=$(unpack "$(commit "$2")")
     if ! build "$new" $tool; then
-        tail -n 20 "$new/build.log" >&2
+        tail -n 20 "$log" >&2
         exit 2
     fi
     older=$(unpack "$old")
-    build_older "$older" "$new" || nothing "bench_count cannot be built on $old ($older/build.log)"
+    build_older "$older" "$new" || nothing "bench_count cannot be built on $old ($log)"
     worse=''
     for kernel in $("$new/$tool"); do
         count_kernel "$older" "$kernel" >"$place/before" &
@@ -114,7 +115,7 @@ fi
 
 built() { # COMMIT: its folder, built
     tree=$(unpack "$1")
-    build "$tree" all bench-tools || { tail -n 20 "$tree/build.log" >&2 && exit 1; }
+    build "$tree" all bench-tools || { tail -n 20 "$log" >&2 && exit 1; }
     echo "$tree"
 }
 old=$(commit "$1") new=$(commit "$2")
