@@ -67,26 +67,54 @@ def digest(*things):
 
 
 def guest_images(cells):
-    """{what: path} and {kind of guest: digest of what it is made of}: what these cells need"""
-    images, sums, kinds = {}, {}, {cell['guest'] for cell in cells}
-    if 'bare' in kinds:
+    """{what: path} and {guest: digest of what it is made of}: what these cells need. A guest that cannot be had is in neither, which
+    is said."""
+    images, sums = {}, {}
+    guests = dict.fromkeys(drive.guest_of(cell) for cell in cells)
+    if 'bare' in guests:
         images['bare'] = pathlib.Path(os.environ.get('GODWIT_BENCH_GUEST', lib.BUILD / 'guest/dirtier.elf'))
         if not images['bare'].exists():
             sys.exit('harness: the bare-metal guest is not built: make guests')
         sums['bare'] = digest(images['bare'])
-    if 'linux' in kinds:
-        folder = pathlib.Path(subprocess.check_output([lib.TOP / 'scripts/fetch-guest'], text=True).strip())
-        images.update(kernel=folder / 'vmlinux', firmware=folder / 'fw_dynamic.bin', initrd=lib.BUILD / 'harness.cpio')
-        subprocess.run([HERE / 'pack-guest', folder, images['initrd']], check=True)
+    linux = [guest for guest in guests if guest != 'bare']
+    if linux:
+        fetched = fetch(lib.TOP / 'scripts/fetch-guest')
+        if not fetched:
+            return images, sums
+        folder, small = pathlib.Path(fetched), lib.BUILD / 'harness.cpio'
+        images.update(kernel=folder / 'vmlinux', firmware=folder / 'fw_dynamic.bin')
+        subprocess.run([HERE / 'pack-guest', folder, small], check=True)
         # the archive holds times; what it is made of does not
-        if any(drive.needs_programs(cell) for cell in cells):
-            programs = subprocess.check_output([HERE / 'fetch-programs'], text=True).strip()
-            images['real'], archive = lib.BUILD / 'harness-real.cpio', lib.BUILD / 'harness-programs.cpio'
-            subprocess.run([HERE / 'pack-guest', '--programs', programs, archive], check=True)
-            images['real'].write_bytes(images['initrd'].read_bytes() + archive.read_bytes())
-            archive.unlink()
-        sums['linux'] = digest(images['kernel'], images['firmware'], folder / 'busybox', *sorted((HERE / 'guest').glob('*')))
+        plain = digest(images['kernel'], images['firmware'], folder / 'busybox', *sorted((HERE / 'guest').glob('*')))
+        for guest in linux:
+            roots = [fetch(HERE / 'fetch-programs', name) for name in guest.split('+')[1:]]
+            if all(roots):
+                images[guest] = pack_more(small, guest, roots)
+                sums[guest] = digest(plain, *(pathlib.Path(root, 'packages') for root in roots)) if roots else plain
     return images, sums
+
+
+def fetch(*command):
+    """What the script fetched, or None where it could not, and said why."""
+    done = subprocess.run(command, stdout=subprocess.PIPE, text=True)
+    if done.returncode:
+        print(f'# {pathlib.Path(command[0]).name} {" ".join(command[1:])}: exit code {done.returncode}: cells that need it are left out',
+              file=sys.stderr)
+    return done.stdout.strip() if done.returncode == 0 else None
+
+
+def pack_more(small, guest, roots):
+    """The guest's archive with those of the folders behind it."""
+    if not roots:
+        return small
+    whole, part = lib.BUILD / f'harness-{guest}.cpio', lib.BUILD / 'harness-part.cpio'
+    with open(whole, 'wb') as out:
+        out.write(small.read_bytes())
+        for root in roots:
+            subprocess.run([HERE / 'pack-guest', '--programs', root, part], check=True)
+            out.write(part.read_bytes())
+            part.unlink()
+    return whole
 
 
 class Best:
@@ -177,7 +205,7 @@ def key_of(whole, cell_name, name, repeat, emulator, sums, plant):
     """What makes a run the same run: the identity is of everything that it is made of."""
     cell, configuration = whole['cells'][cell_name], whole['configurations'][name]
     program = digest(pathlib.Path(emulator.binary)) if emulator.ours else emulator.version
-    made_of = [cell, configuration, whole['links'][cell['link']], program, sums[cell['guest']], bool(plant)]
+    made_of = [cell, configuration, whole['links'][cell['link']], program, sums[drive.guest_of(cell)], bool(plant)]
     return cell_name, name, repeat, digest(made_of)
 
 
@@ -204,7 +232,7 @@ def run_all(whole, runs, args, results, command):
     keys = {}
     for cell_name, name, repeat in runs:
         emulator = found.get(whole['configurations'][name]['emulator'])
-        if emulator is not None:
+        if emulator is not None and drive.guest_of(whole['cells'][cell_name]) in sums:
             keys[cell_name, name, repeat] = key_of(whole, cell_name, name, repeat, emulator, sums, args.plant)
     forget_torn_rounds([key for key in keys.values() if whole['configurations'][key[1]].get('migrate', True)], done)
     until = time.monotonic() + args.minutes * 60 if args.minutes else None
@@ -212,9 +240,9 @@ def run_all(whole, runs, args, results, command):
     for position, (cell_name, name, repeat) in enumerate(runs):
         cell, configuration = whole['cells'][cell_name], whole['configurations'][name]
         link, emulator = whole['links'][cell['link']], found.get(configuration['emulator'])
-        if emulator is None:
-            continue  # said already
-        key = keys[cell_name, name, repeat]
+        key = keys.get((cell_name, name, repeat))
+        if key is None:
+            continue  # its emulator or its guest cannot be had: said already
         if key in done:
             records.append(done[key])
             continue
@@ -224,7 +252,7 @@ def run_all(whole, runs, args, results, command):
             break
         record = drive.run(emulator, configuration, cell, link, images, args.plant)
         record = {'schema': 1, 'cell': cell_name, 'configuration': name, 'repeat': repeat, 'identity': key[3],
-                  'emulator': emulator.name, 'version': emulator.version, 'guest_digest': sums[cell['guest']], **origin,
+                  'emulator': emulator.name, 'version': emulator.version, 'guest_digest': sums[drive.guest_of(cell)], **origin,
                   **record, 'harness_command': command,
                   'scenario': {'cell': cell, 'configuration': configuration, 'link': link}}
         with open(results, 'a') as out:
