@@ -1,10 +1,10 @@
 #!/usr/bin/env python3
 """The migration harness (bench/harness.py): what it measures of an emulator whose gaps and lies are known, and of godwit; and its link."""
-import json, os, pathlib, shutil, socket, subprocess, sys, tempfile, threading, time, xml.etree.ElementTree
+import json, os, pathlib, shutil, signal, socket, subprocess, sys, tempfile, threading, time, xml.etree.ElementTree
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent / 'lib'))
 from guests import guest
-from vm import BUILD, PATIENCE_S, THREAD_SANITIZER, TOP, Failure, Skip, main, test
+from vm import BUILD, PATIENCE_S, THREAD_SANITIZER, TOP, Failure, Skip, main, test, wait_for
 
 sys.path.insert(0, str(TOP / 'bench'))
 import compare, feel, report
@@ -159,6 +159,73 @@ def runs_alternate_and_are_not_run_twice():
             xml.etree.ElementTree.parse(f'{folder}/results/{picture}.svg')
         changed, _ = harness({'a': mock(bytes=200000, gap_ms=3)}, 'mock', pairs=1, folder=folder)
         assert len(changed) == 5, 'another scenario is another run'
+
+
+def full_set(folder):
+    """bench-full in small: one cell of one emulator in three configurations, twice; the middle one is best."""
+    scenario = {'emulators': {'qemu-mock': {'binary': str(TOP / 'tests/lib/mock_emulator.py')}}, 'links': {'near': {}},
+                'cells': {'a': dict(mock(), best='slow')},
+                'configurations': {'slow': {'emulator': 'qemu-mock', 'args': ['-mock', 'gap_ms=2000']}, 'fine': {'emulator': 'qemu-mock'},
+                                   'fails': {'emulator': 'qemu-mock', 'args': ['-mock', 'fails=1']}},
+                'sets': {'full': {'cells': ['a'], 'configurations': ['slow', 'fine', 'fails'], 'pairs': 2, 'learn': True}}}
+    path = pathlib.Path(folder, 'scenario.json')
+    path.write_text(json.dumps(scenario))
+    return [sys.executable, TOP / 'bench/harness.py', '--scenario', path, '--best', f'{folder}/best.json', '--results', f'{folder}/full.jsonl']
+
+
+def output_of(command):
+    done = subprocess.run(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    assert done.returncode == 0, done.stdout
+    return done.stdout
+
+
+@test
+def what_is_killed_in_the_middle_goes_on_and_does_nothing_twice():
+    need_relay()
+    with tempfile.TemporaryDirectory(prefix='godwit-') as folder:
+        command, results = full_set(folder), pathlib.Path(folder, 'full.jsonl')
+        first = subprocess.Popen([*command, '--set', 'full'], start_new_session=True, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
+
+        def lines():
+            return results.read_text().splitlines() if results.exists() else []
+        wait_for('four runs', lambda: len(lines()) >= 4, alive=lambda: first.poll() is None or lines()[3])
+        os.killpg(first.pid, signal.SIGKILL)
+        first.wait()
+        before = [line for line in lines() if line.endswith('}')]
+        assert 4 <= len(before) < 6, 'it was killed too late to prove anything'
+        assert json.loads(pathlib.Path(folder, 'best.json').read_text())['qemu-mock']['a']['configuration'] == 'fine', 'a round is learned from at its end'
+        with open(results, 'a') as torn:
+            torn.write('{"cell": "a", "configuration": "fi')  # half a line, as a kill may leave it
+        said = output_of([*command, '--set', 'full'])
+        assert lines()[:len(before)] == before and len(lines()) == 7, said
+        runs = [json.loads(line) for i, line in enumerate(lines()) if i != len(before)]
+        order = [(r['configuration'], r['repeat']) for r in runs]
+        assert order == [('slow', 0), ('fine', 0), ('fails', 0), ('fails', 1), ('fine', 1), ('slow', 1)], order
+        output_of([*command, '--set', 'full'])
+        assert len(lines()) == 7, 'a third time there is nothing left to do'
+
+
+@test
+def the_best_configuration_is_found_kept_with_its_date_and_compared_with():
+    need_relay()
+    with tempfile.TemporaryDirectory(prefix='godwit-') as folder:
+        command, best = full_set(folder), pathlib.Path(folder, 'best.json')
+        assert 'best:' not in output_of([*command, '--set', 'full', '--hours', '1e-12']), 'time that is over'
+        assert not pathlib.Path(folder, 'full.jsonl').exists()
+        output_of([*command, '--set', 'full'])
+        kept = json.loads(best.read_text())['qemu-mock']['a']
+        assert kept['configuration'] == 'fine' and kept['date'] == compare.now()[:10] and kept['version'] == 'mock emulator version 1', kept
+        assert kept['of'] == ['fails', 'fine', 'slow'] and kept['runs'] == 2, kept
+        again = output_of([*command, '--cells', 'a', '--configurations', 'best:qemu-mock', '--pairs', '1', '--no-still', '--results',
+                           f'{folder}/pair.jsonl'])
+        assert 'fine' in again and 'slow' not in again, again
+        with open(f'{folder}/full.jsonl', 'a') as torn:
+            torn.write('{"cell": "a", "conf')
+        records = report.read(f'{folder}/full.jsonl')
+        assert len(records) == 6
+        ours = [dict(r, configuration='godwit', emulator='godwit') for r in records if r['configuration'] == 'slow']
+        rows = report.best_rows(records + ours, report.by_cell(records + ours))
+        assert len(rows) == 2 and rows[1][:2] == ['a', 'fine'] and rows[1][-1] == f'{kept["date"]}, of 3', rows
 
 
 @test
