@@ -1,10 +1,10 @@
 #!/usr/bin/env python3
 """The migration harness (bench/harness.py): what it measures of an emulator whose gaps and lies are known, and of godwit; and its link."""
-import json, os, pathlib, shutil, signal, socket, subprocess, sys, tempfile, threading, time, xml.etree.ElementTree
+import json, os, pathlib, re, shutil, signal, socket, subprocess, sys, tempfile, threading, time, xml.etree.ElementTree
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent / 'lib'))
 from guests import guest
-from vm import BUILD, PATIENCE_S, THREAD_SANITIZER, TOP, Failure, Skip, main, test, wait_for
+from vm import BUILD, PATIENCE_S, THREAD_SANITIZER, TOP, Failure, Skip, Vm, main, test, wait_for
 
 sys.path.insert(0, str(TOP / 'bench'))
 import compare, feel, report
@@ -41,6 +41,14 @@ def mock(**told):
     return dict(CELL, dirtier=told)
 
 
+@test
+def every_option_is_in_the_man_page_and_no_other():
+    usage = output_of([sys.executable, TOP / 'bench/harness.py', '--help'])
+    there = set(re.findall(r'(?m)^  (?:-h, )?--([\w-]+)', usage)) - {'help'}
+    told = set(re.findall(r'(?m)^\.It Fl Fl ([\w-]+)', (TOP / 'docs/man/godwit-bench.1').read_text()))
+    assert there and there == told, (there - told, told - there)
+
+
 # --- godwit ------------------------------------------------------------------------------------------------------------
 
 @test
@@ -62,6 +70,31 @@ def a_tiny_cell_of_godwit_is_measured_from_end_to_end():
         assert measured['cpu_s'][side]['all'] > 0 and measured['cpu_s'][side]['vcpu'] > 0
         assert measured['memory'][side]['ram_rss_bytes'] > 4 << 20
     assert measured['pages_per_s_control'] > 0 and measured['errors'] == 0 and record['timeline']['guest_pages_per_s']
+
+
+@test
+def a_guest_writes_what_it_is_told_where_it_is_told_and_knows_it_again():
+    """Every pattern, content and size; the rate is kept, and a page that was spoiled is found whatever it holds."""
+    kernel = ['-m', '64M', '-smp', '2', '-bios', 'none', '-kernel', str(guest('dirtier'))]
+    for words in ('pattern=seq content=counters bytes=64 rate=2000', 'pattern=zipf content=text bytes=8 rate=500',
+                  'pattern=uniform content=zero bytes=64 rate=1000 phase=1 wait=sleep', 'pattern=uniform content=random bytes=4096 rate=0',
+                  'pattern=seq content=text bytes=4096 rate=0'):
+        rate = int(re.search(r'rate=(\d+)', words)[1])
+        for spoil in (False, True) if rate else (False,):  # flat out, a spoiled page may be written again before it is looked at
+            with Vm([*kernel, '-append', f'w=8M {words}'], qmp=False, typing=True) as vm:
+                vm.wait_serial('D 2 ')
+                vm.type('xq' if spoil else 'q')
+                vm.wait_exit()
+                said = vm.serial()
+            end = re.search(r'END (\w+) pages (\d+) errors (\d+)', said)
+            assert end and end[1] == ('failed' if spoil else 'ok') and (int(end[3]) > 0) == spoil and int(end[2]) > 0, (words, spoil, said[-300:])
+            lines = re.findall(r'D \d+ rtc \d+ guest (\d+) gap \d+ at \d+ pages (\d+)', said)
+            span_s = (int(lines[-1][0]) - int(lines[0][0])) / 1e9
+            # what is late by more than 10 ms is left out, so never more; ahead by the step and a millisecond
+            assert not rate or int(lines[-1][1]) - int(lines[0][1]) <= rate * (span_s + 0.012) + 2, (words, lines)
+    with Vm([*kernel, '-append', 'w=8M content=book'], qmp=False) as vm:
+        vm.wait_exit()
+        assert 'content=book needs a file' in vm.serial(), vm.serial()
 
 
 @test
