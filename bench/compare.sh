@@ -14,7 +14,7 @@
 # than the one that it runs from, hence --smc-check=all.
 set -eu
 cd "$(dirname "$0")/.."
-count=''
+count='' flags=''
 [ "${1:-}" != --instructions ] || { count=1 && shift; }
 [ -n "$count" ] || [ $# -ge 2 ] || { sed -n '4,5s/^# *//p' "$0" >&2 && exit 2; }
 place=$PWD/build/compare
@@ -38,12 +38,16 @@ build() { # FOLDER TARGET...
     folder=$1
     shift
     log=$place/build.log
-    env -u MAKEFLAGS -u MFLAGS make -C "$folder" -j"$(nproc)" "$@" >"$log" 2>&1
+    env -u MAKEFLAGS -u MFLAGS -u BUILD make -C "$folder" -j"$(nproc)" ${flags:+CONFIGURE_FLAGS="$flags"} "$@" >"$log" 2>&1
 }
 
 # --- instructions ------------------------------------------------------------------------------------------------------------
 
 tool=build/bench/bench_count
+
+configured() { # FOLDER: with what
+    sed -n 's/^CONFIGURED_WITH := *//p' "$1/build/config.mk" 2>/dev/null || true
+}
 
 # The same work for both: the newer tree's bench_count on the older one's sources, where these still go together.
 build_older() { # OLDER NEWER
@@ -85,6 +89,8 @@ if [ -n "$count" ]; then
         tail -n 20 "$log" >&2
         exit 2
     fi
+    flags=$(configured "$new") # as the newer one is
+    [ "$flags" = "$(configured "$place/$old")" ] || rm -rf "${place:?}/$old"
     older=$(unpack "$old")
     build_older "$older" "$new" || nothing "bench_count cannot be built on $old ($log)"
     worse=''

@@ -125,7 +125,8 @@ def best_of(records):
         name, runs = min(group.items(), key=lambda item: rank(item[1]))
         if rank(runs)[0] < 0:
             found[place] = {'configuration': name, 'date': max(r['date'] for r in runs)[:10], 'version': runs[-1]['version'],
-                            'runs': len(runs), 'of': sorted(group), 'median_total_ms': round(rank(runs)[2])}
+                            'runs': len(runs), 'of': sorted(group), 'median_total_ms': round(rank(runs)[2]),
+                            'load': round(statistics.median(r['load'] for r in runs), 1)}
     return found
 
 
