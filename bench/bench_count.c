@@ -118,9 +118,8 @@ static void street_begin(void)
                 digest_new(&there, source.units, NULL) == 0 && digest_new(&here, source.units, NULL) == 0,
             "no memory");
     for (unsigned i = 0; i < WORDS; i++) {
-        uint8_t *wire = aligned_alloc(CHUNK_ALIGN, CHUNK_BYTES);
-        require(wire, "no memory");
-        chunks[i] = (struct chunk){ .wire = wire + CHUNK_LEAD_BYTES, .source = &source };
+        chunks[i].wire = (uint8_t *)aligned_alloc(CHUNK_ALIGN, CHUNK_BYTES) + CHUNK_LEAD_BYTES;
+        chunks[i].source = &source;
     }
 }
 
