@@ -44,6 +44,7 @@ static _Alignas(UNIT) uint8_t memory[BYTES], copy[BYTES], raw[CHUNK];
 static struct source source;
 static struct digest there, here;
 static struct chunk chunks[WORDS];
+static _Alignas(CHUNK_ALIGN) uint8_t wires[WORDS][CHUNK_BYTES];
 static struct compressor compressor;
 static struct load_scratch scratch;
 
@@ -118,7 +119,7 @@ static void street_begin(void)
                 digest_new(&there, source.units, NULL) == 0 && digest_new(&here, source.units, NULL) == 0,
             "no memory");
     for (unsigned i = 0; i < WORDS; i++) {
-        chunks[i].wire = (uint8_t *)aligned_alloc(CHUNK_ALIGN, CHUNK_BYTES) + CHUNK_LEAD_BYTES;
+        chunks[i].wire = wires[i] + CHUNK_LEAD_BYTES;
         chunks[i].source = &source;
     }
 }
