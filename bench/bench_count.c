@@ -91,19 +91,13 @@ static const struct source_ops MEM_OPS = {
 
 static void fill_page(uint8_t *page, unsigned kind)
 {
-    static const char *const words[] = { "page ", "guest ", "memory ", "of the ", "dirty ", "round\n", "link ", "to " };
+    static const char words[8][9] = { "page of ", "a guest ", "memory, ", "was the ",
+                                      "dirty, a", "round of", "links to", " migrate" };
 
-    for (size_t at = 0; at < UNIT;) {
+    for (size_t at = 0; kind < 3 && at < UNIT; at += 8) {
         uint64_t dice = random_next();
-        const char *word = words[dice % 8];
-        size_t bytes = kind == 0 ? strlen(word) : 8;
-        if (bytes > UNIT - at)
-            bytes = UNIT - at;
-        if (kind == 1)
-            dice = at;
-        if (kind < 3)
-            memcpy(page + at, kind == 0 ? (const void *)word : &dice, bytes);
-        at += bytes;
+        const void *from = kind == 0 ? (const void *)words[dice % 8] : kind == 1 ? (const void *)&at : &dice;
+        memcpy(page + at, from, 8);
     }
 }
 
