@@ -381,8 +381,10 @@ int migration_resolve(struct migration *m, enum migration_answer answer, struct 
     if (unresolved && text.code == 0 && m->thread_runs)
         interrupt(m, false);
     bool alone = unresolved && !m->thread_runs && text.code == 0; /* nobody else to change the state */
-    if (alone)
+    if (alone) {
         m->where = answer == RESOLVE_HERE ? GUEST_HERE : GUEST_THERE;
+        released_forget(m->released_path);
+    }
     unlock(&m->lock);
     if (alone)
         migration_set_state(m, answer == RESOLVE_HERE ? MIGRATION_FAILED : MIGRATION_COMPLETED);
