@@ -195,7 +195,8 @@ static inline void source_trouble(struct moves *to, const struct world *w)
     source_event(to, FAULT, w, HANDOVER_CANCEL);
     if (w->source == SOURCE_ASKED || (w->source == SOURCE_RELEASED && w->source_line == LINE_FIRST))
         source_event(to, FAULT, w, HANDOVER_PEER_ERROR); /* what came is no message */
-    if (w->source == SOURCE_STOPPED || (w->source == SOURCE_ASKED && w->source_key % 2 == 0 && !to->model->once)) {
+    if (w->source == SOURCE_STOPPED ||
+        (w->source == SOURCE_ASKED && w->source_key % ATTEMPTS == 0 && !to->model->once)) {
         struct world next = *w; /* the pause overruns */
         source_feed(to->model, &next, HANDOVER_OVERRUN);
         if (w->source == SOURCE_ASKED)
@@ -240,11 +241,12 @@ static inline void source_operator(struct moves *to, const struct world *w)
 static inline void second_migration(struct moves *to, const struct world *w)
 {
     bool fresh = w->target_is == ALIVE && w->target == TARGET_LOADING && w->target_key == NO_KEY;
-    if (w->source != SOURCE_HERE || !w->source_runs || w->source_key >= 2 || w->target_ran || !fresh || to->model->once)
+    if (w->source != SOURCE_HERE || !w->source_runs || w->source_key >= ATTEMPTS || w->target_ran || !fresh ||
+        to->model->once)
         return;
     struct world next = *w;
     next.source = SOURCE_MOVING;
-    next.source_key = next.target_key = 2;
+    next.source_key = next.target_key = ATTEMPTS;
     next.source_line = next.target_line = LINE_FIRST;
     next.first_up = next.lingers = 1;
     emit(to, FAULT, &next);

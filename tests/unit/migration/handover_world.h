@@ -10,8 +10,10 @@
 
 #include "migration/handover.h"
 
-enum { KEYS = 4, ASKS = 2, NO_KEY = 0xff }; /* two migrations with two attempts each; new lines at the same time */
-enum { DO_NEXT_ATTEMPT = 1 << 15 };         /* the source's last action after a RETRACT that it goes on after */
+/* Two migrations with two attempts each, and one more that a destination may wait for after a RETRACT; new lines at the
+ * same time. */
+enum { ATTEMPTS = 3, KEYS = 2 * ATTEMPTS, ASKS = 2, NO_KEY = 0xff };
+enum { DO_NEXT_ATTEMPT = 1 << 15 }; /* the source's last action after a RETRACT that it goes on after */
 
 enum word { /* EOF: the last round, the devices and the EOF, and for a blind peer GO as well */
             WORD_EOF,

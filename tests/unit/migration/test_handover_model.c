@@ -110,8 +110,8 @@ static void reach(void *opaque, enum kind kind, const struct world *next)
     }
     s->saw.moved |= next->target_runs;
     s->saw.refused |= next->target == TARGET_REFUSED;
-    s->saw.again |= next->source_key >= 2 && next->target_runs;
-    s->saw.overrun |= next->source_key % 2 == 1 && next->target_runs;
+    s->saw.again |= next->source_key >= ATTEMPTS && next->target_runs;
+    s->saw.overrun |= next->source_key % ATTEMPTS == 1 && next->target_runs;
     s->saw.cold |= next->source_is == COLD;
 }
 
