@@ -20,7 +20,8 @@ struct fake_image {
     unsigned interrupts; /* so many calls end with -EINTR first */
     unsigned fail_call;  /* this call of read, write and flush (counted from 1), 0: none */
     int fail_code;
-    bool stall; /* every call waits while this is true */
+    bool stall; /* a call that comes while this is true waits for fake_set_stall(false) */
+    unsigned releases;
     bool can_discard, can_zero, taken_away;
     uint64_t hole, hole_bytes, cut; /* `cut`: the image ends there; 0: nowhere */
     /* what happened; under lock */
@@ -37,11 +38,13 @@ static inline struct fake_image *fake_of(struct block_image *image)
 static inline int fake_enter(struct fake_image *fake, bool counts)
 {
     lock(&fake->lock);
-    fake->stalled++;
+    bool stall = fake->stall;
+    unsigned releases = fake->releases;
+    fake->stalled += stall;
     cond_broadcast(&fake->changed);
-    while (fake->stall)
+    while (stall && fake->releases == releases)
         cond_wait(&fake->changed, &fake->lock);
-    fake->stalled--;
+    fake->stalled -= stall;
     if (!counts)
         return 0;
     if (fake->interrupts > 0) {
@@ -169,7 +172,16 @@ static inline void fake_set_stall(struct fake_image *fake, bool stall)
 {
     lock(&fake->lock);
     fake->stall = stall;
+    fake->releases += !stall;
     cond_broadcast(&fake->changed);
+    unlock(&fake->lock);
+}
+
+/* Those who wait go on waiting, who comes from now on does not. */
+static inline void fake_let_others_pass(struct fake_image *fake)
+{
+    lock(&fake->lock);
+    fake->stall = false;
     unlock(&fake->lock);
 }
 

@@ -205,9 +205,7 @@ static void one_that_stalls_holds_up_neither_its_submitter_nor_the_others(void *
     fake_set_stall(w->fake, true);
     block_submit(w->block, &stalled->request);
     fake_wait_stalled(w->fake, 1);
-    lock(&w->fake->lock);
-    w->fake->stall = false; /* for those that come from now on: nobody is woken */
-    unlock(&w->fake->lock);
+    fake_let_others_pass(w->fake);
     assert_int_equal(once(w->block, BLOCK_READ, 0, SECTOR, false), 0);
     assert_int_equal(once(w->block, BLOCK_WRITE, 0, SECTOR, false), 0);
     fake_set_stall(w->fake, false);
