@@ -56,8 +56,8 @@ struct virtio_backend_ops {
     /* The driver takes a queue back: nothing of it may be under way when this returns. It may let go of the lock while it
      * waits. NULL: nothing ever is. */
     void (*quiesce)(struct virtio_backend *backend, unsigned queue);
-    void (*drain)(struct virtio_backend *backend);                  /* may be NULL */
-    void (*resume)(struct virtio_backend *backend);                 /* do what was put off; may be NULL */
+    void (*drain)(struct virtio_backend *backend);  /* may be NULL */
+    void (*resume)(struct virtio_backend *backend); /* do what was put off; may be NULL */
     void (*free)(struct virtio_backend *backend);
 };
 

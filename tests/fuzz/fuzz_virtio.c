@@ -223,7 +223,7 @@ static void poke_header(struct ram *ram, struct input *in)
     le64_put(raw + 8, take(in, 1));
     le64_put(raw + 16, take(in, 1));
     le32_put(raw + 24, take(in, 1));
-    ram_write(ram, BASE + 0x6000 + 256 * (uint64_t)(take(in, 1) % 16), raw, sizeof(raw));
+    ram_write(ram, (uint64_t)BASE + 0x6000 + 256 * (uint64_t)(take(in, 1) % 16), raw, sizeof(raw));
 }
 
 static void type(struct chardev *chardev, struct input *in)
