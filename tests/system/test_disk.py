@@ -119,6 +119,42 @@ def a_second_process_on_the_same_image_is_refused():
             refused(['-drive', drive], 'another program uses it and must not find it changed')
 
 
+@contextlib.contextmanager
+def small_host(mib):
+    """A folder on a file system of that size; resize(mib) makes it another."""
+    with tempfile.TemporaryDirectory(prefix='godwit-small-') as folder:
+        def mount(options):
+            ran = subprocess.run(['mount', '-t', 'tmpfs', '-o', options, 'tmpfs', folder], capture_output=True, text=True)
+            if ran.returncode:
+                raise Skip(f'no file system may be mounted here: {ran.stderr.strip()}')
+        mount(f'size={mib}M')
+        try:
+            yield pathlib.Path(folder), lambda mib: mount(f'remount,size={mib}M')
+        finally:
+            subprocess.run(['umount', '-l', folder], check=True)
+
+
+@test
+def a_full_host_stops_the_guest_until_there_is_room_and_loses_nothing():
+    mkfs = tool('mkfs.ext4')
+    with small_host(4) as (folder, resize):
+        path = folder / 'disk'
+        with open(path, 'wb') as file:
+            file.truncate(64 << 20)
+        subprocess.run([mkfs, '-q', path], check=True)
+        with Vm(disk_args('fill,40', f'file={path},format=raw'), name='guest') as vm:
+            vm.wait_status('io-error', limit_s=4 * PATIENCE_S)
+            vm.qmp('cont')  # in vain: it is full still
+            vm.wait_status('io-error')
+            resize(96)
+            vm.qmp('cont')
+            wait_for_line(vm, 'disk: filled 40 files')
+            wait_for_line(vm, 'disk: done')
+            vm.wait_exit()
+        fsck(path)
+        boot(disk_args('check', f'file={path},format=raw,readonly=on'), r'disk: checked 40 files, 0 bad')
+
+
 def acks(vm):
     return [int(number) for number in re.findall(r'disk: ack=(\d+)', vm.serial())]
 
