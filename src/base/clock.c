@@ -57,6 +57,17 @@ int64_t guest_clock_ns(const struct guest_clock *clock)
     return atomic_load_explicit(&clock->stopped_ns, memory_order_relaxed);
 }
 
+int64_t guest_clock_reaches_ns(const struct guest_clock *clock, int64_t guest_ns)
+{
+    static const int64_t longest_ns = 3600 * NS_PER_S; /* the sum must not overflow */
+    int64_t host_ns = clock_now_ns(); /* first: the order of the two reads can only make the answer a little early */
+    int64_t ahead_ns = (guest_ns > 0 ? guest_ns : 0) - guest_clock_ns(clock);
+
+    if (ahead_ns > longest_ns)
+        ahead_ns = longest_ns;
+    return host_ns + ahead_ns > 0 ? host_ns + ahead_ns : 1;
+}
+
 uint64_t guest_clock_ticks(const struct guest_clock *clock)
 {
     return (uint64_t)guest_clock_ns(clock) / GUEST_TICK_NS;

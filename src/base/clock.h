@@ -29,4 +29,7 @@ void guest_clock_start(struct guest_clock *clock);
 void guest_clock_stop(struct guest_clock *clock);
 void guest_clock_set_ns(struct guest_clock *clock, int64_t ns); /* only while stopped */
 int64_t guest_clock_ns(const struct guest_clock *clock);
+/* The host's time (clock_now_ns) at which a clock that runs will show guest_ns, at least 1, at most an hour from now: whoever
+ * waited until then looks at the guest's clock again. */
+int64_t guest_clock_reaches_ns(const struct guest_clock *clock, int64_t guest_ns);
 uint64_t guest_clock_ticks(const struct guest_clock *clock); /* ns / GUEST_TICK_NS */

@@ -194,6 +194,7 @@ void engine_sync_counters(struct vcpu *v, uint64_t unretired); /* mcycle, minstr
 void engine_fence_i(struct vcpu *v);
 void engine_reload(struct vcpu *v);    /* everything derived from the hart */
 void engine_kick_self(struct vcpu *v); /* the next safe point looks around, and no block is entered before it */
+int64_t engine_timer_ns(const struct vcpu *v); /* guest time of stimecmp; TIMER_NEVER: out of reach, or not in use */
 void engine_step(struct vcpu *v);      /* one instruction; no jump may be remembered, or the kick be under way */
 
 /* --- translate.c ------------------------------------------------------------------------------------------ */
@@ -231,7 +232,7 @@ void engine_poll_dirty(struct vcpu *v);
 /* --- vcpu.c: called by the run loop at a safe point ------------------------------------------------------- */
 
 bool vcpu_wait_while_paused(struct vcpu *v); /* true: was paused, the hart may be another */
-void vcpu_sleep(struct vcpu *v);             /* until kicked */
+void vcpu_sleep(struct vcpu *v);             /* until kicked, or until a stimecmp that ends wfi */
 
 /* --- debug.c ---------------------------------------------------------------------------------------------- */
 
