@@ -66,21 +66,46 @@ struct irq_line vcpu_irq(struct vcpu *v, unsigned irq)
 
 /* --- waiting, on the vCPU's thread ------------------------------------------------------------------------ */
 
-/* Until a kick, or until stimecmp if that ends wfi. The clock runs: it stops only when every vCPU has paused. */
-static void wait_for_kick_or_timer(struct vcpu *v, int64_t deadline_ns)
+int64_t vcpu_learn_lead_ns(int64_t lead_ns, int64_t late_ns)
 {
+    static const int64_t step_max_ns = 500; /* what else the host had to do says little about the next time */
+    int64_t more_ns = late_ns - lead_ns;
+
+    if (more_ns < 0)
+        lead_ns += more_ns / 2;
+    else
+        lead_ns += more_ns / 64 < step_max_ns ? more_ns / 64 : step_max_ns;
+    return lead_ns < VCPU_LEAD_MAX_NS ? lead_ns : VCPU_LEAD_MAX_NS;
+}
+
+static void wait_for_kick_or_host_time(struct vcpu *v, int64_t deadline_ns)
+{
+    int64_t lead_ns = v->lead_ns;
+
     lock(&v->lock);
     atomic_store_explicit(&v->sleeping, true, memory_order_seq_cst);
     while (!atomic_load_explicit(&v->exit_request, memory_order_seq_cst)) {
-        if (deadline_ns == TIMER_NEVER)
+        if (deadline_ns == TIMER_NEVER) {
             cond_wait(&v->wake, &v->lock);
-        else if (guest_clock_ns(v->clock) >= deadline_ns)
+            continue;
+        }
+        int64_t until_ns = guest_clock_reaches_ns(v->clock, deadline_ns - lead_ns);
+        if (clock_now_ns() >= until_ns)
             break;
-        else
-            cond_wait_until(&v->wake, &v->lock, guest_clock_reaches_ns(v->clock, deadline_ns));
+        if (!cond_wait_until(&v->wake, &v->lock, until_ns))
+            v->lead_ns = vcpu_learn_lead_ns(lead_ns, clock_now_ns() - until_ns);
     }
     atomic_store_explicit(&v->sleeping, false, memory_order_seq_cst);
     unlock(&v->lock);
+}
+
+/* Until a kick, or until stimecmp if that ends wfi. The clock runs: it stops only when every vCPU has paused. */
+static void wait_for_kick_or_timer(struct vcpu *v, int64_t deadline_ns)
+{
+    wait_for_kick_or_host_time(v, deadline_ns);
+    while (deadline_ns != TIMER_NEVER && guest_clock_ns(v->clock) < deadline_ns &&
+           !atomic_load_explicit(&v->exit_request, memory_order_seq_cst))
+        ; /* some microseconds, the lead at most */
 }
 
 /* A hart that sleeps waits for stimecmp itself: one wake-up, where the timers' thread and its kick would be two. */

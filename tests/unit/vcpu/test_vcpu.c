@@ -1,5 +1,6 @@
 /* The vCPU as others see it: pausing, kicks, wires, sleep. */
 #include "tests/unit/vcpu/rig.h"
+#include "vcpu/engine.h"
 
 static const uint64_t TRAPS = RIG_RAM + 0x3000;
 
@@ -377,6 +378,22 @@ static void sleepers_meet_their_timers_whatever_comes_between(void **state)
     test_free(rig);
 }
 
+static void the_lead_follows_the_least_that_a_host_is_late(void **state)
+{
+    (void)state;
+    int64_t lead_ns = 0;
+
+    for (unsigned i = 0; i < 10000; i++) /* 20 us at least, now and then 3 ms */
+        lead_ns = vcpu_learn_lead_ns(lead_ns, i % 16 == 0 ? 3000000 : 20000 + i % 16 * 1000);
+    assert_in_range(lead_ns, 15000, 30000);
+    for (unsigned i = 0; i < 20; i++) /* a host that is awake anyway */
+        lead_ns = vcpu_learn_lead_ns(lead_ns, 0);
+    assert_in_range(lead_ns, 0, 10);
+    for (unsigned i = 0; i < 10000; i++)
+        lead_ns = vcpu_learn_lead_ns(lead_ns, INT64_MAX / 2);
+    assert_int_equal(lead_ns, VCPU_LEAD_MAX_NS);
+}
+
 #define TEST(name) cmocka_unit_test_setup_teardown(name, make_rig, drop_rig)
 
 int main(void)
@@ -392,6 +409,7 @@ int main(void)
         TEST(a_sleeper_hears_its_timer_without_the_timers_thread),
         TEST(a_sleeper_that_was_woken_early_still_gets_its_timer),
         TEST(a_timer_that_ends_no_sleep_is_pending_afterwards),
+        cmocka_unit_test(the_lead_follows_the_least_that_a_host_is_late),
         cmocka_unit_test(sleepers_meet_their_timers_whatever_comes_between),
     };
 
