@@ -101,9 +101,8 @@ bool tsc_time_trim(struct tsc_time *time, uint64_t tsc, int64_t true_ns)
         ahead_ns = between(true_ns - shown_ns, -BEND_MAX_NS, BEND_MAX_NS);
         rate = (uint64_t)((__int128)rate * (NS_PER_S + ahead_ns) / NS_PER_S);
     }
-    *time = (struct tsc_time){
-        .tsc = tsc, .limit = limit_of(rate), .rate = rate, .base_ns = shown_ns, .held_ns = true_ns
-    };
+    *time =
+        (struct tsc_time){ .tsc = tsc, .limit = limit_of(rate), .rate = rate, .base_ns = shown_ns, .held_ns = true_ns };
     return true;
 
 distrusted:

@@ -123,7 +123,7 @@ void vcpu_sleep(struct vcpu *v)
         timer_set_ns(v->timer, deadline_ns);
     else if (deadline_ns != TIMER_NEVER)
         atomic_store_explicit(&v->timer_due, true, memory_order_relaxed); /* and the safe point asks the clock */
-    dirty_writer_unpark(v->dirty, &v->writer); /* and the safe point polls next */
+    dirty_writer_unpark(v->dirty, &v->writer);                            /* and the safe point polls next */
     engine_stat(&v->sleeps_ns, (uint64_t)(clock_now_ns() - began));
 }
 

@@ -260,7 +260,7 @@ static bool read_time(struct gen *g, const struct access *a)
     emit_alu(e, ALU_SUB, RAX, CLOCK_FIELD(tsc));
     emit_alu(e, ALU_CMP, RAX, CLOCK_FIELD(limit));
     gen_also(g, rare, emit_jcc(e, CC_AE));
-    emit_op(e, X_W | 0xf7, 4, CLOCK_FIELD(rate));                     /* mul: ns with 32 binary places */
+    emit_op(e, X_W | 0xf7, 4, CLOCK_FIELD(rate));                                  /* mul: ns with 32 binary places */
     emit_op_imm(e, X_W | X_0F | 0xac, RDX, op_reg(RAX), GUEST_CLOCK_RATE_BITS, 1); /* shrd */
     emit_alu(e, ALU_ADD, RAX, CLOCK_FIELD(base_ns));
     divide_by_tick(e);
