@@ -263,23 +263,54 @@ static inline void tlb_init(struct tlb *tlb)
     tlb_flush(tlb);
 }
 
-/* What is true in all address spaces, from a TLB of another one: a new process need not find the kernel again. */
+static inline void tlb_inherit_slot(struct tlb *to, const struct tlb *from, unsigned i)
+{
+    bool read = from->read[i].tag != TLB_INVALID && from->read_info[i].leaf_global;
+    bool write = from->write[i].tag != TLB_INVALID && from->write_info[i].leaf_global;
+
+    if (read) {
+        to->read[i] = from->read[i];
+        to->read_info[i] = from->read_info[i];
+    }
+    if (write) {
+        to->write[i] = from->write[i];
+        to->write_info[i] = from->write_info[i];
+    }
+    if (read || write)
+        tlb_note_fill(to, i);
+}
+
+/* Jumps do not know their leaf: all of them, or none. */
+static inline void tlb_inherit_jumps(struct tlb *to, const struct tlb *from)
+{
+    if (from->jumps_private)
+        return;
+    if (from->jump_fills)
+        memcpy(to->jump, from->jump, sizeof(to->jump));
+    to->jump_fills = from->jump_fills;
+    memcpy(to->jump_pages, from->jump_pages, sizeof(to->jump_pages));
+    memcpy(to->code_page, from->code_page, from->code_pages * sizeof(from->code_page[0]));
+    to->code_pages = from->code_pages;
+}
+
+/* What is true in all address spaces, from a TLB of another one: a new process need not find the kernel again. Of what is
+ * there, and no more: processes come and go by the thousand. `to` is flushed. */
 static inline void tlb_inherit(struct tlb *to, const struct tlb *from)
 {
-    tlb_drop_code_pages(to);
-    memcpy(to, from, offsetof(struct tlb, code_page) + from->code_pages * sizeof(from->code_page[0]));
-    tlb_drop_near(to);
-    for (unsigned i = 0; i < TLB_ENTRIES; i++) {
-        if (!to->read_info[i].leaf_global)
-            to->read[i].tag = TLB_INVALID;
-        if (!to->write_info[i].leaf_global)
-            to->write[i].tag = TLB_INVALID;
-    }
-    for (unsigned i = 0; i < TLB_FETCH_ENTRIES; i++)
-        if (to->fetch[i].tag != TLB_INVALID && !to->fetch[i].leaf.global) /* an empty one's leaf says nothing */
-            to->fetch[i].tag = TLB_INVALID;
-    if (to->jumps_private) /* jumps do not know their leaf */
-        tlb_drop_all_jumps(to);
+    bool few = from->fills <= TLB_FILLS_MAX;
+
+    tlb_flush(to);
+    for (unsigned k = 0; k < (few ? from->fills : TLB_ENTRIES); k++)
+        tlb_inherit_slot(to, from, few ? from->fill[k] : k);
+    for (unsigned i = 0; from->fetch_fills && i < TLB_FETCH_ENTRIES; i++)
+        if (from->fetch[i].tag != TLB_INVALID && from->fetch[i].leaf.global) {
+            to->fetch[i] = from->fetch[i];
+            to->fetch_fills++;
+        }
+    tlb_inherit_jumps(to, from);
+    to->has_global = from->has_global;
+    to->large = from->large;
+    to->large_code = from->large_code;
 }
 
 /* --- forgetting some ------------------------------------------------------------------------------------- */

@@ -297,6 +297,12 @@ static void emit_heat(struct builder *b, unsigned off, unsigned heat)
     set_op(u, OP_PSEUDO_heat);
 }
 
+void block_cool(const struct block_cache *cache, struct block *block)
+{
+    if (is_op(&block->uop[0], OP_PSEUDO_heat))
+        block->uop[0].disp = (int32_t)cache->heat;
+}
+
 struct uop *block_first(struct block *block)
 {
     return is_op(&block->uop[0], OP_PSEUDO_heat) ? &block->uop[1] : &block->uop[0];

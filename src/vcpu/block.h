@@ -76,6 +76,9 @@ enum { BLOCK_SINGLE_BYTES = sizeof(struct block) + 3 * sizeof(struct uop) };
  * checked, since nothing links to it. */
 void block_make_single(struct block *block, uint32_t raw, uint16_t off);
 
+/* It asks for a translation again when it has run as often as at first. */
+void block_cool(const struct block_cache *cache, struct block *block);
+
 /* Past the counter in front of it, if it has one. */
 struct uop *block_first(struct block *block);
 

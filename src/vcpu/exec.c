@@ -375,10 +375,12 @@ void engine_run(struct vcpu *v)
         if (run_code(v))
             continue;
         struct block *block = next_block(v);
-        bool hot = v->promote || v->interpret; /* but not to be had: at least get on */
+        bool refused = v->promote, hot = refused || v->interpret; /* but not to be had: at least get on */
         v->promote = v->interpret = false;
         if (!block)
             continue;
+        if (refused)
+            block_cool(&v->blocks, block);
         engine_stat(&v->block_runs, 1);
         engine_count(v, block->count);
         struct uop *u = hot ? block_first(block) : block->uop;

@@ -42,12 +42,12 @@ static void make_ready(struct vcpu *v, unsigned index)
 
     const struct tlb *from = t->state[index] <= TLB_STALE ? heritage(v, index) : NULL;
 
+    if (t->state[index] == TLB_UNBORN)
+        tlb_init(&v->tlbs[index]);
+    else if (t->state[index] == TLB_STALE && !from)
+        tlb_flush(&v->tlbs[index]);
     if (from)
         tlb_inherit(&v->tlbs[index], from);
-    else if (t->state[index] == TLB_UNBORN)
-        tlb_init(&v->tlbs[index]);
-    else if (t->state[index] == TLB_STALE)
-        tlb_flush(&v->tlbs[index]);
     if (t->state[index] == TLB_UNARMED)
         tlb_rearm(&v->tlbs[index], dirty_tracking(v->dirty), v->dirty);
     else

@@ -296,7 +296,7 @@ static struct translation *translate_locked(struct vcpu *v, const struct place *
         begin_flush(jit);
         return NULL;
     }
-    if (!decode_at(jit, g, at))
+    if (!pages_worth(jit, at->gpa) || !decode_at(jit, g, at))
         return NULL;
     g->one_hart = jit->vcpus == 1 && !jit->plain;
     g->lockstep = jit->lockstep != NULL;

@@ -29,6 +29,7 @@ struct translation {
     struct translation *tail_next; /* on the second half's page */
     uint16_t bytes;
     uint16_t page, tail_page; /* numbers of pages, for tlb.code_page; TLB_CODE_PAGES: too many, it has none */
+    uint64_t made;            /* how many fence.i there had been */
     bool dead;
     uint16_t source[]; /* what it was made from */
 };
@@ -39,6 +40,8 @@ struct code_page {
     uint64_t gpa, number;
     struct code_page *next;
     struct translation *first, *tails; /* that begin here; whose only instruction ends here */
+    struct translation *buried;        /* that began here, and are dead */
+    uint16_t changed, refused;         /* see pages_worth() */
     uint16_t index;                    /* in tlb.code_page, or TLB_CODE_PAGES */
     bool young, waiting;
     bool lost; /* should be young, but could not be remembered */
@@ -83,6 +86,8 @@ struct jit {
 bool pages_add(struct jit *jit, struct translation *t); /* false: no memory */
 bool pages_watch(struct jit *jit, uint64_t gpa);        /* before its bytes are read; false: no memory */
 void pages_forget(struct jit *jit);                     /* everything was flushed */
+/* Is it worth translating now what lies at gpa? Not yet, where it changes all the time. */
+bool pages_worth(struct jit *jit, uint64_t gpa);
 unsigned pages_index(struct jit *jit, uint64_t gpa);    /* of a watched page in tlb.code_page, or TLB_CODE_PAGES */
 
 /* links.c */

@@ -79,11 +79,50 @@ bool pages_watch(struct jit *jit, uint64_t gpa)
     return true;
 }
 
+/* Code that dies young, again and again, must become hotter each time before it is translated: what is written anew for
+ * every hundred runs is the interpreter's. Each refusal is as many runs as make a block hot. */
+enum { DIES_YOUNG_FENCES = 64, CHANGES_FREE = 2, REFUSALS_MAX = 64 };
+
+static void note_death(const struct jit *jit, struct code_page *page, const struct translation *t)
+{
+    if (jit->stats.fences - t->made > DIES_YOUNG_FENCES)
+        page->changed /= 2;
+    else if (page->changed < CHANGES_FREE + REFUSALS_MAX)
+        page->changed++;
+    page->refused = 0;
+}
+
+bool pages_worth(struct jit *jit, uint64_t gpa)
+{
+    struct code_page *page = find(jit, gpa);
+
+    if (!page || page->refused + CHANGES_FREE >= page->changed)
+        return true;
+    page->refused++;
+    return false;
+}
+
 unsigned pages_index(struct jit *jit, uint64_t gpa)
 {
     const struct code_page *page = find(jit, gpa);
 
     return page ? page->index : TLB_CODE_PAGES;
+}
+
+/* Only the living are compared at fence.i. */
+static void bury(struct code_page *page)
+{
+    for (struct translation **at = &page->first; *at;) {
+        struct translation *t = *at;
+
+        if (!t->dead) {
+            at = &t->page_next;
+            continue;
+        }
+        *at = t->page_next;
+        t->page_next = page->buried;
+        page->buried = t;
+    }
 }
 
 bool pages_add(struct jit *jit, struct translation *t)
@@ -96,9 +135,11 @@ bool pages_add(struct jit *jit, struct translation *t)
         t->tail_next = tail->tails;
         tail->tails = t;
     }
-    for (struct translation *old = page->first; old; old = old->page_next)
-        if (old->dead && old->gpa == t->gpa) /* what leads there still finds its successor */
+    bury(page);
+    for (struct translation *old = page->buried; old; old = old->page_next)
+        if (old->gpa == t->gpa) /* what leads there still finds its successor */
             code_patch_head(&jit->code, old->near_entry, t->near_entry);
+    t->made = jit->stats.fences;
     t->page_next = page->first;
     page->first = t;
     return true;
@@ -137,11 +178,14 @@ static void compare(struct jit *jit, struct code_page *page)
 
     jit->stats.compared++;
     for (struct translation *t = page->first; t; t = t->page_next)
-        if (!t->dead && !same_halves(t->source, host + (t->gpa & (PAGE_BYTES - 1)), t->tail_gpa ? 1 : t->bytes / 2u))
+        if (!t->dead && !same_halves(t->source, host + (t->gpa & (PAGE_BYTES - 1)), t->tail_gpa ? 1 : t->bytes / 2u)) {
+            note_death(jit, page, t);
             jit_kill(jit, t);
+        }
     for (struct translation *t = page->tails; t; t = t->tail_next)
         if (!t->dead && !same_halves(t->source + 1, host, 1))
             jit_kill(jit, t);
+    bury(page);
 }
 
 static void gather_marked(struct jit *jit)

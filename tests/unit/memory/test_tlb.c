@@ -167,6 +167,9 @@ static void only_what_is_global_is_inherited(void **state)
     const struct tlb_leaf global = { .bits = 12, .global = true }, own = { .bits = 12 };
 
     (void)state;
+    tlb_init(&heir);
+    heir.read[tlb_index(0x5000)].tag = 0x5000; /* what it had of its own is gone */
+    tlb_note_fill(&heir, tlb_index(0x5000));
     add(0x1000, own);
     add(0x2000, global);
     add_code(0x3000, global);
@@ -174,6 +177,7 @@ static void only_what_is_global_is_inherited(void **state)
     tlb_inherit(&heir, &tlb);
     assert_false(tlb_hits(&heir.read[tlb_index(0x1000)], 0x1000, 8));
     assert_false(tlb_hits(&heir.write[tlb_index(0x1000)], 0x1000, 8));
+    assert_false(tlb_hits(&heir.read[tlb_index(0x5000)], 0x5000, 8));
     assert_true(tlb_hits(&heir.read[tlb_index(0x2000)], 0x2000, 8));
     assert_true(tlb_hits(&heir.write[tlb_index(0x2000)], 0x2000, 8));
     assert_ptr_equal(tlb_jump_find(&heir, 0x3000), &CODE);
@@ -185,6 +189,15 @@ static void only_what_is_global_is_inherited(void **state)
     assert_null(tlb_jump_find(&heir, 0x4000));
     assert_int_equal(heir.code_page[number_of(0x3000)], 0);
     assert_int_equal(heir.code_page[number_of(0x4000)], 0);
+    for (uint64_t page = 0; page < TLB_FILLS_MAX + 10; page++) /* more than the list of fills holds */
+        add(0x40000000 + (page << TLB_PAGE_SHIFT), page % 2 ? own : global);
+    tlb_inherit(&heir, &tlb);
+    for (uint64_t page = 0; page < TLB_FILLS_MAX + 10; page++) {
+        uint64_t va = 0x40000000 + (page << TLB_PAGE_SHIFT);
+        assert_int_equal(tlb_hits(&heir.write[tlb_index(va)], va, 8), page % 2 == 0);
+    }
+    tlb_flush(&heir);
+    assert_false(tlb_hits(&heir.read[tlb_index(0x40000000)], 0x40000000, 8));
 }
 
 int main(void)
