@@ -13,6 +13,7 @@ enum {
     EXTRA_ROUNDS = 5,                 /* rounds that may still be spent after the limit fits */
     OVERRUN_SLACK_NS = 100 * 1000000, /* a host that is busy for a moment is no reason to throw a pause away */
 };
+static const double ZERO_COSTS = 1.0 / 64;
 static const double CAP_BINDS = 0.1;    /* of a round's time spent waiting for the cap */
 static const double SPREAD_MIN = 0.15;  /* no measurement is better than this */
 static const double SPREAD_FIRST = 0.3; /* before there are rounds to compare */
@@ -57,9 +58,10 @@ static const struct converge_sample *nth_newest(const struct converge *c, unsign
     return &c->sample[(c->rounds - 1 - n) % CONVERGE_HISTORY];
 }
 
-static uint64_t units_of(const struct converge_sample *s)
+/* In units of those with data: the others cost next to nothing, and what is left was written a moment ago. */
+static double units_of(const struct converge_sample *s)
 {
-    return s->units_data + s->units_zero;
+    return (double)s->units_data + (double)s->units_zero * ZERO_COSTS;
 }
 
 struct fit {
@@ -80,7 +82,7 @@ static void fit_line(const struct converge *c, struct fit *fit)
 {
     double w = 0, wu = 0, wuu = 0, we = 0, wue = 0;
     for (unsigned i = 0; i < window_of(c); i++) {
-        double u = (double)units_of(nth_newest(c, i)), e = busy_ns(nth_newest(c, i)), weight = 1 / (e * e);
+        double u = units_of(nth_newest(c, i)), e = busy_ns(nth_newest(c, i)), weight = 1 / (e * e);
         w += weight, wu += weight * u, wuu += weight * u * u, we += weight * e, wue += weight * u * e;
     }
     double determinant = w * wuu - wu * wu;
@@ -100,7 +102,7 @@ static struct fit fit_window(const struct converge *c)
     struct fit fit = { 0 };
     for (unsigned i = 0; i < window_of(c); i++) {
         const struct converge_sample *s = nth_newest(c, i);
-        fit.units += (double)units_of(s);
+        fit.units += units_of(s);
         fit.wire_bytes += (double)s->wire_bytes;
         fit.busy_ns += busy_ns(s);
         fit.elapsed_ns += (double)s->elapsed_ns;
@@ -114,7 +116,7 @@ static struct fit fit_window(const struct converge *c)
     double squares = 0;
     for (unsigned i = 0; i < window_of(c); i++) {
         const struct converge_sample *s = nth_newest(c, i);
-        double off = (fit.empty_ns + (double)units_of(s) * fit.unit_ns) / busy_ns(s) - 1;
+        double off = (fit.empty_ns + units_of(s) * fit.unit_ns) / busy_ns(s) - 1;
         squares += off * off;
     }
     double least = window_of(c) < 3 ? SPREAD_FIRST : SPREAD_MIN;
@@ -147,6 +149,30 @@ double converge_unit_ns(const struct converge *c, const struct converge_policy *
     return unit_ns(c, policy, &fit);
 }
 
+static double fixed_ns_of(const struct converge_costs *costs, const struct fit *fit)
+{
+    return (double)(costs->pause_ns + costs->device_ns + costs->handover_ns) +
+           fmax((double)costs->round_ns, fit->empty_ns);
+}
+
+double converge_fit_units(const struct converge *c, const struct converge_policy *policy,
+                          const struct converge_costs *costs)
+{
+    if (c->rounds == 0)
+        return 0;
+    struct fit fit = fit_window(c);
+    double each_ns = unit_ns(c, policy, &fit) * (1 + fit.spread);
+    double left_ns = (double)policy->downtime_limit_ns / c->bias - fixed_ns_of(costs, &fit) * (1 + FIXED_SPREAD);
+    return left_ns > 0 && each_ns > 0 ? left_ns / each_ns : 0;
+}
+
+double converge_clear_units_per_s(const struct converge *c)
+{
+    if (c->rounds == 0 || nth_newest(c, 0)->elapsed_ns <= 0)
+        return 0;
+    return (double)nth_newest(c, 0)->units_data * 1e9 / (double)nth_newest(c, 0)->elapsed_ns;
+}
+
 static struct converge_verdict again(struct converge_verdict verdict, const char *reason)
 {
     verdict.action = CONVERGE_AGAIN;
@@ -162,7 +188,7 @@ static bool worth_another(const struct converge *c, const struct converge_policy
     const struct converge_sample *last = nth_newest(c, 0);
     if (c->rounds > EXTRA_ROUNDS || policy->guest_paused)
         return false;
-    return ram_ns > fixed_ns / 2 && last->dirty_units * 2 < units_of(last);
+    return ram_ns > fixed_ns / 2 && (double)last->dirty_units * 2 < units_of(last);
 }
 
 struct converge_verdict converge_decide(struct converge *c, const struct converge_policy *policy,
@@ -175,8 +201,7 @@ struct converge_verdict converge_decide(struct converge *c, const struct converg
     const struct converge_sample *last = nth_newest(c, 0);
     struct fit fit = fit_window(c);
     double ram_ns = (double)last->dirty_units * unit_ns(c, policy, &fit);
-    double fixed_ns =
-        (double)(costs->pause_ns + costs->device_ns + costs->handover_ns) + fmax((double)costs->round_ns, fit.empty_ns);
+    double fixed_ns = fixed_ns_of(costs, &fit);
     double predicted = c->bias * (ram_ns + fixed_ns);
     double upper = c->bias * (ram_ns * (1 + fit.spread) + fixed_ns * (1 + FIXED_SPREAD));
     verdict.predicted_ns = (int64_t)fmin(predicted, 9e18);

@@ -63,6 +63,12 @@ void converge_burst(struct converge *c, uint64_t bytes, int64_t elapsed_ns); /* 
 /* What one dirty unit costs during the pause, in ns; 0 before the first round. */
 double converge_unit_ns(const struct converge *c, const struct converge_policy *policy);
 
+/* For whoever holds harts back (throttle.h): how many dirty units fit the limit, and how many that are not zero the link
+ * clears a second while the guest runs; both 0 before the first round. */
+double converge_fit_units(const struct converge *c, const struct converge_policy *policy,
+                          const struct converge_costs *costs);
+double converge_clear_units_per_s(const struct converge *c);
+
 struct converge_verdict converge_decide(struct converge *c, const struct converge_policy *policy,
                                         const struct converge_costs *costs);
 
