@@ -238,7 +238,7 @@ static inline void sim_hart_runs(struct sim *s, struct sim_runner *runner, int64
         if (runner->held_until_ns) {
             if (runner->held_until_ns > until_ns)
                 return;
-            quota_held(&runner->quota, runner->held_from_ns, runner->held_until_ns);
+            quota_held(&runner->quota, runner->held_from_ns, runner->held_until_ns, runner->held_until_ns);
             runner->at_ns = runner->held_until_ns;
             runner->held_until_ns = 0;
         }

@@ -27,6 +27,7 @@ void quota_stats(const struct quota *quota, struct quota_stats *out)
         .holds = atomic_load_explicit(&quota->holds, memory_order_relaxed),
         .long_ns = atomic_load_explicit(&quota->long_ns, memory_order_relaxed),
         .longest_ns = atomic_load_explicit(&quota->longest_ns, memory_order_relaxed),
+        .cut_short = atomic_load_explicit(&quota->cut_short, memory_order_relaxed),
         .page_ns = atomic_load_explicit(&quota->page_ns, memory_order_relaxed),
         .work_ns = atomic_load_explicit(&quota->work_ns, memory_order_relaxed),
     };
@@ -68,13 +69,14 @@ int64_t quota_hold_until(struct quota *quota, int64_t now_ns)
     return least(until_ns, now_ns + QUOTA_HOLD_MAX_NS);
 }
 
-void quota_held(struct quota *quota, int64_t began_ns, int64_t ended_ns)
+void quota_held(struct quota *quota, int64_t began_ns, int64_t until_ns, int64_t ended_ns)
 {
     uint64_t ns = (uint64_t)(ended_ns - began_ns);
 
     quota->owes = false; /* what is still due shows at the next fresh page */
     quota_add(&quota->held_ns, ns);
     quota_add(&quota->holds, 1);
+    quota_add(&quota->cut_short, ended_ns < until_ns);
     if (ns > QUOTA_LONG_NS)
         quota_add(&quota->long_ns, ns);
     if (ns > atomic_load_explicit(&quota->longest_ns, memory_order_relaxed))

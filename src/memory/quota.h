@@ -25,6 +25,7 @@ struct quota {
     /* atomic: the hart adds, others look */
     _Atomic uint64_t fresh, touched;                      /* marks */
     _Atomic uint64_t held_ns, holds, long_ns, longest_ns; /* long_ns: of holds beyond QUOTA_LONG_NS, all of them */
+    _Atomic uint64_t cut_short;                           /* holds that a kick ended before their time */
 
     /* owner: the hart */
     int64_t page_due_ns, work_due_ns; /* what was dirtied and touched so far is paid for then */
@@ -33,7 +34,7 @@ struct quota {
 
 struct quota_stats {
     uint64_t fresh, touched;
-    uint64_t held_ns, holds, long_ns, longest_ns;
+    uint64_t held_ns, holds, long_ns, longest_ns, cut_short;
     int64_t page_ns, work_ns;
 };
 
@@ -45,8 +46,8 @@ void quota_stats(const struct quota *quota, struct quota_stats *out); /* any thr
 bool quota_spend(struct quota *quota, bool fresh, int64_t now_ns);
 /* At a safe point: when the hold ends, or 0 when there is none (any more). */
 int64_t quota_hold_until(struct quota *quota, int64_t now_ns);
-/* It was held so long, maybe for less than was due. */
-void quota_held(struct quota *quota, int64_t began_ns, int64_t ended_ns);
+/* It was held; `ended_ns` may be before `until_ns`, and on a busy host is later. */
+void quota_held(struct quota *quota, int64_t began_ns, int64_t until_ns, int64_t ended_ns);
 
 static inline void quota_add(_Atomic uint64_t *sum, uint64_t more) /* the one who adds */
 {

@@ -233,6 +233,10 @@ void engine_poll_dirty(struct vcpu *v);
 bool vcpu_wait_while_paused(struct vcpu *v); /* true: was paused, the hart may be another */
 void vcpu_sleep(struct vcpu *v);             /* until kicked */
 
+/* --- hold.c ----------------------------------------------------------------------------------------------- */
+
+void vcpu_hold(struct vcpu *v); /* at a safe point: as long as its quota says, or until kicked */
+
 /* --- debug.c ---------------------------------------------------------------------------------------------- */
 
 bool engine_debug_stops(struct vcpu *v);       /* before each instruction; true: it is to pause instead */
