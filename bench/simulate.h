@@ -194,7 +194,7 @@ static inline void sim_start(struct sim *s, const struct sim_case *c, bool throt
         s->dirty[page / 64] |= UINT64_C(1) << page % 64;
     converge_init(&s->converge);
     converge_costs_init(&s->costs);
-    throttle_init(&s->throttle);
+    throttle_init(&s->throttle, NULL, 0);
     s->policy = (struct converge_policy){ .downtime_limit_ns = (int64_t)(c->limit_ms * (double)SIM_MS),
                                           .max_bytes_per_s = (uint64_t)c->link.cap_bytes_per_s,
                                           .workers = 2 };

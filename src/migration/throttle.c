@@ -6,12 +6,15 @@
 
 static const double HELD_NOT = 0.02;   /* of a tick: it was as good as free */
 static const double CATCH_UP = 1.25;   /* so much more than usual may be what it was held back from before */
-static const double WORK_SPARE = 1.1; /* wake-ups come late, and no two ticks are alike */
+static const double WORK_SPARE = 1.1;  /* wake-ups come late, and no two ticks are alike */
 static const double CLEAR_SHARE = 0.5; /* of what the link clears: what is left halves from round to round */
 
-void throttle_init(struct throttle *throttle)
+void throttle_init(struct throttle *throttle, const struct quota_stats *now, unsigned harts)
 {
+    assert(harts <= THROTTLE_HARTS_MAX);
     memset(throttle, 0, sizeof(*throttle));
+    for (unsigned i = 0; i < harts; i++)
+        throttle->hart[i].before = now[i];
 }
 
 /* What a hart wants is what it does while nobody holds it, but that it makes up for what it was held back from. */

@@ -38,7 +38,8 @@ struct throttle {
     uint64_t ticks; /* with any hart held back */
 };
 
-void throttle_init(struct throttle *throttle);
+/* `now`: the counters of `harts` as they are before the first tick. */
+void throttle_init(struct throttle *throttle, const struct quota_stats *now, unsigned harts);
 /* `harts` counters after `elapsed_ns`; the orders are for the time until the next tick. True: some hart has a quota. */
 bool throttle_tick(struct throttle *throttle, int64_t elapsed_ns, const struct quota_stats *now, unsigned harts,
                    const struct throttle_need *need);

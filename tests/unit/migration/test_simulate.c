@@ -45,7 +45,7 @@ static struct scene *scene(void)
     static struct scene s;
 
     s = (struct scene){ .need = { .wanted = true, .clear_units_per_s = 20000, .left_units = 50000, .share_max = 0.5 } };
-    throttle_init(&s.throttle);
+    throttle_init(&s.throttle, NULL, 0);
     return &s;
 }
 
