@@ -139,7 +139,7 @@ struct sim {
     uint32_t *touched, epoch; /* of each page: the harvest since which it needs no mark */
     int64_t now_ns, tick_ns;
     uint64_t left; /* dirty pages */
-    bool throttles;
+    bool throttles, cut;
     struct converge converge;
     struct converge_costs costs;
     struct converge_policy policy;
@@ -283,7 +283,8 @@ static inline void sim_tick(struct sim *s)
         .left_units = (double)s->left,
         .share_max = s->c->share_max > 0 ? s->c->share_max : 0.5,
     };
-    throttle_tick(&s->throttle, THROTTLE_TICK_NS, stats, harts, &need);
+    s->policy.hurry = throttle_tick(&s->throttle, THROTTLE_TICK_NS, stats, harts, &need);
+    s->cut = s->policy.hurry && throttle_cuts(&need);
     for (unsigned i = 0; i < harts; i++)
         quota_set(&s->runner[i].quota, s->throttle.order[i].pages_per_s, s->throttle.order[i].work_per_s);
 }
@@ -328,8 +329,9 @@ static inline bool sim_round(struct sim *s, bool paused, int64_t until_ns, struc
     int64_t start_ns = s->now_ns;
     double budget = 0, bytes = 0;
     *sample = (struct converge_sample){ 0 };
+    s->cut = false;
 
-    for (uint64_t word = 0; word < s->words;) {
+    for (uint64_t word = 0; word < s->words && !s->cut;) {
         if (s->now_ns >= until_ns)
             return false;
         sim_step(s, paused);

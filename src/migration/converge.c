@@ -186,7 +186,7 @@ static bool worth_another(const struct converge *c, const struct converge_policy
                           double fixed_ns)
 {
     const struct converge_sample *last = nth_newest(c, 0);
-    if (c->rounds > EXTRA_ROUNDS || policy->guest_paused)
+    if (c->rounds > EXTRA_ROUNDS || policy->guest_paused || policy->hurry)
         return false;
     return ram_ns > fixed_ns / 2 && (double)last->dirty_units * 2 < units_of(last);
 }

@@ -33,6 +33,7 @@ struct converge_policy {
     uint64_t switchover_bytes_per_s; /* the user's word for the pause's bandwidth; 0: measure */
     uint64_t max_rounds;             /* 0: no bound */
     unsigned workers;
+    bool hurry;        /* rounds cost the guest its work: stop as soon as it fits */
     bool guest_paused; /* nobody sees this pause: the limit does not bind */
 };
 

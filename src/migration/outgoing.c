@@ -204,6 +204,7 @@ struct converge_policy outgoing_policy(struct outgoing *o)
         .switchover_bytes_per_s = param(&params->avail_switchover_bandwidth),
         .max_rounds = param(&params->max_rounds),
         .workers = (unsigned)param(&params->threads),
+        .hurry = o->throttling,
         .guest_paused = machine_state(o->machine) != RUN_RUNNING,
     };
 }
@@ -264,7 +265,7 @@ static int move(struct outgoing *o)
         case CONVERGE_GIVE_UP:
             return err_set(&o->err, -ETIME, "given up after %" PRIu64 " rounds: %s; the pause would take %.0f ms%s",
                            round, verdict.reason, (double)verdict.predicted_ns / NS_PER_MS,
-                           o->throttling ? "; max-cpu-throttle lets held vCPUs keep no less of their work" : "");
+                           o->throttling ? "; max-cpu-throttle allows no more to be taken from the vCPUs that are held" : "");
         case CONVERGE_AGAIN: rc = pause_between_rounds(o, verdict.wait_ns); break;
         }
         if (rc < 0)

@@ -74,6 +74,8 @@ static void tick(struct outgoing *o, int64_t elapsed_ns)
         o->throttling = true;
         for (unsigned i = 0; i < harts; i++)
             dirty_quota_set(o->ram->dirty, i, o->throttle.order[i].pages_per_s, o->throttle.order[i].work_per_s);
+        if (throttle_cuts(&need))
+            pipeline_round_cut(o->pipeline);
     }
     report(o, harts);
 }

@@ -7,6 +7,7 @@
 static const double HELD_NOT = 0.02;   /* of a tick: it was as good as free */
 static const double CATCH_UP = 1.25;   /* so much more than usual may be what it was held back from before */
 static const double WORK_SPARE = 1.1;  /* wake-ups come late, and no two ticks are alike */
+static const double CUT_SHARE = 0.85;  /* a little is dirtied until the pause */
 static const double CLEAR_SHARE = 0.5; /* of what the link clears: what is left halves from round to round */
 
 void throttle_init(struct throttle *throttle, const struct quota_stats *now, unsigned harts)
@@ -65,6 +66,11 @@ static double level(const struct throttle *throttle, unsigned harts, double toge
         share = rest / above;
     }
     return share;
+}
+
+bool throttle_cuts(const struct throttle_need *need)
+{
+    return need->left_units < need->fit_units * CUT_SHARE;
 }
 
 bool throttle_tick(struct throttle *throttle, int64_t elapsed_ns, const struct quota_stats *now, unsigned harts,

@@ -40,6 +40,8 @@ struct throttle {
 
 /* `now`: the counters of `harts` as they are before the first tick. */
 void throttle_init(struct throttle *throttle, const struct quota_stats *now, unsigned harts);
+/* Is the round to be cut short, since what is left fits already? Every moment costs the held harts work. */
+bool throttle_cuts(const struct throttle_need *need);
 /* `harts` counters after `elapsed_ns`; the orders are for the time until the next tick. True: some hart has a quota. */
 bool throttle_tick(struct throttle *throttle, int64_t elapsed_ns, const struct quota_stats *now, unsigned harts,
                    const struct throttle_need *need);

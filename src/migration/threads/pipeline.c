@@ -54,6 +54,7 @@ struct pipeline {
     int64_t round_start_ns;
     uint64_t round_made; /* made_bytes when it began */
     /* atomic */
+    _Atomic bool cut; /* this round takes nothing more */
     _Atomic uint64_t rounds, units_data, units_zero, units_taken, raw_bytes, made_bytes;
     _Atomic uint64_t revoke_wait_ns, copy_ns, compress_ns;
 };
@@ -75,7 +76,8 @@ static bool claim(struct worker *worker, struct scan_slice *slice, bool last)
     struct pipeline *p = worker->pipeline;
 
     /* In the last round nobody stores, a revoke is free, and the work must be spread evenly. */
-    if (fault_failed(&p->fault) || !scan_claim(&p->cursor, last ? 1 : worker->slice_words, slice)) {
+    if (fault_failed(&p->fault) || atomic_load_explicit(&p->cut, memory_order_relaxed) ||
+        !scan_claim(&p->cursor, last ? 1 : worker->slice_words, slice)) {
         return false;
     }
     uint64_t taken = 0;
@@ -349,6 +351,7 @@ int pipeline_round_begin(struct pipeline *p, bool last, struct err *err)
         atomic_store_explicit(&p->states[i].round_zero, 0, memory_order_relaxed);
     }
     scan_begin(&p->cursor);
+    atomic_store_explicit(&p->cut, false, memory_order_relaxed); /* seen with the new round: the lock */
     lock(&p->fault.lock);
     p->round++;
     p->last = last;
@@ -370,6 +373,11 @@ bool pipeline_round_wait(struct pipeline *p, int64_t deadline_ns)
     bool done = p->fault.err.code || !(p->busy || writer_queued(&p->writer));
     unlock(&p->fault.lock);
     return done;
+}
+
+void pipeline_round_cut(struct pipeline *p)
+{
+    atomic_store_explicit(&p->cut, true, memory_order_relaxed);
 }
 
 int pipeline_round_end(struct pipeline *p, struct round_result *out, struct err *err)
