@@ -336,7 +336,7 @@ static inline bool sim_round(struct sim *s, bool paused, int64_t until_ns, struc
             return false;
         sim_step(s, paused);
         budget = fmin(budget, 0) + sim_link_rate(s, paused) * (double)SIM_STEP_NS / 1e9;
-        s->epoch++;
+        s->epoch += s->now_ns % SIM_MS < SIM_STEP_NS; /* a slice is harvested */
         for (; word < s->words && budget > 0; word++) {
             for (uint64_t bits = s->dirty[word]; bits; bits &= bits - 1) {
                 bool data = word * 64 + (unsigned)__builtin_ctzll(bits) < s->data_pages;

@@ -57,8 +57,14 @@ static inline unsigned sim_cases(struct sim_case out[SIM_CASES_MAX])
     out[n++] = sim_ends(
         sim_one_hart("cap", "200 MiB/s over 256 MiB through a cap of 100 MiB/s", sim_uniform(256, 200), cap100, 100), 0,
         8);
+    out[n++] = sim_ends(sim_one_hart("cap-index", "the same, and 64 pages more that every write touches",
+                                     sim_uniform(256, 200), cap100, 100),
+                        0, 8);
+    out[n - 1].guest.hart[0].phase[0].groups = 2;
+    out[n - 1].guest.hart[0].phase[0].group[1] = (struct sim_group){ 64, 51200 };
+    out[n - 1].guest.write_ns = 2000;
     out[n++] =
-        sim_ends(sim_one_hart("link", "200 MiB/s over 256 MiB over 1 Gbit/s", sim_uniform(256, 200), gbit, 300), 0, 8);
+        sim_ends(sim_one_hart("link", "200 MiB/s over 256 MiB over 1 Gbit/s", sim_uniform(256, 200), gbit, 300), 0, 10);
     out[n++] = sim_ends(
         sim_one_hart("hot-set", "150 MiB/s, 9 of 10 to 64 of 512 MiB", sim_hot_set(512, 64, 0.9, 150), gbit, 300), 8,
         8);

@@ -14,6 +14,7 @@ enum {
     OVERRUN_SLACK_NS = 100 * 1000000, /* a host that is busy for a moment is no reason to throw a pause away */
 };
 static const double ZERO_COSTS = 1.0 / 64;
+static const double LINE_MIN = 0.05;    /* variance of rounds' sizes over their mean square */
 static const double CAP_BINDS = 0.1;    /* of a round's time spent waiting for the cap */
 static const double SPREAD_MIN = 0.15;  /* no measurement is better than this */
 static const double SPREAD_FIRST = 0.3; /* before there are rounds to compare */
@@ -88,8 +89,8 @@ static void fit_line(const struct converge *c, struct fit *fit)
     double determinant = w * wuu - wu * wu;
     fit->unit_ns = fit->busy_ns / fit->units;
     fit->empty_ns = 0;
-    if (window_of(c) < 2 || determinant <= 1e-9 * w * wuu)
-        return; /* one size only: no line to draw, blame the units for all of it */
+    if (window_of(c) < 2 || determinant < LINE_MIN * w * wuu)
+        return; /* about one size only: no line to draw, blame the units for all of it */
     double slope = (w * wue - wu * we) / determinant, base = (we - slope * wu) / w;
     if (slope <= 0)
         return;

@@ -4,8 +4,9 @@
 #include <math.h>
 #include <string.h>
 
-static const double HELD_NOT = 0.02;   /* of a tick: it was as good as free */
-static const double CATCH_UP = 1.25;   /* so much more than usual may be what it was held back from before */
+static const double HELD_NOT = 0.02; /* of a tick: it was as good as free */
+static const double DOUBT = 0.4;     /* so much more than usual is looked at twice */
+static const double LEARN_SHARE = 0.25;
 static const double WORK_SPARE = 1.1;  /* wake-ups come late, and no two ticks are alike */
 static const double CUT_SHARE = 0.85;  /* a little is dirtied until the pause */
 static const double CLEAR_SHARE = 0.5; /* of what the link clears: what is left halves from round to round */
@@ -18,13 +19,24 @@ void throttle_init(struct throttle *throttle, const struct quota_stats *now, uns
         throttle->hart[i].before = now[i];
 }
 
-/* What a hart wants is what it does while nobody holds it, but that it makes up for what it was held back from. */
-static void learn_wish(double *wish, double free_per_s)
+/* What a hart wants is what it does while nobody holds it. One tick by itself says little: the host may have stopped the
+ * hart before, and it makes up for that, and for what it was held back from. Much more than before is believed at the
+ * second look, and the hart stays free for that. */
+static void learn_wish(struct throttle_hart *hart, double touched)
 {
-    if (free_per_s > *wish * CATCH_UP)
-        *wish = free_per_s;
-    else if (free_per_s < *wish)
-        *wish += (free_per_s - *wish) / 2;
+    double more = touched - hart->touched_per_s;
+
+    if (hart->touched_per_s <= 0) {
+        hart->touched_per_s = touched;
+    } else if (more <= hart->touched_per_s * DOUBT) {
+        hart->touched_per_s += more * LEARN_SHARE;
+        hart->doubted_per_s = 0;
+    } else if (hart->doubted_per_s > 0) {
+        hart->touched_per_s = fmin(hart->doubted_per_s, touched);
+        hart->doubted_per_s = 0;
+    } else {
+        hart->doubted_per_s = touched;
+    }
 }
 
 static void learn(struct throttle_hart *hart, const struct quota_stats *now, double s)
@@ -34,7 +46,7 @@ static void learn(struct throttle_hart *hart, const struct quota_stats *now, dou
 
     hart->held = (double)(now->held_ns - hart->before.held_ns) / (s * 1e9);
     if (hart->held < HELD_NOT) {
-        learn_wish(&hart->touched_per_s, touched);
+        learn_wish(hart, touched);
         hart->fresh_per_s += (fresh - hart->fresh_per_s) / 2;
     }
     hart->fresh_per_s = fmax(hart->fresh_per_s, fresh);
@@ -93,7 +105,7 @@ bool throttle_tick(struct throttle *throttle, int64_t elapsed_ns, const struct q
 
         hart->held_ticks = hold && hart->held >= HELD_NOT ? hart->held_ticks + 1 : 0;
         *order = (struct throttle_order){ 0 };
-        if (hold && hart->held_ticks % THROTTLE_FREE_TICKS != THROTTLE_FREE_TICKS - 1)
+        if (hold && hart->doubted_per_s == 0 && hart->held_ticks % THROTTLE_FREE_TICKS != THROTTLE_FREE_TICKS - 1)
             *order = (struct throttle_order){
                 .pages_per_s = fmax(share, 1),
                 .work_per_s = hart->touched_per_s * (1 - need->share_max) * WORK_SPARE,

@@ -28,6 +28,7 @@ struct throttle_order { /* as quota_set() has it */
 struct throttle_hart {
     struct quota_stats before;
     double fresh_per_s, touched_per_s; /* what it wants */
+    double doubted_per_s;              /* touched in a free tick, far more than before; 0: nothing strange */
     double held;                       /* share of the last tick */
     unsigned held_ticks;               /* in a row */
 };

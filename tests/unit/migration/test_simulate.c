@@ -8,7 +8,8 @@ static void check_end(const struct sim_case *c, bool throttles)
 {
     struct sim_result r = sim_play(c, throttles);
     double within_s = throttles ? c->held_s : c->alone_s;
-    double least = 1 - (c->share_max > 0 ? c->share_max : 0.5);
+    /* Work is known by the pages that it touches, and one that many writes touch counts once by harvest: +-2 % */
+    double least = 0.98 - (c->share_max > 0 ? c->share_max : 0.5);
 
     if (r.completed != (within_s > 0) || (r.completed && r.total_s > within_s))
         fail_msg("%s: %s after %.2f s; expected: %.0f s", throttles ? "throttled" : "alone",
@@ -116,12 +117,16 @@ static void a_held_hart_is_let_go_now_and_then_to_see_what_it_wants(void **state
         free += !tick(s, (double[]){ 0, s->throttle.order[1].pages_per_s > 0 ? 10000.0 : 80000.0, 0 });
     }
     assert_in_range(free, 2, 3);
-    /* what it makes up for then is not taken for more that it wants */
+    /* One tick in which it does far more is not believed, but it stays free for a second. */
     double before = s->throttle.hart[1].touched_per_s;
-    tick(s, (double[]){ 0, 88000, 0 });
-    assert_float_equal(s->throttle.hart[1].touched_per_s, before, 1);
     tick(s, (double[]){ 0, 300000, 0 });
-    assert_float_equal(s->throttle.hart[1].touched_per_s, 600000, 10);
+    assert_float_equal(s->throttle.hart[1].touched_per_s, before, 1);
+    assert_true(s->throttle.order[1].pages_per_s == 0);
+    tick(s, (double[]){ 0, 200000, 0 });
+    assert_float_equal(s->throttle.hart[1].touched_per_s, 400000, 10);
+    assert_true(s->throttle.order[1].pages_per_s > 0);
+    tick(s, (double[]){ 0, 0, 0 });
+    assert_float_equal(s->throttle.hart[1].touched_per_s, 300000, 10);
 }
 
 /* --- and what the controller says of the need ------------------------------------------------------------------- */
