@@ -55,6 +55,11 @@ void gen_add_count(struct gen *g, unsigned instructions)
         emit_rip(&g->e, X_66 | X_0F | 0xd4, GEN_COUNT, count_of(g, instructions));
 }
 
+void gen_lea_count(struct gen *g, int reg, unsigned instructions)
+{
+    emit_rip(&g->e, X_W | 0x8d, reg, count_of(g, instructions));
+}
+
 void gen_flush_count(struct gen *g)
 {
     gen_add_count(g, g->retired);
@@ -339,11 +344,27 @@ static void run(struct gen *g, unsigned end)
     stub->back = g->e.at;
 }
 
+static void instruction(struct gen *g);
+
+static void skip(struct gen *g)
+{
+    unsigned end = g->at + 1 + g->skip[g->at];
+    struct gen_skip over;
+
+    gen_skip_begin(g, &over);
+    for (g->at++; g->at < end; g->at++)
+        instruction(g);
+    g->at--;
+    gen_skip_end(g, &over);
+}
+
 static void instruction(struct gen *g)
 {
     unsigned length;
 
-    if (g->at + 1 < g->count && !g->target[g->at + 1] && gen_pair(g, &g->insn[g->at], &g->insn[g->at + 1])) {
+    if (g->skip[g->at]) {
+        skip(g);
+    } else if (g->at + 1 < g->count && !g->target[g->at + 1] && gen_pair(g, &g->insn[g->at], &g->insn[g->at + 1])) {
         g->retired += 2;
         g->words &= ~(UINT32_C(1) << g->insn[g->at].rd);
         g->at++;
@@ -487,13 +508,14 @@ bool gen_region(struct gen *g)
     g->words = 0;
     g->kept_at = NULL;
     gen_find_unseen(g);
+    gen_find_skips(g);
     gen_choose_near(g);
     gen_fp_choose_loops(g);
     gen_fp_forget(g);
     gen_common_registers(g);
     entries(g);
     for (g->at = 0; g->at < g->count; g->at++) {
-        if (g->target[g->at])
+        if (g->target[g->at] && !g->bridged[g->at])
             place_label(g);
         instruction(g);
     }

@@ -86,6 +86,8 @@ struct gen {
     struct insn insn[GEN_INSNS_MAX];
     uint16_t off[GEN_INSNS_MAX + 1]; /* in the page; one more: where the region ends */
     bool target[GEN_INSNS_MAX];      /* some branch of the region leads here */
+    uint8_t skip[GEN_INSNS_MAX];     /* a branch over so many instructions that becomes a conditional move, or 0 */
+    bool bridged[GEN_INSNS_MAX];     /* a target that only such a branch leads to */
     bool unseen[GEN_INSNS_MAX];      /* nobody looks at the upper half of its result: it may be wrong */
     bool falls_off;                  /* the last instruction is followed by what is not in the region */
 
@@ -176,6 +178,18 @@ bool gen_atomic(struct gen *g, const struct insn *insn);
 bool gen_fp(struct gen *g, const struct insn *insn);
 bool gen_system(struct gen *g, const struct insn *insn); /* CSRs that are only read or written */
 bool gen_flow(struct gen *g, const struct insn *insn);   /* branches and jumps */
+enum host_cond gen_compare(struct gen *g, const struct insn *branch); /* RAX is lost; returns when it is taken */
+bool gen_keeps_rdx(const struct insn *insn); /* plain arithmetic that gen_int() does without RDX */
+
+/* What a branch skips (gen_skip.c): begin, generate the skipped instructions, end. They may not touch RDX, and RDX is rd. */
+struct gen_skip {
+    unsigned branch, rd, retired;
+    int host; /* rd's */
+    uint32_t words;
+};
+void gen_find_skips(struct gen *g); /* fills skip[] and bridged[] */
+void gen_skip_begin(struct gen *g, struct gen_skip *skip);
+void gen_skip_end(struct gen *g, const struct gen_skip *skip);
 
 /* Two instructions at once, or false. */
 bool gen_pair(struct gen *g, const struct insn *first, const struct insn *second);
@@ -183,6 +197,7 @@ bool gen_pair(struct gen *g, const struct insn *first, const struct insn *second
 /* --- for the parts --------------------------------------------------------------------------------------- */
 
 void gen_flush_count(struct gen *g);                      /* XMM15 += retired; keeps the flags */
+void gen_lea_count(struct gen *g, int reg, unsigned instructions); /* reg = where in memory so many stand for XMM15 */
 void gen_add_count(struct gen *g, unsigned instructions); /* XMM15 += instructions */
 struct stub *gen_stub(struct gen *g, enum stub_kind kind, uint8_t *site);
 /* The instruction in hand may turn out to be the interpreter's: `site` jumps out for that, and so does each site of
