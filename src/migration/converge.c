@@ -14,7 +14,8 @@ enum {
     OVERRUN_SLACK_NS = 100 * 1000000, /* a host that is busy for a moment is no reason to throw a pause away */
 };
 static const double ZERO_COSTS = 1.0 / 64;
-static const double LINE_MIN = 0.05;    /* variance of rounds' sizes over their mean square */
+static const double LINE_MIN = 0.05; /* variance of rounds' sizes over their mean square */
+static const double TRAIN_WEIGHT = 0.4;
 static const double CAP_BINDS = 0.1;    /* of a round's time spent waiting for the cap */
 static const double SPREAD_MIN = 0.15;  /* no measurement is better than this */
 static const double SPREAD_FIRST = 0.3; /* before there are rounds to compare */
@@ -47,6 +48,14 @@ void converge_burst(struct converge *c, uint64_t bytes, int64_t elapsed_ns)
     double rate = (double)bytes * 1e9 / (double)elapsed_ns;
     if (rate > c->burst_bytes_per_s)
         c->burst_bytes_per_s = rate;
+}
+
+void converge_train(struct converge *c, uint64_t bytes, int64_t elapsed_ns)
+{
+    if (bytes < TRAIN_BYTES_MIN || elapsed_ns <= 0)
+        return;
+    double rate = (double)bytes * 1e9 / (double)elapsed_ns;
+    c->train_bytes_per_s += (rate - c->train_bytes_per_s) * (c->train_bytes_per_s > 0 ? TRAIN_WEIGHT : 1);
 }
 
 static unsigned window_of(const struct converge *c)
@@ -137,7 +146,7 @@ static double unit_ns(const struct converge *c, const struct converge_policy *po
     bool capped = policy->max_bytes_per_s && fit->wait_ns > CAP_BINDS * fit->elapsed_ns;
     if (!capped)
         return fit->unit_ns;
-    double rate = c->burst_bytes_per_s;
+    double rate = c->train_bytes_per_s > 0 ? c->train_bytes_per_s : c->burst_bytes_per_s;
     if (rate <= 0) /* no train was long enough: what went out while the cap did not bind */
         rate = fit->busy_ns > 0 ? fit->wire_bytes * 1e9 / fit->busy_ns : 0;
     rate = fmax(rate, (double)policy->max_bytes_per_s); /* the link has carried the cap */

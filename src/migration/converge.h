@@ -41,6 +41,7 @@ struct converge {
     struct converge_sample sample[CONVERGE_HISTORY]; /* ring, the newest at (rounds - 1) % CONVERGE_HISTORY */
     uint64_t rounds;
     double burst_bytes_per_s; /* best rate seen loaded over a short train; 0: none */
+    double train_bytes_per_s; /* of trains that were sent to find out, smoothed; 0: none. Counts for more */
     double bias;              /* what pauses took / what was predicted, smoothed; 1 at first */
     int64_t best_ns;          /* smallest prediction so far */
     uint64_t stalled_rounds;  /* since then */
@@ -60,6 +61,7 @@ void converge_init(struct converge *c);
 void converge_costs_init(struct converge_costs *costs);
 void converge_add(struct converge *c, const struct converge_sample *sample);
 void converge_burst(struct converge *c, uint64_t bytes, int64_t elapsed_ns); /* one train, as loaded */
+void converge_train(struct converge *c, uint64_t bytes, int64_t elapsed_ns); /* one without the cap, to find out */
 
 /* What one dirty unit costs during the pause, in ns; 0 before the first round. */
 double converge_unit_ns(const struct converge *c, const struct converge_policy *policy);

@@ -147,7 +147,7 @@ static int begin(struct outgoing *o)
     return rc;
 }
 
-static int wait_loaded(struct outgoing *o, uint64_t round)
+int outgoing_wait_loaded(struct outgoing *o, uint64_t round)
 {
     if (o->one_way)
         return pipeline_flush(o->pipeline, &o->err);
@@ -179,7 +179,7 @@ static int one_round(struct outgoing *o, struct converge_sample *sample)
     if (rc == 0)
         rc = pipeline_round_end(o->pipeline, &result, &o->err);
     if (rc == 0)
-        rc = wait_loaded(o, before.rounds + 1);
+        rc = outgoing_wait_loaded(o, before.rounds + 1);
     if (rc < 0)
         return rc;
     pipeline_stats(o->pipeline, &after);
@@ -190,7 +190,6 @@ static int one_round(struct outgoing *o, struct converge_sample *sample)
         .elapsed_ns = clock_now_ns() - start_ns,
         .rate_wait_ns = (int64_t)(after.rate_wait_ns - before.rate_wait_ns),
         .cpu_ns = (int64_t)(after.copy_ns + after.compress_ns - before.copy_ns - before.compress_ns),
-        .dirty_units = outgoing_dirty_units(o),
     };
     return 0;
 }
@@ -228,7 +227,7 @@ static struct converge_verdict decide(struct outgoing *o, const struct converge_
     return verdict;
 }
 
-static int pause_between_rounds(struct outgoing *o, int64_t wait_ns)
+int outgoing_wait(struct outgoing *o, int64_t wait_ns)
 {
     struct migration *m = o->m;
     int64_t until_ns = clock_now_ns() + wait_ns;
@@ -255,8 +254,11 @@ static int move(struct outgoing *o)
             rc = outgoing_audit(o, false);
         if (rc == 0)
             rc = outgoing_cancelled(o);
+        if (rc == 0)
+            rc = outgoing_probe(o, &sample);
         if (rc < 0)
             return rc;
+        sample.dirty_units = outgoing_dirty_units(o);
         struct converge_verdict verdict = decide(o, &sample);
         uint64_t round = rounds_of(o);
         migration_round_done(o->m, round);
@@ -265,8 +267,9 @@ static int move(struct outgoing *o)
         case CONVERGE_GIVE_UP:
             return err_set(&o->err, -ETIME, "given up after %" PRIu64 " rounds: %s; the pause would take %.0f ms%s",
                            round, verdict.reason, (double)verdict.predicted_ns / NS_PER_MS,
-                           o->throttling ? "; max-cpu-throttle allows no more to be taken from the vCPUs that are held" : "");
-        case CONVERGE_AGAIN: rc = pause_between_rounds(o, verdict.wait_ns); break;
+                           o->throttling ? "; max-cpu-throttle allows no more to be taken from the vCPUs that are held"
+                                         : "");
+        case CONVERGE_AGAIN: rc = outgoing_wait(o, verdict.wait_ns); break;
         }
         if (rc < 0)
             return rc;

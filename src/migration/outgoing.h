@@ -1,4 +1,5 @@
-/* The source's side of one migration, shared by outgoing.c (the story), outgoing_throttle.c (who is held back),
+/* The source's side of one migration, shared by outgoing.c (the story), outgoing_throttle.c (who is held back), outgoing_probe.c (the link without
+ * its cap),
  * outgoing_handover.c (who owns the guest) and
  * outgoing_doubt.c (when the peer fell silent). */
 #pragma once
@@ -35,7 +36,7 @@ struct outgoing {
     struct throttle throttle;
     bool throttling; /* some hart has a quota */
     uint64_t throttled_at_round;
-    int64_t tick_ns;
+    int64_t tick_ns, probed_ns;
     int64_t predicted_ns;
     int64_t overrun_at_ns; /* the pause is taken back then; INT64_MAX: never */
     unsigned overruns;
@@ -55,6 +56,10 @@ int64_t outgoing_silence_ms(struct outgoing *o);
 void outgoing_binds(struct outgoing *o, bool paused);
 struct converge_policy outgoing_policy(struct outgoing *o); /* as the parameters are now */
 uint64_t outgoing_dirty_units(struct outgoing *o);
+int outgoing_wait_loaded(struct outgoing *o, uint64_t round); /* until the destination has it, or -errno */
+int outgoing_wait(struct outgoing *o, int64_t wait_ns);       /* 0, or -ECANCELED before that */
+/* Behind a round that the cap bound: find out what the link gives without. 0 or -errno. */
+int outgoing_probe(struct outgoing *o, const struct converge_sample *sample);
 void outgoing_digest(struct outgoing *o, struct section_digest *digest);
 
 /* `auto-converge`. begin: before the first round. round: returns when the round that has begun is sent, and meanwhile sets

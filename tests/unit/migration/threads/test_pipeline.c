@@ -155,6 +155,29 @@ static void a_round_that_is_cut_leaves_the_rest_to_the_next(void **state)
     }
 }
 
+static void a_train_ends_by_itself(void **state)
+{
+    (void)state;
+    struct road road;
+    struct round_result empty, train, rest;
+
+    road_open(&road, 64 * 400, 2, 2);
+    atomic_store(&road.tunables.codec, CODEC_RAW);
+    fake_mark_all(road.here[0]);
+    assert_int_equal(pipeline_train_begin(road.pipeline, 0, NULL), 0);
+    assert_int_equal(pipeline_round_end(road.pipeline, &empty, NULL), 0);
+    assert_int_equal(empty.units_data + empty.units_zero, 0);
+    assert_int_equal(pipeline_train_begin(road.pipeline, 1 << 20, NULL), 0);
+    assert_int_equal(pipeline_round_end(road.pipeline, &train, NULL), 0);
+    assert_true(train.wire_bytes >= 1 << 20 && fake_dirty(&road.here[0]->source) > 0);
+    assert_int_equal(pipeline_round(road.pipeline, true, &rest, NULL), 0);
+    assert_int_equal(end_of_stream(&road), 0);
+    road_join(&road);
+    assert_int_equal(road.err.code, 0);
+    assert_true(road_arrived_whole(&road));
+    road_close(&road);
+}
+
 static void what_is_sent_between_rounds_keeps_its_place(void **state)
 {
     struct road road;
@@ -298,6 +321,7 @@ int main(void)
         cmocka_unit_test(a_guest_that_keeps_writing_arrives_whole),
         cmocka_unit_test(a_clean_guest_costs_a_round_only_its_mark),
         cmocka_unit_test(a_round_that_is_cut_leaves_the_rest_to_the_next),
+        cmocka_unit_test(a_train_ends_by_itself),
         cmocka_unit_test(what_is_sent_between_rounds_keeps_its_place),
         cmocka_unit_test(cancel_ends_a_round_whose_peer_does_not_read),
         cmocka_unit_test(cancel_ends_a_round_that_waits_for_the_cap),
