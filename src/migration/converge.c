@@ -55,7 +55,13 @@ void converge_train(struct converge *c, uint64_t bytes, int64_t elapsed_ns)
     if (bytes < TRAIN_BYTES_MIN || elapsed_ns <= 0)
         return;
     double rate = (double)bytes * 1e9 / (double)elapsed_ns;
-    c->train_bytes_per_s += (rate - c->train_bytes_per_s) * (c->train_bytes_per_s > 0 ? TRAIN_WEIGHT : 1);
+    if (c->train_bytes_per_s <= 0) {
+        c->train_bytes_per_s = rate;
+        c->train_spread = SPREAD_FIRST;
+        return;
+    }
+    c->train_spread += (fabs(rate / c->train_bytes_per_s - 1) - c->train_spread) * TRAIN_WEIGHT;
+    c->train_bytes_per_s += (rate - c->train_bytes_per_s) * TRAIN_WEIGHT;
 }
 
 static unsigned window_of(const struct converge *c)
@@ -134,6 +140,17 @@ static struct fit fit_window(const struct converge *c)
     return fit;
 }
 
+static bool capped(const struct converge_policy *policy, const struct fit *fit)
+{
+    return policy->max_bytes_per_s && fit->wait_ns > CAP_BINDS * fit->elapsed_ns;
+}
+
+static double spread_of(const struct converge *c, const struct converge_policy *policy, const struct fit *fit)
+{
+    bool trains = c->train_bytes_per_s > 0 && !policy->switchover_bytes_per_s && capped(policy, fit);
+    return trains ? fmin(fmax(c->train_spread, SPREAD_MIN), 1.0) : fit->spread;
+}
+
 static double unit_ns(const struct converge *c, const struct converge_policy *policy, const struct fit *fit)
 {
     if (fit->units < 1)
@@ -143,8 +160,7 @@ static double unit_ns(const struct converge *c, const struct converge_policy *po
     if (policy->switchover_bytes_per_s)
         return fmax(wire_bytes * 1e9 / (double)policy->switchover_bytes_per_s, cpu_ns);
 
-    bool capped = policy->max_bytes_per_s && fit->wait_ns > CAP_BINDS * fit->elapsed_ns;
-    if (!capped)
+    if (!capped(policy, fit))
         return fit->unit_ns;
     double rate = c->train_bytes_per_s > 0 ? c->train_bytes_per_s : c->burst_bytes_per_s;
     if (rate <= 0) /* no train was long enough: what went out while the cap did not bind */
@@ -171,7 +187,7 @@ double converge_fit_units(const struct converge *c, const struct converge_policy
     if (c->rounds == 0)
         return 0;
     struct fit fit = fit_window(c);
-    double each_ns = unit_ns(c, policy, &fit) * (1 + fit.spread);
+    double each_ns = unit_ns(c, policy, &fit) * (1 + spread_of(c, policy, &fit));
     double left_ns = (double)policy->downtime_limit_ns / c->bias - fixed_ns_of(costs, &fit) * (1 + FIXED_SPREAD);
     return left_ns > 0 && each_ns > 0 ? left_ns / each_ns : 0;
 }
@@ -213,7 +229,7 @@ struct converge_verdict converge_decide(struct converge *c, const struct converg
     double ram_ns = (double)last->dirty_units * unit_ns(c, policy, &fit);
     double fixed_ns = fixed_ns_of(costs, &fit);
     double predicted = c->bias * (ram_ns + fixed_ns);
-    double upper = c->bias * (ram_ns * (1 + fit.spread) + fixed_ns * (1 + FIXED_SPREAD));
+    double upper = c->bias * (ram_ns * (1 + spread_of(c, policy, &fit)) + fixed_ns * (1 + FIXED_SPREAD));
     verdict.predicted_ns = (int64_t)fmin(predicted, 9e18);
     verdict.upper_ns = (int64_t)fmin(upper, 9e18);
 

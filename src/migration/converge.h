@@ -42,6 +42,7 @@ struct converge {
     uint64_t rounds;
     double burst_bytes_per_s; /* best rate seen loaded over a short train; 0: none */
     double train_bytes_per_s; /* of trains that were sent to find out, smoothed; 0: none. Counts for more */
+    double train_spread;      /* how far they were off, relative, smoothed */
     double bias;              /* what pauses took / what was predicted, smoothed; 1 at first */
     int64_t best_ns;          /* smallest prediction so far */
     uint64_t stalled_rounds;  /* since then */

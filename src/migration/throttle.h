@@ -10,7 +10,7 @@
 
 #include "memory/quota.h"
 
-enum { THROTTLE_HARTS_MAX = 64, THROTTLE_FREE_TICKS = 20 };
+enum { THROTTLE_HARTS_MAX = 64, THROTTLE_FREE_TICKS = 40 };
 #define THROTTLE_TICK_NS INT64_C(100000000)
 
 struct throttle_need {
