@@ -220,8 +220,8 @@ static inline bool sim_write(struct sim *s, struct sim_runner *runner, const str
     bool fresh = !(s->dirty[page / 64] >> page % 64 & 1);
     s->dirty[page / 64] |= UINT64_C(1) << page % 64;
     s->left += fresh;
-    quota_count(&runner->quota, fresh);
-    return quota_is_set(&runner->quota) && quota_spend(&runner->quota, fresh, runner->at_ns);
+    bool touch = quota_count(&runner->quota, page, fresh);
+    return quota_is_set(&runner->quota) && quota_spend(&runner->quota, touch, fresh, runner->at_ns);
 }
 
 static inline void sim_hart_runs(struct sim *s, struct sim_runner *runner, int64_t until_ns)
@@ -273,6 +273,7 @@ static inline void sim_tick(struct sim *s)
     for (unsigned i = 0; i < harts; i++) {
         sim_window_ends(s, &s->result->worst[i], &s->runner[i]);
         quota_stats(&s->runner[i].quota, &stats[i]);
+        quota_window(&s->runner[i].quota, (uint32_t)(s->now_ns / THROTTLE_TICK_NS % 0xffff + 1));
     }
     if (!s->throttles)
         return;

@@ -258,8 +258,8 @@ bool dirty_mark_ahead(struct dirty *dirty, struct dirty_writer *writer, uint64_t
         map_or_unless_set(&dirty->map[DIRTY_CODE], word, bit);
     if (!(on & 1u << DIRTY_MIGRATION))
         return false;
-    quota_count(&writer->quota, fresh);
-    return quota_is_set(&writer->quota) && quota_spend(&writer->quota, fresh, clock_now_ns());
+    bool touch = quota_count(&writer->quota, page, fresh);
+    return quota_is_set(&writer->quota) && quota_spend(&writer->quota, touch, fresh, clock_now_ns());
 }
 
 void dirty_mark_client(struct dirty *dirty, enum dirty_client client, uint64_t page, uint64_t count)
@@ -347,6 +347,14 @@ void dirty_quota_set(struct dirty *dirty, unsigned number, double pages_per_s, d
     for (unsigned i = 0; i < dirty->writers; i++)
         if (dirty->writer[i]->number == number)
             quota_set(&dirty->writer[i]->quota, pages_per_s, work_per_s);
+    unlock(&dirty->lock);
+}
+
+void dirty_quota_window(struct dirty *dirty, uint32_t window)
+{
+    lock(&dirty->lock);
+    for (unsigned i = 0; i < dirty->writers; i++)
+        quota_window(&dirty->writer[i]->quota, window);
     unlock(&dirty->lock);
 }
 

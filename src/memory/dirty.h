@@ -88,7 +88,8 @@ void dirty_writer_unpark(struct dirty *dirty, struct dirty_writer *writer);
 
 /* Of the writer with this number; one that is not there is passed over. Any thread. */
 void dirty_quota_set(struct dirty *dirty, unsigned number, double pages_per_s, double work_per_s);
-void dirty_quota_clear(struct dirty *dirty); /* none any more, for nobody */
+void dirty_quota_window(struct dirty *dirty, uint32_t window); /* of all: count in this one from now on; 0: do not */
+void dirty_quota_clear(struct dirty *dirty);                   /* none any more, for nobody */
 /* Of all writers, by number; zeroes for those that are not there. Returns the highest number and one. Any thread. */
 unsigned dirty_quota_stats(struct dirty *dirty, struct quota_stats out[DIRTY_WRITERS_MAX]);
 

@@ -45,12 +45,35 @@ static int64_t pay(int64_t due_ns, int64_t worth, int64_t now_ns, int64_t credit
     return least(from_ns + worth, now_ns + DEBT_NS);
 }
 
-bool quota_spend(struct quota *quota, bool fresh, int64_t now_ns)
+void quota_window(struct quota *quota, uint32_t window)
+{
+    atomic_store_explicit(&quota->window, window,
+                          memory_order_relaxed); /* an event that falls into the wrong one is one */
+}
+
+bool quota_count(struct quota *quota, uint64_t page, bool fresh)
+{
+    uint32_t window = atomic_load_explicit(&quota->window, memory_order_relaxed);
+
+    if (!window)
+        return false;
+    if (fresh)
+        quota_add(&quota->fresh, 1);
+    uint64_t *seen = &quota->seen[(page ^ page >> 11) % QUOTA_SEEN], key = page << 16 | (window & 0xffff);
+    if (*seen == key && !fresh)
+        return false;
+    *seen = key;
+    quota_add(&quota->touched, 1);
+    return true;
+}
+
+bool quota_spend(struct quota *quota, bool touch, bool fresh, int64_t now_ns)
 {
     int64_t page_ns = atomic_load_explicit(&quota->page_ns, memory_order_relaxed);
     int64_t work_ns = atomic_load_explicit(&quota->work_ns, memory_order_relaxed);
 
-    quota->work_due_ns = pay(quota->work_due_ns, work_ns, now_ns, WORK_CREDIT_NS);
+    if (touch)
+        quota->work_due_ns = pay(quota->work_due_ns, work_ns, now_ns, WORK_CREDIT_NS);
     if (!fresh || page_ns == 0)
         return false;
     quota->page_due_ns = pay(quota->page_due_ns, page_ns, now_ns, QUOTA_BURST_NS);

@@ -36,6 +36,7 @@ struct outgoing {
     struct throttle throttle;
     bool throttling; /* some hart has a quota */
     uint64_t throttled_at_round;
+    uint32_t window; /* of the counts: one a tick */
     int64_t tick_ns, probed_ns;
     int64_t predicted_ns;
     int64_t overrun_at_ns; /* the pause is taken back then; INT64_MAX: never */

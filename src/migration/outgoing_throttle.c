@@ -22,6 +22,20 @@ static void take_back(struct outgoing *o)
     o->throttling = false;
 }
 
+/* The next tick's counts begin; never 0, which would stop them. */
+static void next_window(struct outgoing *o)
+{
+    o->window = o->window % 0xffff + 1;
+    dirty_quota_window(o->ram->dirty, o->window);
+}
+
+static void stop_counting(struct outgoing *o)
+{
+    if (o->window)
+        dirty_quota_window(o->ram->dirty, 0);
+    o->window = 0;
+}
+
 void outgoing_throttle_begin(struct outgoing *o)
 {
     struct migration *m = o->m;
@@ -38,6 +52,7 @@ void outgoing_throttle_begin(struct outgoing *o)
 void outgoing_throttle_end(struct outgoing *o)
 {
     take_back(o);
+    stop_counting(o);
     lock(&o->m->lock);
     o->m->figures.throttle_percent = 0;
     unlock(&o->m->lock);
@@ -86,9 +101,14 @@ void outgoing_throttle_round(struct outgoing *o)
         int64_t now_ns = clock_now_ns();
         if (!atomic_load_explicit(&o->m->params.capability_auto_converge, memory_order_relaxed)) {
             take_back(o);
+            stop_counting(o);
+            o->tick_ns = now_ns;
+        } else if (!o->window) {
+            next_window(o);
             o->tick_ns = now_ns;
         } else if (now_ns - o->tick_ns >= THROTTLE_TICK_NS) {
             tick(o, now_ns - o->tick_ns);
+            next_window(o);
             o->tick_ns = now_ns;
         }
     } while (!pipeline_round_wait(o->pipeline, o->tick_ns + THROTTLE_TICK_NS));

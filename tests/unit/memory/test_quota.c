@@ -24,8 +24,9 @@ static void touch(struct script *s)
 
     s->fresh += fresh;
     s->now_ns += s->each_ns;
-    quota_count(&s->quota, fresh);
-    if (!quota_is_set(&s->quota) || !quota_spend(&s->quota, fresh, s->now_ns))
+    quota_window(&s->quota, (uint32_t)(s->now_ns / (100 * MS)) + 1);
+    bool counted = quota_count(&s->quota, s->touched, fresh);
+    if (!quota_is_set(&s->quota) || !quota_spend(&s->quota, counted, fresh, s->now_ns))
         return;
     int64_t until_ns = quota_hold_until(&s->quota, s->now_ns);
     if (!until_ns)
@@ -52,6 +53,31 @@ static void without_a_quota_marks_are_counted_and_nobody_is_held(void **state)
     assert_int_equal(stats.touched, s.touched);
     assert_int_equal(stats.fresh, s.fresh);
     assert_int_equal(stats.holds, 0);
+}
+
+static void a_page_is_touched_once_in_a_window(void **state)
+{
+    (void)state;
+    struct quota quota = { 0 };
+    struct quota_stats stats;
+
+    assert_false(quota_count(&quota, 7, true)); /* nobody wants to know */
+    quota_window(&quota, 1);
+    assert_true(quota_count(&quota, 7, true));
+    for (int i = 0; i < 5; i++)
+        assert_false(quota_count(&quota, 7, false));
+    assert_true(quota_count(&quota, 7, true)); /* harvested meanwhile */
+    assert_true(quota_count(&quota, 8, false));
+    quota_window(&quota, 2);
+    assert_true(quota_count(&quota, 7, false));
+    assert_true(quota_count(&quota, 0, false));
+    quota_stats(&quota, &stats);
+    assert_int_equal(stats.touched, 5);
+    assert_int_equal(stats.fresh, 2);
+    quota_window(&quota, 0);
+    assert_false(quota_count(&quota, 9, true));
+    quota_stats(&quota, &stats);
+    assert_int_equal(stats.fresh, 2);
 }
 
 static void a_hart_below_its_quota_is_never_held(void **state)
@@ -127,14 +153,14 @@ static void a_quota_taken_back_ends_what_was_owed(void **state)
 
     quota_set(&s.quota, 1, 0);
     run_for(&s, 100 * MS);
-    while (!quota_spend(&s.quota, true, s.now_ns))
+    while (!quota_spend(&s.quota, true, true, s.now_ns))
         continue;
     quota_set(&s.quota, 0, 0);
     assert_int_equal(quota_hold_until(&s.quota, s.now_ns), 0);
     assert_false(quota_is_set(&s.quota));
     quota_set(&s.quota, 1e6, 0); /* and a later, wider one does not remember it for long */
     s.now_ns += 20 * MS;
-    assert_false(quota_spend(&s.quota, true, s.now_ns));
+    assert_false(quota_spend(&s.quota, true, true, s.now_ns));
 }
 
 static void long_holds_and_short_ones_are_told_apart(void **state)
@@ -157,6 +183,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(without_a_quota_marks_are_counted_and_nobody_is_held),
+        cmocka_unit_test(a_page_is_touched_once_in_a_window),
         cmocka_unit_test(a_hart_below_its_quota_is_never_held),
         cmocka_unit_test(one_above_it_gets_its_quota_in_holds_below_a_millisecond),
         cmocka_unit_test(a_hart_behind_with_its_work_is_not_held),

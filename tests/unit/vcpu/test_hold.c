@@ -32,6 +32,7 @@ static struct rig *make(unsigned harts, void (*program)(struct rig *))
     program(rig);
     rig_load(rig);
     dirty_start(rig->ram->dirty, DIRTY_MIGRATION, false);
+    dirty_quota_window(rig->ram->dirty, 1);
     return rig;
 }
 
