@@ -7,7 +7,7 @@
 static const double HELD_NOT = 0.02; /* of a tick: it was as good as free */
 static const double DOUBT = 0.4;     /* so much more than usual is looked at twice */
 static const double LEARN_SHARE = 0.25;
-static const double WORK_SPARE = 1.07; /* wake-ups come late, and no two ticks are alike */
+static const double WORK_SPARE = 1.02; /* wake-ups come late, and no two ticks are alike */
 static const double CUT_SHARE = 0.85;  /* a little is dirtied until the pause */
 static const double CLEAR_SHARE = 0.5; /* of what the link clears: what is left halves from round to round */
 
