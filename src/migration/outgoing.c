@@ -487,6 +487,9 @@ static void report_end(struct outgoing *o)
     if (o->at != SOURCE_HERE) { /* released, and nobody answered */
         if (!o->one_way)
             return;
+        lock(&m->lock);
+        memcpy(m->released_path, o->released_path, sizeof(m->released_path));
+        unlock(&m->lock);
         migration_set_where(m, GUEST_UNKNOWN);
         migration_set_state(m, MIGRATION_UNRESOLVED);
         return;

@@ -17,6 +17,7 @@
 enum {
     GEN_INSNS_MAX = 128,
     GEN_STUBS_MAX = 4 * GEN_INSNS_MAX,
+    GEN_LAZY_MAX = 8,
     GEN_VCPU = RBP, /* struct vcpu + GEN_VCPU_BIAS, so that all of x[] is within a byte's displacement */
     GEN_VCPU_BIAS = 128,
     GEN_TLB = R15,
@@ -48,6 +49,7 @@ struct stub {
     int reg;
     int8_t fp[GEN_FP_REGS]; /* f registers that the code at `back` expects in XMM; see gen_back() */
     unsigned at;            /* index of the instruction that wanted it */
+    uint8_t lazy[GEN_LAZY_MAX], lazies; /* as in struct gen */
 };
 
 /* The copies of f registers. Memory (struct hart) always holds them too, so nothing is to be written back on any way
@@ -105,6 +107,8 @@ struct gen {
     uint32_t words; /* x registers known to hold sign-extended 32-bit values */
     unsigned kept;  /* RAX holds this guest register too, if e.at is still kept_at */
     const uint8_t *kept_at;
+    uint8_t lazy[GEN_LAZY_MAX], lazies; /* shifts put off, by index (gen_lazy.c) */
+    bool in_skip;                       /* what is generated may run in vain */
     bool in_run;                     /* RDX is the addend of the run's page */
     uint8_t *label[GEN_INSNS_MAX];   /* of targets */
     uint8_t *forward[GEN_INSNS_MAX]; /* branches waiting for a label, chained through their displacements */
@@ -165,6 +169,7 @@ bool gen_is_kept(const struct gen *g, unsigned x); /* RAX holds x */
 bool gen_is_word(const struct gen *g, unsigned x); /* x is known to be sign-extended from 32 bits */
 void gen_find_unseen(struct gen *g);               /* fills unseen[] */
 bool gen_writes_f(const struct insn *insn);        /* rd is an f register */
+unsigned gen_reads(const struct insn *insn, unsigned x[2]); /* how many, of plain instructions; the rest read through C */
 bool gen_writes_x(const struct insn *insn, unsigned x);
 void gen_note_written(struct gen *g, const struct insn *insn);
 
@@ -180,6 +185,13 @@ bool gen_system(struct gen *g, const struct insn *insn); /* CSRs that are only r
 bool gen_flow(struct gen *g, const struct insn *insn);   /* branches and jumps */
 enum host_cond gen_compare(struct gen *g, const struct insn *branch); /* RAX is lost; returns when it is taken */
 bool gen_keeps_rdx(const struct insn *insn); /* plain arithmetic that gen_int() does without RDX */
+
+/* Shifts that wait (gen_lazy.c). */
+void gen_lazy_before(struct gen *g, const struct insn *insn);  /* what insn reads or spoils is made good */
+bool gen_lazy(struct gen *g, const struct insn *insn);         /* it waits too, or they are a rotation: it is done */
+void gen_lazy_written(struct gen *g, const struct insn *insn); /* what waited for insn's register never comes */
+void gen_lazy_all(struct gen *g);                              /* none waits any more */
+void gen_lazy_in_stub(struct gen *g, const struct stub *stub); /* those wait that did when the stub was made */
 
 /* What a branch skips (gen_skip.c): begin, generate the skipped instructions, end. They may not touch RDX, and RDX is rd. */
 struct gen_skip {

@@ -53,6 +53,7 @@ void gen_skip_begin(struct gen *g, struct gen_skip *skip)
     gen_load(g, RDX, rd);
     g->kept_at = NULL;
     g->host_of[rd] = RDX;
+    g->in_skip = true;
 }
 
 void gen_skip_end(struct gen *g, const struct gen_skip *skip)
@@ -60,6 +61,7 @@ void gen_skip_end(struct gen *g, const struct gen_skip *skip)
     struct emit *e = &g->e;
     unsigned skipped = g->skip[skip->branch];
 
+    g->in_skip = false;
     g->host_of[skip->rd] = skip->host;
     g->kept_at = NULL;
     enum host_cond taken = gen_compare(g, &g->insn[skip->branch]);

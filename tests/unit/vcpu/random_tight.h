@@ -106,9 +106,33 @@ static inline void tight_skip(struct random_code *p, const struct tight *t)
         code_put(p, as(OP_addiw, PICK(p, t->own), rd, 0));
 }
 
+/* A rotation as the base ISA spells it: two opposite shifts and what puts them together; or nearly one, and with other
+ * things in between. */
+static inline void tight_rotate(struct random_code *p, const struct tight *t)
+{
+    static const enum op joins[] = { OP_or, OP_or, OP_xor, OP_add, OP_addw, OP_and };
+    bool word = one_in(p, 2);
+    unsigned bits = word ? 32 : 64, by = one_in(p, 12) ? 0 : 1 + below(p, bits - 1), rs = PICK(p, t->own);
+    unsigned a = one_in(p, 6) ? rs : any_temp(p), b = PICK(p, t->own);
+    uint32_t left = as(word ? OP_slliw : OP_slli, a, rs, (int)by),
+             right = as(one_in(p, 8) ? OP_srli : word ? OP_srliw : OP_srli, b, one_in(p, 6) ? PICK(p, t->own) : rs,
+                        (int)(one_in(p, 6) ? below(p, bits) : (bits - by) % bits));
+    bool swap = one_in(p, 2);
+
+    if (a == t->counter || a == t->pointer || a == b)
+        return;
+    code_put(p, swap ? right : left);
+    while (one_in(p, 2))
+        code_put(p, one_in(p, 3) ? tight_access(p, t) : tight_alu(p, t));
+    code_put(p, swap ? left : right);
+    while (one_in(p, 2))
+        code_put(p, one_in(p, 3) ? tight_access(p, t) : tight_alu(p, t));
+    code_put(p, as(PICK(p, joins), one_in(p, 4) ? rs : PICK(p, t->own), swap ? a : b, swap ? b : a));
+}
+
 static inline void tight_piece(struct random_code *p, const struct tight *t, bool floating)
 {
-    switch (below(p, 14)) {
+    switch (below(p, 16)) {
     case 0:
     case 1:
     case 2: code_put(p, tight_access(p, t)); break;
@@ -128,6 +152,8 @@ static inline void tight_piece(struct random_code *p, const struct tight *t, boo
         break;
     case 6:
     case 7: tight_skip(p, t); break;
+    case 8:
+    case 9: tight_rotate(p, t); break;
     default: code_put(p, floating && !one_in(p, 4) ? tight_fp(p, t) : tight_alu(p, t)); break;
     }
 }
