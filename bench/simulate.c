@@ -26,26 +26,43 @@ static void play(const struct sim_case *c, bool throttles)
     printf("\n");
 }
 
+static bool read_point(const char *line, double point[2])
+{
+    char *end = NULL;
+
+    for (unsigned i = 0; i < 2; i++, line = end) {
+        point[i] = strtod(line, &end);
+        if (end == line)
+            return false;
+    }
+    return end[strspn(end, " \t\r\n")] == '\0';
+}
+
 static unsigned read_curve(const char *path, double (*point)[2], unsigned max)
 {
     FILE *in = fopen(path, "r");
+    const char *wrong = NULL;
+    char line[256];
     unsigned n = 0;
 
     if (!in) {
         perror(path);
         exit(1);
     }
-    while (n < max && fscanf(in, "%lf %lf", &point[n][0], &point[n][1]) == 2) {
-        if (n && (point[n][0] <= point[n - 1][0] || point[n][1] < point[n - 1][1])) {
-            fprintf(stderr, "%s: point %u: times and pages must rise\n", path, n + 1);
-            exit(1);
-        }
+    while (!wrong && fgets(line, sizeof(line), in)) {
+        if (n == max)
+            wrong = "too many lines";
+        else if (!read_point(line, point[n]))
+            wrong = "two numbers are wanted, MS and PAGES";
+        else if (n && (point[n][0] <= point[n - 1][0] || point[n][1] < point[n - 1][1]))
+            wrong = "times and pages must rise";
         n++;
     }
-    bool whole = feof(in);
     fclose(in);
-    if (!n || !whole) {
-        fprintf(stderr, "%s: point %u: two numbers are wanted, MS and PAGES, and at most %u lines\n", path, n + 1, max);
+    if (n == 0)
+        wrong = "there is nothing in it";
+    if (wrong) {
+        fprintf(stderr, "%s: line %u: %s\n", path, n, wrong);
         exit(1);
     }
     return n;
