@@ -5,6 +5,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/clock.h"
+
 /* Looks at the writers before the revoker blocks: long enough for a vCPU in generated code to reach its next block,
  * short enough to cost nothing on a machine with more vCPUs than CPUs. */
 enum { REVOKE_SPINS = 100, REVOKE_SPIN_PAUSES = 20 };
@@ -139,13 +141,14 @@ static unsigned clients_after_data(struct dirty *dirty)
 /* Word first, then summary, as the harvester clears them the other way round: so a set bit is always found. The
  * look at the summary is allowed, unlike one at the word: it follows a sequentially consistent read-modify-write
  * of the word, and a summary bit that is seen set will be cleared before the word is taken. */
-static void map_or(struct dirty_map *map, uint64_t word, uint64_t bits)
+static uint64_t map_or(struct dirty_map *map, uint64_t word, uint64_t bits)
 {
     uint64_t bit = UINT64_C(1) << word % 64;
+    uint64_t before = atomic_fetch_or_explicit(&map->word[word], bits, memory_order_seq_cst);
 
-    atomic_fetch_or_explicit(&map->word[word], bits, memory_order_seq_cst);
     if (!(atomic_load_explicit(&map->summary[word / 64], memory_order_seq_cst) & bit))
         atomic_fetch_or_explicit(&map->summary[word / 64], bit, memory_order_seq_cst);
+    return before;
 }
 
 static uint64_t low_bits(uint64_t count)
@@ -231,26 +234,32 @@ void dirty_mark(struct dirty *dirty, uint64_t page)
 /* A look is allowed here, though what it sees may be old: older than the writer's last ack it is not, since the poll in
  * front of that acquired all that was cleared before; and whoever clears the bit from now on waits for the next ack, which
  * follows the store. Both bits must be seen: who has set the first may take its time over the second, and the writer's
- * own fence.i, which looks for marks by summary, may come before that. */
-static void map_or_unless_set(struct dirty_map *map, uint64_t word, uint64_t bit)
+ * own fence.i, which looks for marks by summary, may come before that. True: it was not set. */
+static bool map_or_unless_set(struct dirty_map *map, uint64_t word, uint64_t bit)
 {
     if (!(atomic_load_explicit(&map->word[word], memory_order_relaxed) & bit) ||
         !(atomic_load_explicit(&map->summary[word / 64], memory_order_relaxed) & UINT64_C(1) << word % 64))
-        map_or(map, word, bit);
+        return !(map_or(map, word, bit) & bit);
+    return false;
 }
 
-void dirty_mark_ahead(struct dirty *dirty, uint64_t page)
+bool dirty_mark_ahead(struct dirty *dirty, struct dirty_writer *writer, uint64_t page)
 {
     uint64_t word = page / DIRTY_WORD_PAGES, bit = UINT64_C(1) << page % DIRTY_WORD_PAGES;
     unsigned on = atomic_load_explicit(&dirty->on, memory_order_relaxed); /* as of the last poll, at least */
+    bool fresh = false;
 
     assert(page < dirty->pages);
     assert(!atomic_load_explicit(&dirty->sealed, memory_order_relaxed));
     for (int client = 0; client < DIRTY_CLIENTS; client++)
         if (on & 1u << client)
-            map_or_unless_set(&dirty->map[client], word, bit);
+            fresh |= map_or_unless_set(&dirty->map[client], word, bit) && client == DIRTY_MIGRATION;
     if (dirty_watched(dirty, page))
         map_or_unless_set(&dirty->map[DIRTY_CODE], word, bit);
+    if (!(on & 1u << DIRTY_MIGRATION))
+        return false;
+    bool touch = quota_count(&writer->quota, page, fresh);
+    return quota_is_set(&writer->quota) && quota_spend(&writer->quota, touch, fresh, clock_now_ns());
 }
 
 void dirty_mark_client(struct dirty *dirty, enum dirty_client client, uint64_t page, uint64_t count)
@@ -328,6 +337,48 @@ void dirty_writer_unpark(struct dirty *dirty, struct dirty_writer *writer)
     assert(atomic_load_explicit(&writer->parked, memory_order_relaxed));
     /* Before the poll that follows: a revoker that still saw us parked had raised the epoch before. */
     atomic_store_explicit(&writer->parked, false, memory_order_seq_cst);
+}
+
+/* --- quotas --------------------------------------------------------------------------------------------- */
+
+void dirty_quota_set(struct dirty *dirty, unsigned number, double pages_per_s, double work_per_s)
+{
+    lock(&dirty->lock);
+    for (unsigned i = 0; i < dirty->writers; i++)
+        if (dirty->writer[i]->number == number)
+            quota_set(&dirty->writer[i]->quota, pages_per_s, work_per_s);
+    unlock(&dirty->lock);
+}
+
+void dirty_quota_window(struct dirty *dirty, uint32_t window)
+{
+    lock(&dirty->lock);
+    for (unsigned i = 0; i < dirty->writers; i++)
+        quota_window(&dirty->writer[i]->quota, window);
+    unlock(&dirty->lock);
+}
+
+void dirty_quota_clear(struct dirty *dirty)
+{
+    lock(&dirty->lock);
+    for (unsigned i = 0; i < dirty->writers; i++)
+        quota_set(&dirty->writer[i]->quota, 0, 0);
+    unlock(&dirty->lock);
+}
+
+unsigned dirty_quota_stats(struct dirty *dirty, struct quota_stats out[DIRTY_WRITERS_MAX])
+{
+    unsigned count = 0;
+
+    memset(out, 0, DIRTY_WRITERS_MAX * sizeof(*out));
+    lock(&dirty->lock);
+    for (unsigned i = 0; i < dirty->writers; i++) {
+        unsigned number = dirty->writer[i]->number;
+        quota_stats(&dirty->writer[i]->quota, &out[number]);
+        count = number >= count ? number + 1 : count;
+    }
+    unlock(&dirty->lock);
+    return count;
 }
 
 /* --- revoking ----------------------------------------------------------------------------------------- */

@@ -17,6 +17,7 @@
 
 #include "base/err.h"
 #include "base/lock.h"
+#include "memory/quota.h"
 
 enum dirty_client { DIRTY_MIGRATION, DIRTY_DISPLAY, DIRTY_CODE, DIRTY_CLIENTS };
 
@@ -27,8 +28,10 @@ enum { DIRTY_WRITERS_MAX = 64, DIRTY_WORD_PAGES = 64, DIRTY_RANGES_MAX = 8 };
 struct dirty_writer {
     void (*kick)(void *opaque); /* make it reach a safe point soon; called by the revoker, no lock held */
     void *opaque;
+    unsigned number;        /* below DIRTY_WRITERS_MAX, its own: what quotas are set and asked by */
     _Atomic uint64_t acked; /* highest epoch whose re-arm is done */
     _Atomic bool parked;    /* blocked somewhere: holds no host pointer, will poll before it writes again */
+    struct quota quota;     /* of pages that it newly dirties for MIGRATION */
 };
 
 struct dirty;
@@ -53,8 +56,9 @@ void dirty_mark(struct dirty *dirty, uint64_t page);
 void dirty_mark_range(struct dirty *dirty, uint64_t page, uint64_t count);
 
 /* The same in front of a store by a registered writer that polls before it does anything else: it needs no barrier, and no
- * second mark where there is one. Never for data that is written already. */
-void dirty_mark_ahead(struct dirty *dirty, uint64_t page);
+ * second mark where there is one. Never for data that is written already. True: the writer has used up its quota, and is to
+ * come to a safe point, where quota_hold_until() says for how long it is held. */
+bool dirty_mark_ahead(struct dirty *dirty, struct dirty_writer *writer, uint64_t page);
 
 /* A harvester's wish, not a store: marks whether the client tracks or not, and while RAM is sealed too. */
 void dirty_mark_client(struct dirty *dirty, enum dirty_client client, uint64_t page, uint64_t count);
@@ -79,6 +83,15 @@ void dirty_writer_ack(struct dirty *dirty, struct dirty_writer *writer, uint64_t
  * Dekker with the revoker: sequentially consistent on both sides. */
 void dirty_writer_park(struct dirty *dirty, struct dirty_writer *writer);
 void dirty_writer_unpark(struct dirty *dirty, struct dirty_writer *writer);
+
+/* --- quotas (quota.h) --------------------------------------------------------------------------------- */
+
+/* Of the writer with this number; one that is not there is passed over. Any thread. */
+void dirty_quota_set(struct dirty *dirty, unsigned number, double pages_per_s, double work_per_s);
+void dirty_quota_window(struct dirty *dirty, uint32_t window); /* of all: count in this one from now on; 0: do not */
+void dirty_quota_clear(struct dirty *dirty);                   /* none any more, for nobody */
+/* Of all writers, by number; zeroes for those that are not there. Returns the highest number and one. Any thread. */
+unsigned dirty_quota_stats(struct dirty *dirty, struct quota_stats out[DIRTY_WRITERS_MAX]);
 
 /* --- harvesters --------------------------------------------------------------------------------------- */
 

@@ -13,6 +13,9 @@ enum {
     EXTRA_ROUNDS = 5,                 /* rounds that may still be spent after the limit fits */
     OVERRUN_SLACK_NS = 100 * 1000000, /* a host that is busy for a moment is no reason to throw a pause away */
 };
+static const double ZERO_COSTS = 1.0 / 64;
+static const double LINE_MIN = 0.05; /* variance of rounds' sizes over their mean square */
+static const double TRAIN_WEIGHT = 0.4;
 static const double CAP_BINDS = 0.1;    /* of a round's time spent waiting for the cap */
 static const double SPREAD_MIN = 0.15;  /* no measurement is better than this */
 static const double SPREAD_FIRST = 0.3; /* before there are rounds to compare */
@@ -47,6 +50,20 @@ void converge_burst(struct converge *c, uint64_t bytes, int64_t elapsed_ns)
         c->burst_bytes_per_s = rate;
 }
 
+void converge_train(struct converge *c, uint64_t bytes, int64_t elapsed_ns)
+{
+    if (bytes < TRAIN_BYTES_MIN || elapsed_ns <= 0)
+        return;
+    double rate = (double)bytes * 1e9 / (double)elapsed_ns;
+    if (c->train_bytes_per_s <= 0) {
+        c->train_bytes_per_s = rate;
+        c->train_spread = SPREAD_FIRST;
+        return;
+    }
+    c->train_spread += (fabs(rate / c->train_bytes_per_s - 1) - c->train_spread) * TRAIN_WEIGHT;
+    c->train_bytes_per_s += (rate - c->train_bytes_per_s) * TRAIN_WEIGHT;
+}
+
 static unsigned window_of(const struct converge *c)
 {
     return c->rounds < WINDOW ? (unsigned)c->rounds : WINDOW;
@@ -57,9 +74,10 @@ static const struct converge_sample *nth_newest(const struct converge *c, unsign
     return &c->sample[(c->rounds - 1 - n) % CONVERGE_HISTORY];
 }
 
-static uint64_t units_of(const struct converge_sample *s)
+/* In units of those with data: the others cost next to nothing, and what is left was written a moment ago. */
+static double units_of(const struct converge_sample *s)
 {
-    return s->units_data + s->units_zero;
+    return (double)s->units_data + (double)s->units_zero * ZERO_COSTS;
 }
 
 struct fit {
@@ -80,14 +98,14 @@ static void fit_line(const struct converge *c, struct fit *fit)
 {
     double w = 0, wu = 0, wuu = 0, we = 0, wue = 0;
     for (unsigned i = 0; i < window_of(c); i++) {
-        double u = (double)units_of(nth_newest(c, i)), e = busy_ns(nth_newest(c, i)), weight = 1 / (e * e);
+        double u = units_of(nth_newest(c, i)), e = busy_ns(nth_newest(c, i)), weight = 1 / (e * e);
         w += weight, wu += weight * u, wuu += weight * u * u, we += weight * e, wue += weight * u * e;
     }
     double determinant = w * wuu - wu * wu;
     fit->unit_ns = fit->busy_ns / fit->units;
     fit->empty_ns = 0;
-    if (window_of(c) < 2 || determinant <= 1e-9 * w * wuu)
-        return; /* one size only: no line to draw, blame the units for all of it */
+    if (window_of(c) < 2 || determinant < LINE_MIN * w * wuu)
+        return; /* about one size only: no line to draw, blame the units for all of it */
     double slope = (w * wue - wu * we) / determinant, base = (we - slope * wu) / w;
     if (slope <= 0)
         return;
@@ -100,7 +118,7 @@ static struct fit fit_window(const struct converge *c)
     struct fit fit = { 0 };
     for (unsigned i = 0; i < window_of(c); i++) {
         const struct converge_sample *s = nth_newest(c, i);
-        fit.units += (double)units_of(s);
+        fit.units += units_of(s);
         fit.wire_bytes += (double)s->wire_bytes;
         fit.busy_ns += busy_ns(s);
         fit.elapsed_ns += (double)s->elapsed_ns;
@@ -114,12 +132,23 @@ static struct fit fit_window(const struct converge *c)
     double squares = 0;
     for (unsigned i = 0; i < window_of(c); i++) {
         const struct converge_sample *s = nth_newest(c, i);
-        double off = (fit.empty_ns + (double)units_of(s) * fit.unit_ns) / busy_ns(s) - 1;
+        double off = (fit.empty_ns + units_of(s) * fit.unit_ns) / busy_ns(s) - 1;
         squares += off * off;
     }
     double least = window_of(c) < 3 ? SPREAD_FIRST : SPREAD_MIN;
     fit.spread = fmin(fmax(sqrt(squares / window_of(c)), least), 1.0);
     return fit;
+}
+
+static bool capped(const struct converge_policy *policy, const struct fit *fit)
+{
+    return policy->max_bytes_per_s && fit->wait_ns > CAP_BINDS * fit->elapsed_ns;
+}
+
+static double spread_of(const struct converge *c, const struct converge_policy *policy, const struct fit *fit)
+{
+    bool trains = c->train_bytes_per_s > 0 && !policy->switchover_bytes_per_s && capped(policy, fit);
+    return trains ? fmin(fmax(c->train_spread, SPREAD_MIN), 1.0) : fit->spread;
 }
 
 static double unit_ns(const struct converge *c, const struct converge_policy *policy, const struct fit *fit)
@@ -131,10 +160,9 @@ static double unit_ns(const struct converge *c, const struct converge_policy *po
     if (policy->switchover_bytes_per_s)
         return fmax(wire_bytes * 1e9 / (double)policy->switchover_bytes_per_s, cpu_ns);
 
-    bool capped = policy->max_bytes_per_s && fit->wait_ns > CAP_BINDS * fit->elapsed_ns;
-    if (!capped)
+    if (!capped(policy, fit))
         return fit->unit_ns;
-    double rate = c->burst_bytes_per_s;
+    double rate = c->train_bytes_per_s > 0 ? c->train_bytes_per_s : c->burst_bytes_per_s;
     if (rate <= 0) /* no train was long enough: what went out while the cap did not bind */
         rate = fit->busy_ns > 0 ? fit->wire_bytes * 1e9 / fit->busy_ns : 0;
     rate = fmax(rate, (double)policy->max_bytes_per_s); /* the link has carried the cap */
@@ -145,6 +173,30 @@ double converge_unit_ns(const struct converge *c, const struct converge_policy *
 {
     struct fit fit = fit_window(c);
     return unit_ns(c, policy, &fit);
+}
+
+static double fixed_ns_of(const struct converge_costs *costs, const struct fit *fit)
+{
+    return (double)(costs->pause_ns + costs->device_ns + costs->handover_ns) +
+           fmax((double)costs->round_ns, fit->empty_ns);
+}
+
+double converge_fit_units(const struct converge *c, const struct converge_policy *policy,
+                          const struct converge_costs *costs)
+{
+    if (c->rounds == 0)
+        return 0;
+    struct fit fit = fit_window(c);
+    double each_ns = unit_ns(c, policy, &fit) * (1 + spread_of(c, policy, &fit));
+    double left_ns = (double)policy->downtime_limit_ns / c->bias - fixed_ns_of(costs, &fit) * (1 + FIXED_SPREAD);
+    return left_ns > 0 && each_ns > 0 ? left_ns / each_ns : 0;
+}
+
+double converge_clear_units_per_s(const struct converge *c)
+{
+    if (c->rounds == 0 || nth_newest(c, 0)->elapsed_ns <= 0)
+        return 0;
+    return (double)nth_newest(c, 0)->units_data * 1e9 / (double)nth_newest(c, 0)->elapsed_ns;
 }
 
 static struct converge_verdict again(struct converge_verdict verdict, const char *reason)
@@ -160,9 +212,9 @@ static bool worth_another(const struct converge *c, const struct converge_policy
                           double fixed_ns)
 {
     const struct converge_sample *last = nth_newest(c, 0);
-    if (c->rounds > EXTRA_ROUNDS || policy->guest_paused)
+    if (c->rounds > EXTRA_ROUNDS || policy->guest_paused || policy->hurry)
         return false;
-    return ram_ns > fixed_ns / 2 && last->dirty_units * 2 < units_of(last);
+    return ram_ns > fixed_ns / 2 && (double)last->dirty_units * 2 < units_of(last);
 }
 
 struct converge_verdict converge_decide(struct converge *c, const struct converge_policy *policy,
@@ -175,10 +227,9 @@ struct converge_verdict converge_decide(struct converge *c, const struct converg
     const struct converge_sample *last = nth_newest(c, 0);
     struct fit fit = fit_window(c);
     double ram_ns = (double)last->dirty_units * unit_ns(c, policy, &fit);
-    double fixed_ns =
-        (double)(costs->pause_ns + costs->device_ns + costs->handover_ns) + fmax((double)costs->round_ns, fit.empty_ns);
+    double fixed_ns = fixed_ns_of(costs, &fit);
     double predicted = c->bias * (ram_ns + fixed_ns);
-    double upper = c->bias * (ram_ns * (1 + fit.spread) + fixed_ns * (1 + FIXED_SPREAD));
+    double upper = c->bias * (ram_ns * (1 + spread_of(c, policy, &fit)) + fixed_ns * (1 + FIXED_SPREAD));
     verdict.predicted_ns = (int64_t)fmin(predicted, 9e18);
     verdict.upper_ns = (int64_t)fmin(upper, 9e18);
 

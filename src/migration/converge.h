@@ -33,6 +33,7 @@ struct converge_policy {
     uint64_t switchover_bytes_per_s; /* the user's word for the pause's bandwidth; 0: measure */
     uint64_t max_rounds;             /* 0: no bound */
     unsigned workers;
+    bool hurry;        /* rounds cost the guest its work: stop as soon as it fits */
     bool guest_paused; /* nobody sees this pause: the limit does not bind */
 };
 
@@ -40,6 +41,8 @@ struct converge {
     struct converge_sample sample[CONVERGE_HISTORY]; /* ring, the newest at (rounds - 1) % CONVERGE_HISTORY */
     uint64_t rounds;
     double burst_bytes_per_s; /* best rate seen loaded over a short train; 0: none */
+    double train_bytes_per_s; /* of trains that were sent to find out, smoothed; 0: none. Counts for more */
+    double train_spread;      /* how far they were off, relative, smoothed */
     double bias;              /* what pauses took / what was predicted, smoothed; 1 at first */
     int64_t best_ns;          /* smallest prediction so far */
     uint64_t stalled_rounds;  /* since then */
@@ -59,9 +62,16 @@ void converge_init(struct converge *c);
 void converge_costs_init(struct converge_costs *costs);
 void converge_add(struct converge *c, const struct converge_sample *sample);
 void converge_burst(struct converge *c, uint64_t bytes, int64_t elapsed_ns); /* one train, as loaded */
+void converge_train(struct converge *c, uint64_t bytes, int64_t elapsed_ns); /* one without the cap, to find out */
 
 /* What one dirty unit costs during the pause, in ns; 0 before the first round. */
 double converge_unit_ns(const struct converge *c, const struct converge_policy *policy);
+
+/* For whoever holds harts back (throttle.h): how many dirty units fit the limit, and how many that are not zero the link
+ * clears a second while the guest runs; both 0 before the first round. */
+double converge_fit_units(const struct converge *c, const struct converge_policy *policy,
+                          const struct converge_costs *costs);
+double converge_clear_units_per_s(const struct converge *c);
 
 struct converge_verdict converge_decide(struct converge *c, const struct converge_policy *policy,
                                         const struct converge_costs *costs);

@@ -54,6 +54,7 @@ struct migration {
     struct migration_info figures; /* what the thread reports as it goes; times in it are final values */
     struct pipeline_stats sent;    /* last known */
     struct loader_stats got;
+    struct quota_stats quota_base[DIRTY_WRITERS_MAX]; /* what vCPUs counted before this migration */
     int64_t start_ns, active_ns, end_ns;
     uint64_t rounds;
 

@@ -273,6 +273,7 @@ static int launch(struct migration *m, const char *uri, bool incoming, struct er
     m->wish = WISH_NONE;
     m->where = incoming ? GUEST_THERE : GUEST_HERE;
     m->figures = (struct migration_info){ 0 };
+    memset(m->quota_base, 0, sizeof(m->quota_base));
     m->sent = (struct pipeline_stats){ 0 };
     m->got = (struct loader_stats){ 0 };
     m->rounds = 0;
@@ -435,6 +436,24 @@ static double per_second(uint64_t amount, int64_t ns)
     return ns > 0 ? (double)amount * 1e9 / (double)ns : 0;
 }
 
+static void query_quotas(struct migration *m, struct migration_info *out)
+{
+    uint64_t holds = 0;
+    unsigned vcpus = dirty_quota_stats(machine_ram(m->machine)->dirty, out->quota);
+    for (unsigned i = 0; i < vcpus; i++) {
+        struct quota_stats *stats = &out->quota[i];
+        const struct quota_stats *base = &m->quota_base[i];
+        stats->fresh -= base->fresh;
+        stats->touched -= base->touched;
+        stats->held_ns -= base->held_ns;
+        stats->holds -= base->holds;
+        stats->long_ns -= base->long_ns;
+        stats->cut_short -= base->cut_short;
+        holds += stats->holds;
+    }
+    out->vcpus = holds || out->throttle_percent ? vcpus : 0;
+}
+
 static void query_outgoing(struct migration *m, int64_t now_ns, struct migration_info *out)
 {
     if (m->pipeline)
@@ -450,6 +469,7 @@ static void query_outgoing(struct migration *m, int64_t now_ns, struct migration
     out->pages_per_s = (uint64_t)per_second(sent->units_data + sent->units_zero, moving_ns);
     if (m->pipeline)
         out->ram_remaining = m->ram->ops->dirty(m->ram) * m->ram->unit_bytes;
+    query_quotas(m, out);
     if (m->ear) {
         lock(&m->ear->lock);
         out->loaded_bytes_per_s = m->ear->loaded_bytes_per_s;

@@ -8,6 +8,7 @@
 
 #include "base/err.h"
 #include "machine/machine.h"
+#include "memory/dirty.h"
 #include "migration/params.h"
 
 /* Spelled as query-migrate spells them. */
@@ -48,6 +49,10 @@ struct migration_info {
     uint64_t downtime_bytes;              /* wire bytes sent while paused */
     uint64_t pipeline_bytes;              /* memory the street holds */
     uint64_t audited_pages, audit_misses; /* "audit": clean pages looked at; changed without a mark */
+    /* "auto-converge" */
+    unsigned throttle_percent;                   /* of the last tick the most held vCPU was held; 0: none was */
+    unsigned vcpus;                              /* entries of quota[]; 0 where none was ever held */
+    struct quota_stats quota[DIRTY_WRITERS_MAX]; /* since this migration began */
     /* the pause in parts, ms */
     double pause_ms, last_round_ms, device_ms, prepared_ms, go_ms;
     bool reconnecting; /* unresolved, and the source still asks by itself */

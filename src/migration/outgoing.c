@@ -131,6 +131,7 @@ static int begin(struct outgoing *o)
     migration_hold_pipeline(m, o->pipeline);
     dirty_start(o->ram->dirty, DIRTY_MIGRATION, true);
     o->tracking = true;
+    outgoing_throttle_begin(o);
     migration_set_state(m, MIGRATION_ACTIVE);
 
     struct section_writer writer;
@@ -146,7 +147,7 @@ static int begin(struct outgoing *o)
     return rc;
 }
 
-static int wait_loaded(struct outgoing *o, uint64_t round)
+int outgoing_wait_loaded(struct outgoing *o, uint64_t round)
 {
     if (o->one_way)
         return pipeline_flush(o->pipeline, &o->err);
@@ -156,7 +157,7 @@ static int wait_loaded(struct outgoing *o, uint64_t round)
     return heard == HEARD_INTERRUPT ? err_set(&o->err, -ECANCELED, "migration cancelled") : o->err.code;
 }
 
-static uint64_t dirty_units(struct outgoing *o)
+uint64_t outgoing_dirty_units(struct outgoing *o)
 {
     uint64_t units = 0;
     for (int i = 0; i < OUTGOING_SOURCES; i++)
@@ -174,9 +175,11 @@ static int one_round(struct outgoing *o, struct converge_sample *sample)
     int rc = o->round_open ? 0 : pipeline_round_begin(o->pipeline, false, &o->err);
     o->round_open = false;
     if (rc == 0)
+        outgoing_throttle_round(o);
+    if (rc == 0)
         rc = pipeline_round_end(o->pipeline, &result, &o->err);
     if (rc == 0)
-        rc = wait_loaded(o, before.rounds + 1);
+        rc = outgoing_wait_loaded(o, before.rounds + 1);
     if (rc < 0)
         return rc;
     pipeline_stats(o->pipeline, &after);
@@ -187,12 +190,11 @@ static int one_round(struct outgoing *o, struct converge_sample *sample)
         .elapsed_ns = clock_now_ns() - start_ns,
         .rate_wait_ns = (int64_t)(after.rate_wait_ns - before.rate_wait_ns),
         .cpu_ns = (int64_t)(after.copy_ns + after.compress_ns - before.copy_ns - before.compress_ns),
-        .dirty_units = dirty_units(o),
     };
     return 0;
 }
 
-static struct converge_policy policy_now(struct outgoing *o)
+struct converge_policy outgoing_policy(struct outgoing *o)
 {
     const struct migration_params *params = &o->m->params;
     return (struct converge_policy){
@@ -201,6 +203,7 @@ static struct converge_policy policy_now(struct outgoing *o)
         .switchover_bytes_per_s = param(&params->avail_switchover_bandwidth),
         .max_rounds = param(&params->max_rounds),
         .workers = (unsigned)param(&params->threads),
+        .hurry = o->throttling,
         .guest_paused = machine_state(o->machine) != RUN_RUNNING,
     };
 }
@@ -213,7 +216,7 @@ static struct converge_verdict decide(struct outgoing *o, const struct converge_
         unlock(&o->ear.lock);
     }
     converge_add(&o->converge, sample);
-    struct converge_policy policy = policy_now(o);
+    struct converge_policy policy = outgoing_policy(o);
     struct converge_verdict verdict = converge_decide(&o->converge, &policy, &o->m->costs);
     struct migration *m = o->m;
     lock(&m->lock);
@@ -224,7 +227,7 @@ static struct converge_verdict decide(struct outgoing *o, const struct converge_
     return verdict;
 }
 
-static int pause_between_rounds(struct outgoing *o, int64_t wait_ns)
+int outgoing_wait(struct outgoing *o, int64_t wait_ns)
 {
     struct migration *m = o->m;
     int64_t until_ns = clock_now_ns() + wait_ns;
@@ -251,17 +254,22 @@ static int move(struct outgoing *o)
             rc = outgoing_audit(o, false);
         if (rc == 0)
             rc = outgoing_cancelled(o);
+        if (rc == 0)
+            rc = outgoing_probe(o, &sample);
         if (rc < 0)
             return rc;
+        sample.dirty_units = outgoing_dirty_units(o);
         struct converge_verdict verdict = decide(o, &sample);
         uint64_t round = rounds_of(o);
         migration_round_done(o->m, round);
         switch (verdict.action) {
         case CONVERGE_SWITCH_OVER: o->predicted_ns = verdict.predicted_ns; return 0;
         case CONVERGE_GIVE_UP:
-            return err_set(&o->err, -ETIME, "given up after %" PRIu64 " rounds: %s; the pause would take %.0f ms",
-                           round, verdict.reason, (double)verdict.predicted_ns / NS_PER_MS);
-        case CONVERGE_AGAIN: rc = pause_between_rounds(o, verdict.wait_ns); break;
+            return err_set(&o->err, -ETIME, "given up after %" PRIu64 " rounds: %s; the pause would take %.0f ms%s",
+                           round, verdict.reason, (double)verdict.predicted_ns / NS_PER_MS,
+                           o->throttling ? "; max-cpu-throttle allows no more to be taken from the vCPUs that are held"
+                                         : "");
+        case CONVERGE_AGAIN: rc = outgoing_wait(o, verdict.wait_ns); break;
         }
         if (rc < 0)
             return rc;
@@ -272,7 +280,7 @@ static int move(struct outgoing *o)
 
 static int pause_guest(struct outgoing *o)
 {
-    struct converge_policy policy = policy_now(o);
+    struct converge_policy policy = outgoing_policy(o);
     int64_t overrun_ns = converge_overrun_ns(&policy);
     /* What the disks' images have not on them yet: most of it while the guest runs, the rest in its pause. */
     int rc = machine_flush_disks(o->machine, &o->err);
@@ -449,6 +457,7 @@ static void tear_down(struct outgoing *o)
         pipeline_fail(o->pipeline, -ECONNABORTED, "the migration has ended");
     migration_hold_pipeline(m, NULL);
     pipeline_free(o->pipeline);
+    outgoing_throttle_end(o);
     if (o->tracking)
         dirty_stop(o->ram->dirty, DIRTY_MIGRATION);
     if (o->sealed)

@@ -1,4 +1,6 @@
-/* The source's side of one migration, shared by outgoing.c (the story), outgoing_handover.c (who owns the guest) and
+/* The source's side of one migration, shared by outgoing.c (the story), outgoing_throttle.c (who is held back), outgoing_probe.c (the link without
+ * its cap),
+ * outgoing_handover.c (who owns the guest) and
  * outgoing_doubt.c (when the peer fell silent). */
 #pragma once
 #include "base/clock.h"
@@ -6,6 +8,7 @@
 #include "migration/internal.h"
 #include "migration/released.h"
 #include "migration/sections.h"
+#include "migration/throttle.h"
 
 enum { OUTGOING_SOURCES = 1, LAST_WORD_MS = 50, ANSWER_MS = 2000 };
 enum { OUTGOING_AGAIN = 1 }; /* instead of 0: the pause was taken back, more rounds are to come */
@@ -30,6 +33,11 @@ struct outgoing {
     char released_path[RELEASED_PATH_MAX];
 
     struct converge converge;
+    struct throttle throttle;
+    bool throttling; /* some hart has a quota */
+    uint64_t throttled_at_round;
+    uint32_t window; /* of the counts: one a tick */
+    int64_t tick_ns, probed_ns;
     int64_t predicted_ns;
     int64_t overrun_at_ns; /* the pause is taken back then; INT64_MAX: never */
     unsigned overruns;
@@ -47,7 +55,19 @@ struct outgoing {
 int outgoing_cancelled(struct outgoing *o); /* 0, or -ECANCELED with its sentence */
 int64_t outgoing_silence_ms(struct outgoing *o);
 void outgoing_binds(struct outgoing *o, bool paused);
+struct converge_policy outgoing_policy(struct outgoing *o); /* as the parameters are now */
+uint64_t outgoing_dirty_units(struct outgoing *o);
+int outgoing_wait_loaded(struct outgoing *o, uint64_t round); /* until the destination has it, or -errno */
+int outgoing_wait(struct outgoing *o, int64_t wait_ns);       /* 0, or -ECANCELED before that */
+/* Behind a round that the cap bound: find out what the link gives without. 0 or -errno. */
+int outgoing_probe(struct outgoing *o, const struct converge_sample *sample);
 void outgoing_digest(struct outgoing *o, struct section_digest *digest);
+
+/* `auto-converge`. begin: before the first round. round: returns when the round that has begun is sent, and meanwhile sets
+ * quotas. end: takes them back, whatever happened. */
+void outgoing_throttle_begin(struct outgoing *o);
+void outgoing_throttle_round(struct outgoing *o);
+void outgoing_throttle_end(struct outgoing *o);
 
 /* Between rounds, and when RAM is sealed: -EBADE when a page changed and nobody marked it. */
 int outgoing_audit(struct outgoing *o, bool sealed);

@@ -39,6 +39,12 @@ const struct param_row param_table[] = {
       "how long a source that was cut off after letting the guest go asks again by itself, ms; 0: never" },
     { "max-rounds", NULL, PARAM_COUNT, AT(max_rounds), 0, UINT32_MAX, 0, NULL,
       "give up when this many rounds did not bring the pause under its limit; 0: as many as it takes" },
+    { "cpu-throttle-initial", NULL, PARAM_COUNT, AT(cpu_throttle_initial), 1, 99, 50, NULL,
+      "auto-converge: percent of its work that may be taken from a vCPU that dirties too fast, at first" },
+    { "cpu-throttle-increment", NULL, PARAM_COUNT, AT(cpu_throttle_increment), 1, 99, 10, NULL,
+      "auto-converge: percent that may be taken in addition after each further round" },
+    { "max-cpu-throttle", NULL, PARAM_COUNT, AT(max_cpu_throttle), 1, 99, 50, NULL,
+      "auto-converge: percent of its work that may be taken from a vCPU at most" },
     { "progress-interval", NULL, PARAM_MS, AT(announce_ms), 10, 60000, 500, NULL,
       "how often monitors show progress, ms" },
     { "audit", NULL, PARAM_COUNT, AT(audit), 0, UINT32_MAX, 0, NULL,
@@ -49,6 +55,8 @@ const unsigned param_rows = sizeof(param_table) / sizeof(param_table[0]);
 
 const struct capability_row capability_table[] = {
     { "events", AT(capability_events), false, "send MIGRATION events to QMP clients" },
+    { "auto-converge", AT(capability_auto_converge), false,
+      "hold vCPUs back that dirty memory faster than rounds can clear it, by a quota of newly dirtied pages" },
     { "return-path", AT(capability_return_path), false,
       "exec: the command leads to another godwit that answers (sockets always use the way back)" },
 };

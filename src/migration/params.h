@@ -21,7 +21,11 @@ struct migration_params {
     _Atomic uint64_t audit;                      /* "audit": clean pages looked at after a round; 0: none */
     _Atomic bool capability_events;              /* capabilities, spelled as QEMU does */
     _Atomic bool capability_return_path;
-    struct pipeline_tunables live; /* what a running street reads; every set is passed on at once */
+    _Atomic bool capability_auto_converge;   /* "auto-converge": quotas for harts that dirty too fast */
+    _Atomic uint64_t cpu_throttle_initial;   /* "cpu-throttle-initial": %, taken from a hart at most, at first */
+    _Atomic uint64_t cpu_throttle_increment; /* "cpu-throttle-increment": %, so much more after each round */
+    _Atomic uint64_t max_cpu_throttle;       /* "max-cpu-throttle": %, and never more */
+    struct pipeline_tunables live;           /* what a running street reads; every set is passed on at once */
 };
 
 enum param_kind { PARAM_SIZE, PARAM_MS, PARAM_COUNT, PARAM_CHOICE, PARAM_SIZE_PER_S };

@@ -23,7 +23,7 @@ struct options {
     const char *monitor, *uri;
     int64_t downtime_limit_ms, threads; /* -1: as it is */
     int64_t bandwidth_bytes_per_s;
-    bool json;
+    bool json, auto_converge;
     enum progress progress;
 };
 
@@ -43,6 +43,7 @@ static void print_usage(FILE *out)
     fprintf(out, "usage: godwit migrate --monitor PATH|tcp:HOST:PORT [options] URI\n"
                  "  --downtime-limit MS    pause that the guest may see\n"
                  "  --max-bandwidth SIZE   bytes a second on the wire: 100M, 1.5G; 0: no cap\n"
+                 "  --auto-converge        hold vCPUs back that dirty memory too fast\n"
                  "  --threads N            threads that scan and compress\n"
                  "  --json                 print the final query-migrate object\n"
                  "  --progress WHEN        auto, plain or none\n"
@@ -87,6 +88,7 @@ static int parse_options(int argc, char **argv, struct options *o)
         { "monitor", required_argument, NULL, 'm' },
         { "downtime-limit", required_argument, NULL, 'd' },
         { "max-bandwidth", required_argument, NULL, 'b' },
+        { "auto-converge", no_argument, NULL, 'a' },
         { "threads", required_argument, NULL, 't' },
         { "json", no_argument, NULL, 'j' },
         { "progress", required_argument, NULL, 'p' },
@@ -102,6 +104,7 @@ static int parse_options(int argc, char **argv, struct options *o)
         case 'm': o->monitor = optarg; break;
         case 'd': good = parse_number(optarg, &o->downtime_limit_ms); break;
         case 'b': good = parse_bandwidth(optarg, &o->bandwidth_bytes_per_s); break;
+        case 'a': o->auto_converge = true; break;
         case 't': good = parse_number(optarg, &o->threads); break;
         case 'j': o->json = true; break;
         case 'p': good = parse_progress(optarg, &o->progress); break;
@@ -178,6 +181,17 @@ static void print_row(const char *label, const char *format, ...)
     va_end(args);
 }
 
+static void print_held(struct json_object *own)
+{
+    struct json_object *list = json_get(own, "throttle");
+    for (size_t i = 0; list && i < json_object_array_length(list); i++) {
+        struct json_object *vcpu = json_object_array_get_idx(list, i);
+        if (json_get_int(vcpu, "holds"))
+            print_row("held back", "vCPU %" PRId64 ", %.1f ms in %" PRId64 " pieces", json_get_int(vcpu, "cpu-index"),
+                      json_get_num(vcpu, "held-ms"), json_get_int(vcpu, "holds"));
+    }
+}
+
 static void print_pause(struct json_object *own)
 {
     static const char *const parts[][2] = { { "stopping the guest", "pause-ms" },
@@ -211,6 +225,7 @@ static void print_table(struct json_object *info)
     print_row("downtime", "%.1f ms (predicted %.1f ms, limit %.0f ms)", json_get_num(own, "downtime-ms"),
               json_get_num(own, "predicted-downtime-ms"), json_get_num(own, "downtime-limit-ms"));
     print_pause(own);
+    print_held(own);
 }
 
 /* --- what came of it ------------------------------------------------------------------------------------ */
@@ -322,9 +337,24 @@ static int set_parameters(struct watch *watch, struct err *err)
     return rc;
 }
 
+static int set_auto_converge(struct watch *watch, struct err *err)
+{
+    struct json_object *args = json_object_new_object(), *list = json_object_new_array();
+    struct json_object *one = json_object_new_object();
+    json_put_str(one, "capability", "auto-converge");
+    json_put_bool(one, "state", true);
+    json_object_array_add(list, one);
+    json_put(args, "capabilities", list);
+    int rc = qmp_client_call(watch->client, "migrate-set-capabilities", args, NULL, err);
+    json_object_put(args);
+    return rc;
+}
+
 static int start(struct watch *watch, struct err *err)
 {
     int rc = set_parameters(watch, err);
+    if (rc == 0 && watch->options->auto_converge)
+        rc = set_auto_converge(watch, err);
     if (rc < 0)
         return rc;
     struct json_object *args = json_object_new_object();

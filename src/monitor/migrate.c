@@ -200,6 +200,25 @@ static const char *reason_name(int code)
     }
 }
 
+/* By vCPU: its quota now, and how it was held since the migration began. */
+static struct json_object *throttle_member(const struct migration_info *info)
+{
+    struct json_object *list = json_object_new_array();
+    for (unsigned i = 0; i < info->vcpus; i++) {
+        const struct quota_stats *stats = &info->quota[i];
+        struct json_object *vcpu = json_object_new_object();
+        json_put_int(vcpu, "cpu-index", i);
+        if (stats->page_ns)
+            json_put_int(vcpu, "quota-pages-per-second", NS_PER_S / stats->page_ns);
+        json_put_u64(vcpu, "new-pages", stats->fresh);
+        json_put_num(vcpu, "held-ms", (double)stats->held_ns / NS_PER_MS);
+        json_put_u64(vcpu, "holds", stats->holds);
+        json_put_num(vcpu, "long-holds-ms", (double)stats->long_ns / NS_PER_MS);
+        json_object_array_add(list, vcpu);
+    }
+    return list;
+}
+
 /* What QEMU has no words for. */
 static struct json_object *own_member(const struct migration_info *info)
 {
@@ -220,6 +239,8 @@ static struct json_object *own_member(const struct migration_info *info)
     json_put_num(own, "expected-downtime-ms", info->expected_downtime_ms);
     json_put_num(own, "predicted-downtime-ms", info->predicted_downtime_ms);
     json_put_num(own, "downtime-ms", info->downtime_ms);
+    if (info->vcpus)
+        json_put(own, "throttle", throttle_member(info));
     json_put_num(pause, "pause-ms", info->pause_ms);
     json_put_num(pause, "last-round-ms", info->last_round_ms);
     json_put_num(pause, "device-ms", info->device_ms);
@@ -265,6 +286,8 @@ static struct json_object *describe(const struct migration_info *info, const cha
         else
             json_put_int(result, "downtime", llround(info->downtime_ms));
         json_put(result, "ram", ram_member(info));
+        if (info->throttle_percent)
+            json_put_int(result, "cpu-throttle-percentage", info->throttle_percent);
     }
     if (info->error.code && (info->state == MIGRATION_FAILED || info->state == MIGRATION_UNRESOLVED))
         json_put_str(result, "error-desc", info->error.text);
@@ -308,6 +331,23 @@ static void print_ram(struct json_object *ram, FILE *out)
     }
 }
 
+static void print_throttle(struct json_object *result, FILE *out)
+{
+    struct json_object *own = json_get(result, "__org.godwit_report"), *list = json_get(own, "throttle");
+    if (json_get(result, "cpu-throttle-percentage"))
+        fprintf(out, "cpu throttle percentage: %" PRId64 "\n", json_get_int(result, "cpu-throttle-percentage"));
+    for (size_t i = 0; list && i < json_object_array_length(list); i++) {
+        struct json_object *vcpu = json_object_array_get_idx(list, i);
+        fprintf(out, "vcpu %" PRId64 ": held %.1f ms in %" PRId64 " pieces", json_get_int(vcpu, "cpu-index"),
+                json_get_num(vcpu, "held-ms"), json_get_int(vcpu, "holds"));
+        if (json_get_num(vcpu, "long-holds-ms") > 0)
+            fprintf(out, ", %.1f ms of it in pieces longer than 1 ms", json_get_num(vcpu, "long-holds-ms"));
+        if (json_get(vcpu, "quota-pages-per-second"))
+            fprintf(out, ", quota %" PRId64 " pages/s", json_get_int(vcpu, "quota-pages-per-second"));
+        fprintf(out, "\n");
+    }
+}
+
 void print_migrate(struct call *call)
 {
     FILE *out = call->out;
@@ -344,6 +384,7 @@ void print_migrate(struct call *call)
     if (json_get_int(own, "audited-pages"))
         fprintf(out, "audited: %" PRId64 " pages, %" PRId64 " misses\n", json_get_int(own, "audited-pages"),
                 json_get_int(own, "audit-misses"));
+    print_throttle(call->result, out);
     fprintf(out, "pipeline memory: %" PRId64 " kbytes\n", json_get_int(own, "pipeline-bytes") >> 10);
     if (json_get(call->result, "downtime"))
         fprintf(out,

@@ -241,6 +241,10 @@ enum { VCPU_LEAD_MAX_NS = 50000 };
 int64_t vcpu_learn_lead_ns(int64_t lead_ns, int64_t late_ns);
 void vcpu_sleep(struct vcpu *v); /* until kicked, or until a stimecmp that ends wfi */
 
+/* --- hold.c ----------------------------------------------------------------------------------------------- */
+
+void vcpu_hold(struct vcpu *v); /* at a safe point: as long as its quota says, or until kicked */
+
 /* --- debug.c ---------------------------------------------------------------------------------------------- */
 
 bool engine_debug_stops(struct vcpu *v);       /* before each instruction; true: it is to pause instead */

@@ -318,6 +318,9 @@ static bool safe_point(struct vcpu *v)
         if (cause) {
             take_trap(v, cause, 0);
             v->interrupted = true;
+        } else if (v->writer.quota.owes) { /* an interrupt comes first, and its handler runs until it dirties */
+            vcpu_hold(v);
+            engine_kick_self(v);
         }
     }
 }

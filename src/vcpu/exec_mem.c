@@ -63,13 +63,20 @@ static void remember(struct vcpu *v, uint64_t va, const struct mmu_mapping *map,
     tlb_note_leaf(tlb, va, leaf_of(map), false);
 }
 
+/* In front of a store. Who has used up its quota is held at the next safe point: here host pointers are in use. */
+static void mark_ahead(struct vcpu *v, uint64_t page)
+{
+    if (UNLIKELY(dirty_mark_ahead(v->dirty, &v->writer, page)))
+        engine_kick_self(v);
+}
+
 static void reach_entry(struct vcpu *v, uint64_t va, struct tlb_entry *entry, const struct tlb_info *info,
                         struct reach *out)
 {
     out->gpa = info->gpa + (va & ~TLB_PAGE_MASK);
     if (entry->tag & TLB_TRACKED) {
         engine_stat(&v->slow_stores, 1);
-        dirty_mark_ahead(v->dirty, info->page);
+        mark_ahead(v, info->page);
         entry->tag &= ~(uint64_t)TLB_TRACKED;
     }
     /* NOLINTNEXTLINE(performance-no-int-to-ptr): that is what an addend is */
@@ -109,7 +116,7 @@ uint64_t engine_reach(struct vcpu *v, uint64_t va, unsigned bytes, enum mmu_acce
     out->gpa = map.gpa;
     out->host = block ? block->host + (map.gpa - block->gpa) : NULL;
     if (write && block)
-        dirty_mark_ahead(v->dirty, ram_page_of(block, map.gpa));
+        mark_ahead(v, ram_page_of(block, map.gpa));
     return 0;
 }
 

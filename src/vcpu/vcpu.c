@@ -235,6 +235,7 @@ struct vcpu *vcpu_new(const struct vcpu_config *config, struct err *err)
     cond_init(&v->settled);
     v->writer.kick = kick_opaque;
     v->writer.opaque = v;
+    v->writer.number = v->index;
     dirty_writer_register(v->dirty, &v->writer);
     dirty_writer_park(v->dirty, &v->writer); /* until the thread runs */
     v->timer = timer_new(config->timers, timer_fires, v);

@@ -54,6 +54,7 @@ struct pipeline {
     int64_t round_start_ns;
     uint64_t round_made; /* made_bytes when it began */
     /* atomic */
+    _Atomic uint64_t cut_bytes; /* this round takes nothing more once it has made so many */
     _Atomic uint64_t rounds, units_data, units_zero, units_taken, raw_bytes, made_bytes;
     _Atomic uint64_t revoke_wait_ns, copy_ns, compress_ns;
 };
@@ -75,7 +76,8 @@ static bool claim(struct worker *worker, struct scan_slice *slice, bool last)
     struct pipeline *p = worker->pipeline;
 
     /* In the last round nobody stores, a revoke is free, and the work must be spread evenly. */
-    if (fault_failed(&p->fault) || !scan_claim(&p->cursor, last ? 1 : worker->slice_words, slice)) {
+    if (fault_failed(&p->fault) || get(&p->made_bytes) - p->round_made >= get(&p->cut_bytes) ||
+        !scan_claim(&p->cursor, last ? 1 : worker->slice_words, slice)) {
         return false;
     }
     uint64_t taken = 0;
@@ -337,7 +339,7 @@ static int send_mark(struct pipeline *p, struct round_result *result, struct err
     return 0;
 }
 
-int pipeline_round_begin(struct pipeline *p, bool last, struct err *err)
+static int begin_round(struct pipeline *p, bool last, uint64_t cut_bytes, struct err *err)
 {
     if (fault_failed(&p->fault)) {
         return fault_get(&p->fault, err);
@@ -349,6 +351,7 @@ int pipeline_round_begin(struct pipeline *p, bool last, struct err *err)
         atomic_store_explicit(&p->states[i].round_zero, 0, memory_order_relaxed);
     }
     scan_begin(&p->cursor);
+    atomic_store_explicit(&p->cut_bytes, cut_bytes, memory_order_relaxed); /* seen with the new round: the lock */
     lock(&p->fault.lock);
     p->round++;
     p->last = last;
@@ -356,6 +359,16 @@ int pipeline_round_begin(struct pipeline *p, bool last, struct err *err)
     cond_broadcast(&p->fault.cond);
     unlock(&p->fault.lock);
     return 0;
+}
+
+int pipeline_round_begin(struct pipeline *p, bool last, struct err *err)
+{
+    return begin_round(p, last, UINT64_MAX, err);
+}
+
+int pipeline_train_begin(struct pipeline *p, uint64_t bytes, struct err *err)
+{
+    return begin_round(p, false, bytes, err);
 }
 
 bool pipeline_round_wait(struct pipeline *p, int64_t deadline_ns)
@@ -370,6 +383,11 @@ bool pipeline_round_wait(struct pipeline *p, int64_t deadline_ns)
     bool done = p->fault.err.code || !(p->busy || writer_queued(&p->writer));
     unlock(&p->fault.lock);
     return done;
+}
+
+void pipeline_round_cut(struct pipeline *p)
+{
+    atomic_store_explicit(&p->cut_bytes, 0, memory_order_relaxed);
 }
 
 int pipeline_round_end(struct pipeline *p, struct round_result *out, struct err *err)

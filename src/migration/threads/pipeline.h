@@ -70,6 +70,10 @@ int pipeline_round(struct pipeline *p, bool last, struct round_result *out, stru
  * waits for the workers and puts the mark. wait is false when the deadline passed, true also after a failure. */
 int pipeline_round_begin(struct pipeline *p, bool last, struct err *err);
 bool pipeline_round_wait(struct pipeline *p, int64_t deadline_ns);
+/* Between begin and end: take nothing more, what is dirty is the next round's. What was taken already is still sent. */
+void pipeline_round_cut(struct pipeline *p);
+/* Begin a round that cuts itself when it has made so many wire bytes, or a little more: a slice of each worker. */
+int pipeline_train_begin(struct pipeline *p, uint64_t bytes, struct err *err);
 int pipeline_round_end(struct pipeline *p, struct round_result *out, struct err *err);
 
 /* Put bytes (envelope, device sections, hand-over messages) on the wire, in order with the chunks. Copied. */

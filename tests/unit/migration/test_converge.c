@@ -152,6 +152,29 @@ static void a_cap_that_binds_the_rounds_does_not_bind_the_forecast(void **state)
     assert_int_equal(o.verdict.action, CONVERGE_AGAIN);
 }
 
+static void trains_sent_to_find_out_count_for_more_than_what_came_by(void **state)
+{
+    (void)state;
+    struct converge c;
+    struct converge_policy policy = { .max_bytes_per_s = 50000000, .workers = 1 };
+    struct converge_sample capped = { .units_data = 10000,
+                                      .wire_bytes = 40000000,
+                                      .elapsed_ns = 800000000,
+                                      .rate_wait_ns = 700000000,
+                                      .dirty_units = 1000 };
+    converge_init(&c);
+    converge_add(&c, &capped);
+    converge_burst(&c, 1000000, 10000000); /* 100 MB/s */
+    assert_float_equal(converge_unit_ns(&c, &policy), 40000, 100);
+    converge_train(&c, 1000000, 2500000); /* 400 */
+    assert_float_equal(converge_unit_ns(&c, &policy), 10000, 100);
+    converge_train(&c, 1000000, 5000000); /* one slow one does not undo it */
+    assert_true(converge_unit_ns(&c, &policy) < 15000);
+    converge_train(&c, 1000, 5000000); /* nothing that could be measured */
+    converge_train(&c, 1000000, 0);
+    assert_true(converge_unit_ns(&c, &policy) < 15000);
+}
+
 static void the_forecast_is_near_what_the_pause_would_be(void **state)
 {
     (void)state;
@@ -208,6 +231,7 @@ int main(void)
         cmocka_unit_test(a_guest_faster_than_the_link_goes_on_and_is_reported_as_stalled),
         cmocka_unit_test(max_rounds_gives_up_with_a_reason),
         cmocka_unit_test(a_cap_that_binds_the_rounds_does_not_bind_the_forecast),
+        cmocka_unit_test(trains_sent_to_find_out_count_for_more_than_what_came_by),
         cmocka_unit_test(the_forecast_is_near_what_the_pause_would_be),
         cmocka_unit_test(a_guest_that_stands_still_is_taken_even_with_no_downtime_allowed),
         cmocka_unit_test(rounds_without_progress_do_not_spin),

@@ -124,6 +124,60 @@ static void a_clean_guest_costs_a_round_only_its_mark(void **state)
     road_close(&road);
 }
 
+static void a_round_that_is_cut_leaves_the_rest_to_the_next(void **state)
+{
+    (void)state;
+    for (unsigned i = 0; i < COUNTS; i++) {
+        struct road road;
+        struct round_result first, second;
+
+        road_open(&road, 64 * 200, worker_counts[i], 2);
+        fake_mark_all(road.here[0]);
+        fake_mark_all(road.here[1]);
+        uint64_t units = fake_dirty(&road.here[0]->source) + fake_dirty(&road.here[1]->source);
+        atomic_store(&road.tunables.max_bytes_per_s, 1 << 20); /* so that it is not over before it is cut */
+        assert_int_equal(pipeline_round_begin(road.pipeline, false, NULL), 0);
+        assert_false(pipeline_round_wait(road.pipeline, clock_now_ns()));
+        pipeline_round_cut(road.pipeline);
+        atomic_store(&road.tunables.max_bytes_per_s, 0);
+        assert_int_equal(pipeline_round_end(road.pipeline, &first, NULL), 0);
+        uint64_t left = fake_dirty(&road.here[0]->source) + fake_dirty(&road.here[1]->source);
+        assert_true(left > 0);
+        assert_int_equal(first.units_data + first.units_zero, units - left);
+        assert_int_equal(pipeline_round(road.pipeline, true, &second, NULL), 0);
+        assert_int_equal(second.units_data + second.units_zero, left);
+        assert_int_equal(end_of_stream(&road), 0);
+        road_join(&road);
+        assert_int_equal(road.err.code, 0);
+        assert_int_equal(road.marks, 2);
+        assert_true(road_arrived_whole(&road));
+        road_close(&road);
+    }
+}
+
+static void a_train_ends_by_itself(void **state)
+{
+    (void)state;
+    struct road road;
+    struct round_result empty, train, rest;
+
+    road_open(&road, 64 * 400, 2, 2);
+    atomic_store(&road.tunables.codec, CODEC_RAW);
+    fake_mark_all(road.here[0]);
+    assert_int_equal(pipeline_train_begin(road.pipeline, 0, NULL), 0);
+    assert_int_equal(pipeline_round_end(road.pipeline, &empty, NULL), 0);
+    assert_int_equal(empty.units_data + empty.units_zero, 0);
+    assert_int_equal(pipeline_train_begin(road.pipeline, 1 << 20, NULL), 0);
+    assert_int_equal(pipeline_round_end(road.pipeline, &train, NULL), 0);
+    assert_true(train.wire_bytes >= 1 << 20 && fake_dirty(&road.here[0]->source) > 0);
+    assert_int_equal(pipeline_round(road.pipeline, true, &rest, NULL), 0);
+    assert_int_equal(end_of_stream(&road), 0);
+    road_join(&road);
+    assert_int_equal(road.err.code, 0);
+    assert_true(road_arrived_whole(&road));
+    road_close(&road);
+}
+
 static void what_is_sent_between_rounds_keeps_its_place(void **state)
 {
     struct road road;
@@ -266,6 +320,8 @@ int main(void)
         cmocka_unit_test(a_still_guest_arrives_whole_whatever_the_threads_and_the_codec),
         cmocka_unit_test(a_guest_that_keeps_writing_arrives_whole),
         cmocka_unit_test(a_clean_guest_costs_a_round_only_its_mark),
+        cmocka_unit_test(a_round_that_is_cut_leaves_the_rest_to_the_next),
+        cmocka_unit_test(a_train_ends_by_itself),
         cmocka_unit_test(what_is_sent_between_rounds_keeps_its_place),
         cmocka_unit_test(cancel_ends_a_round_whose_peer_does_not_read),
         cmocka_unit_test(cancel_ends_a_round_that_waits_for_the_cap),

@@ -1,0 +1,54 @@
+/* What the link gives when no cap binds, as the pause will have it. Under a cap the acknowledgements do not tell: the bytes come
+ * evenly. So now and then a round is nearly empty, and the next one a short train without the cap; what both take, told by the
+ * destination's "loaded", differs by the train. What went out too early is waited for then. */
+#include "migration/outgoing.h"
+
+#define PROBE_EVERY_NS INT64_C(700000000)
+
+enum { TRAIN_NS = 15 * 1000000, TRAIN_BYTES_MIN = 256 * 1024 }; /* so much of the cap in one train */
+
+struct train {
+    uint64_t bytes;
+    int64_t elapsed_ns;
+};
+
+static int send_train(struct outgoing *o, uint64_t bytes, struct train *train)
+{
+    struct pipeline_stats before, after;
+    int64_t start_ns = clock_now_ns();
+    pipeline_stats(o->pipeline, &before);
+    int rc = pipeline_train_begin(o->pipeline, bytes, &o->err);
+    if (rc == 0)
+        rc = pipeline_round_end(o->pipeline, NULL, &o->err);
+    if (rc == 0)
+        rc = outgoing_wait_loaded(o, before.rounds + 1);
+    pipeline_stats(o->pipeline, &after);
+    train->bytes = after.wire_bytes - before.wire_bytes;
+    train->elapsed_ns = clock_now_ns() - start_ns;
+    return rc;
+}
+
+int outgoing_probe(struct outgoing *o, const struct converge_sample *sample)
+{
+    struct converge_policy policy = outgoing_policy(o);
+    uint64_t cap = policy.max_bytes_per_s;
+    bool capped = cap && !policy.switchover_bytes_per_s && sample->rate_wait_ns > sample->elapsed_ns / 10;
+    if (!capped || o->one_way || policy.guest_paused || clock_now_ns() - o->probed_ns < PROBE_EVERY_NS)
+        return 0;
+
+    struct train none = { 0 }, some = { 0 };
+    uint64_t bytes = cap / NS_PER_S * TRAIN_NS + cap % NS_PER_S * TRAIN_NS / NS_PER_S;
+    outgoing_binds(o, true);
+    int rc = send_train(o, 0, &none);
+    if (rc == 0)
+        rc = send_train(o, bytes > TRAIN_BYTES_MIN ? bytes : TRAIN_BYTES_MIN, &some);
+    outgoing_binds(o, false);
+    if (rc < 0)
+        return rc;
+    if (some.bytes > none.bytes && some.elapsed_ns > none.elapsed_ns)
+        converge_train(&o->converge, some.bytes - none.bytes, some.elapsed_ns - none.elapsed_ns);
+    double owed_ns = (double)(none.bytes + some.bytes) * 1e9 / (double)cap;
+    rc = outgoing_wait(o, (int64_t)owed_ns - none.elapsed_ns - some.elapsed_ns);
+    o->probed_ns = clock_now_ns();
+    return rc;
+}

@@ -1,0 +1,115 @@
+/* `auto-converge`: quotas for the harts that dirty too fast, set anew every tick while a round is sent. */
+#include "migration/outgoing.h"
+
+#include <string.h>
+
+static double share_max(struct outgoing *o)
+{
+    const struct migration_params *params = &o->m->params;
+    uint64_t most = atomic_load_explicit(&params->max_cpu_throttle, memory_order_relaxed);
+    uint64_t share = atomic_load_explicit(&params->cpu_throttle_initial, memory_order_relaxed);
+    uint64_t more = atomic_load_explicit(&params->cpu_throttle_increment, memory_order_relaxed);
+    uint64_t rounds = o->throttle.ticks ? o->converge.rounds - o->throttled_at_round : 0;
+
+    share += rounds < most ? rounds * more : most;
+    return (double)(share < most ? share : most) / 100;
+}
+
+static void take_back(struct outgoing *o)
+{
+    if (o->throttling)
+        dirty_quota_clear(o->ram->dirty);
+    o->throttling = false;
+}
+
+/* The next tick's counts begin; never 0, which would stop them. */
+static void next_window(struct outgoing *o)
+{
+    o->window = o->window % 0xffff + 1;
+    dirty_quota_window(o->ram->dirty, o->window);
+}
+
+static void stop_counting(struct outgoing *o)
+{
+    if (o->window)
+        dirty_quota_window(o->ram->dirty, 0);
+    o->window = 0;
+}
+
+void outgoing_throttle_begin(struct outgoing *o)
+{
+    struct migration *m = o->m;
+    struct quota_stats now[DIRTY_WRITERS_MAX];
+
+    dirty_quota_stats(o->ram->dirty, now);
+    throttle_init(&o->throttle, now, DIRTY_WRITERS_MAX);
+    o->tick_ns = clock_now_ns();
+    lock(&m->lock);
+    memcpy(m->quota_base, now, sizeof(m->quota_base));
+    unlock(&m->lock);
+}
+
+void outgoing_throttle_end(struct outgoing *o)
+{
+    take_back(o);
+    stop_counting(o);
+    lock(&o->m->lock);
+    o->m->figures.throttle_percent = 0;
+    unlock(&o->m->lock);
+}
+
+static void report(struct outgoing *o, unsigned harts)
+{
+    double most = 0;
+    for (unsigned i = 0; i < harts; i++)
+        most = o->throttle.hart[i].held > most ? o->throttle.hart[i].held : most;
+    lock(&o->m->lock);
+    o->m->figures.throttle_percent = o->throttling ? (unsigned)(most * 100 + 0.5) : 0;
+    unlock(&o->m->lock);
+}
+
+static void tick(struct outgoing *o, int64_t elapsed_ns)
+{
+    struct quota_stats now[DIRTY_WRITERS_MAX];
+    unsigned harts = dirty_quota_stats(o->ram->dirty, now);
+    struct converge_policy policy = outgoing_policy(o);
+    struct throttle_need need = {
+        .wanted = o->converge.rounds > 0,
+        .clear_units_per_s = converge_clear_units_per_s(&o->converge),
+        .fit_units = converge_fit_units(&o->converge, &policy, &o->m->costs),
+        .left_units = (double)outgoing_dirty_units(o),
+        .share_max = share_max(o),
+    };
+
+    if (!throttle_tick(&o->throttle, elapsed_ns, now, harts, &need)) {
+        take_back(o);
+    } else {
+        if (o->throttle.ticks == 1)
+            o->throttled_at_round = o->converge.rounds;
+        o->throttling = true;
+        for (unsigned i = 0; i < harts; i++)
+            dirty_quota_set(o->ram->dirty, i, o->throttle.order[i].pages_per_s, o->throttle.order[i].work_per_s);
+        if (throttle_cuts(&need))
+            pipeline_round_cut(o->pipeline);
+    }
+    report(o, harts);
+}
+
+void outgoing_throttle_round(struct outgoing *o)
+{
+    do {
+        int64_t now_ns = clock_now_ns();
+        if (!atomic_load_explicit(&o->m->params.capability_auto_converge, memory_order_relaxed)) {
+            take_back(o);
+            stop_counting(o);
+            o->tick_ns = now_ns;
+        } else if (!o->window) {
+            next_window(o);
+            o->tick_ns = now_ns;
+        } else if (now_ns - o->tick_ns >= THROTTLE_TICK_NS) {
+            tick(o, now_ns - o->tick_ns);
+            next_window(o);
+            o->tick_ns = now_ns;
+        }
+    } while (!pipeline_round_wait(o->pipeline, o->tick_ns + THROTTLE_TICK_NS));
+}

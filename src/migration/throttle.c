@@ -1,0 +1,117 @@
+#include "migration/throttle.h"
+
+#include <assert.h>
+#include <math.h>
+#include <string.h>
+
+static const double HELD_NOT = 0.02; /* of a tick: it was as good as free */
+static const double DOUBT = 0.4;     /* so much more than usual is looked at twice */
+static const double LEARN_SHARE = 0.25;
+static const double WORK_SPARE = 1.02; /* wake-ups come late, and no two ticks are alike */
+static const double CUT_SHARE = 0.85;  /* a little is dirtied until the pause */
+static const double CLEAR_SHARE = 0.5; /* of what the link clears: what is left halves from round to round */
+
+void throttle_init(struct throttle *throttle, const struct quota_stats *now, unsigned harts)
+{
+    assert(harts <= THROTTLE_HARTS_MAX);
+    memset(throttle, 0, sizeof(*throttle));
+    for (unsigned i = 0; i < harts; i++)
+        throttle->hart[i].before = now[i];
+}
+
+/* What a hart wants is what it does while nobody holds it. One tick by itself says little: the host may have stopped the
+ * hart before, and it makes up for that, and for what it was held back from. Much more than before is believed at the
+ * second look, and the hart stays free for that. */
+static void learn_wish(struct throttle_hart *hart, double touched)
+{
+    double more = touched - hart->touched_per_s;
+
+    if (hart->touched_per_s <= 0) {
+        hart->touched_per_s = touched;
+    } else if (more <= hart->touched_per_s * DOUBT) {
+        hart->touched_per_s += more * LEARN_SHARE;
+        hart->doubted_per_s = 0;
+    } else if (hart->doubted_per_s > 0) {
+        hart->touched_per_s = fmin(hart->doubted_per_s, touched);
+        hart->doubted_per_s = 0;
+    } else {
+        hart->doubted_per_s = touched;
+    }
+}
+
+static void learn(struct throttle_hart *hart, const struct quota_stats *now, double s)
+{
+    double fresh = (double)(now->fresh - hart->before.fresh) / s;
+    double touched = (double)(now->touched - hart->before.touched) / s;
+
+    hart->held = (double)(now->held_ns - hart->before.held_ns) / (s * 1e9);
+    if (hart->held < HELD_NOT) {
+        learn_wish(hart, touched);
+        hart->fresh_per_s += (fresh - hart->fresh_per_s) / 2;
+    }
+    hart->fresh_per_s = fmax(hart->fresh_per_s, fresh);
+    hart->before = *now;
+}
+
+/* What all harts together may dirty: what halves the rest from round to round, and once that is far below what fits, what
+ * leaves it there. Nearer to it nothing is given back: only the end of a round counts. */
+static double may_dirty(const struct throttle_need *need)
+{
+    return need->clear_units_per_s * (need->left_units * 2 < need->fit_units ? 1 : CLEAR_SHARE);
+}
+
+/* Where the sum of all wishes, each cut off at the level, is `together`, which is less than their sum. */
+static double level(const struct throttle *throttle, unsigned harts, double together)
+{
+    double share = together / harts;
+
+    for (unsigned turn = 1; turn < harts; turn++) { /* each but the last raises one hart more above its wish */
+        double rest = together;
+        unsigned above = 0;
+        for (unsigned i = 0; i < harts; i++) {
+            bool below = throttle->hart[i].fresh_per_s <= share;
+            rest -= below ? throttle->hart[i].fresh_per_s : 0;
+            above += !below;
+        }
+        if (above == 0)
+            break;
+        share = rest / above;
+    }
+    return share;
+}
+
+bool throttle_cuts(const struct throttle_need *need)
+{
+    return need->left_units < need->fit_units * CUT_SHARE;
+}
+
+bool throttle_tick(struct throttle *throttle, int64_t elapsed_ns, const struct quota_stats *now, unsigned harts,
+                   const struct throttle_need *need)
+{
+    double wanted = 0, s = (double)elapsed_ns / 1e9;
+    bool any = false;
+
+    assert(harts <= THROTTLE_HARTS_MAX && elapsed_ns > 0);
+    for (unsigned i = 0; i < harts; i++) {
+        learn(&throttle->hart[i], &now[i], s);
+        wanted += throttle->hart[i].fresh_per_s;
+    }
+    double together = need->wanted && need->clear_units_per_s > 0 ? may_dirty(need) : INFINITY;
+    double share = wanted > together ? level(throttle, harts, together) : INFINITY;
+    for (unsigned i = 0; i < harts; i++) {
+        struct throttle_hart *hart = &throttle->hart[i];
+        struct throttle_order *order = &throttle->order[i];
+        bool hold = hart->fresh_per_s > share;
+
+        hart->held_ticks = hold && hart->held >= HELD_NOT ? hart->held_ticks + 1 : 0;
+        *order = (struct throttle_order){ 0 };
+        if (hold && hart->doubted_per_s == 0 && hart->held_ticks % THROTTLE_FREE_TICKS != THROTTLE_FREE_TICKS - 1)
+            *order = (struct throttle_order){
+                .pages_per_s = fmax(share, 1),
+                .work_per_s = hart->touched_per_s * (1 - need->share_max) * WORK_SPARE,
+            };
+        any = any || order->pages_per_s > 0;
+    }
+    throttle->ticks += any;
+    return any;
+}

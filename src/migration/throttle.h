@@ -1,0 +1,48 @@
+/* Which vCPUs are to dirty less, and how much less: a pure decision, taken anew with every tick.
+ *
+ * What the harts may dirty together follows from what the link clears. It is shared out by one level: harts below it keep
+ * all they want, those above are held to it. Held or not, a hart may touch pages (memory/quota.h) at the share of its usual
+ * pace that the policy leaves it. What a hart wants is seen only while it is not held, so each is let go for a tick now
+ * and then. Nothing here sleeps, logs, or asks the time. */
+#pragma once
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "memory/quota.h"
+
+enum { THROTTLE_HARTS_MAX = 64, THROTTLE_FREE_TICKS = 40 };
+#define THROTTLE_TICK_NS INT64_C(100000000)
+
+struct throttle_need {
+    bool wanted;              /* rounds are not known to be enough without */
+    double clear_units_per_s; /* by the link, while the guest runs */
+    double fit_units;         /* so many may be left for the pause */
+    double left_units;        /* dirty now */
+    double share_max;         /* 0 to 1: of its work, that may be taken from a hart */
+};
+
+struct throttle_order { /* as quota_set() has it */
+    double pages_per_s, work_per_s;
+};
+
+struct throttle_hart {
+    struct quota_stats before;
+    double fresh_per_s, touched_per_s; /* what it wants */
+    double doubted_per_s;              /* touched in a free tick, far more than before; 0: nothing strange */
+    double held;                       /* share of the last tick */
+    unsigned held_ticks;               /* in a row */
+};
+
+struct throttle {
+    struct throttle_hart hart[THROTTLE_HARTS_MAX];
+    struct throttle_order order[THROTTLE_HARTS_MAX];
+    uint64_t ticks; /* with any hart held back */
+};
+
+/* `now`: the counters of `harts` as they are before the first tick. */
+void throttle_init(struct throttle *throttle, const struct quota_stats *now, unsigned harts);
+/* Is the round to be cut short, since what is left fits already? Every moment costs the held harts work. */
+bool throttle_cuts(const struct throttle_need *need);
+/* `harts` counters after `elapsed_ns`; the orders are for the time until the next tick. True: some hart has a quota. */
+bool throttle_tick(struct throttle *throttle, int64_t elapsed_ns, const struct quota_stats *now, unsigned harts,
+                   const struct throttle_need *need);

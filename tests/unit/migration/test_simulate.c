@@ -1,0 +1,179 @@
+/* The controller on paper: every case of bench/simulate_cases.h ends, or does not, as it says there, alone and throttled;
+ * within the limit; and harts keep what is promised to them. And the parts of the controller by themselves. */
+#include "tests/unit/test.h"
+
+#include "bench/simulate_cases.h"
+
+static void check_end(const struct sim_case *c, bool throttles)
+{
+    struct sim_result r = sim_play(c, throttles);
+    double within_s = throttles ? c->held_s : c->alone_s;
+    /* Work is known by the pages that it touches, and one that many writes touch counts once a tick, or when it is harvested: +-5 % */
+    double least = 0.95 - (c->share_max > 0 ? c->share_max : 0.5);
+
+    if (r.completed != (within_s > 0) || (r.completed && r.total_s > within_s))
+        fail_msg("%s: %s after %.2f s; expected: %.0f s", throttles ? "throttled" : "alone",
+                 r.completed ? "moved" : "given up", r.total_s, within_s);
+    if (r.completed && r.got_ms > c->limit_ms)
+        fail_msg("a pause of %.1f ms, and %.0f was the limit", r.got_ms, c->limit_ms);
+    for (unsigned i = 0; i < c->guest.harts; i++) {
+        bool hot = r.held[i] > 0;
+        if (!throttles && hot)
+            fail_msg("hart %u was held, and nobody throttles", i);
+        if (i > 0 && r.work[i] < 0.95)
+            fail_msg("hart %u, which dirties little, kept %.0f %%", i, r.work[i] * 100);
+        if (r.worst[i] < least)
+            fail_msg("hart %u kept %.0f %% in some 100 ms", i, r.worst[i] * 100);
+    }
+}
+
+static void a_case_ends_as_it_says(void **state)
+{
+    check_end(*state, false);
+    check_end(*state, true);
+}
+
+/* --- the throttle by itself ------------------------------------------------------------------------------------ */
+
+struct scene {
+    struct throttle throttle;
+    struct quota_stats stats[3];
+    struct throttle_need need;
+};
+
+static struct scene *scene(void)
+{
+    static struct scene s;
+
+    s = (struct scene){ .need = { .wanted = true, .clear_units_per_s = 20000, .left_units = 50000, .share_max = 0.5 } };
+    throttle_init(&s.throttle, NULL, 0);
+    return &s;
+}
+
+static bool tick(struct scene *s, const double fresh_per_s[3])
+{
+    for (unsigned i = 0; i < 3; i++) {
+        s->stats[i].fresh += (uint64_t)(fresh_per_s[i] / 10);
+        s->stats[i].touched += (uint64_t)(fresh_per_s[i] / 5);
+    }
+    return throttle_tick(&s->throttle, THROTTLE_TICK_NS, s->stats, 3, &s->need);
+}
+
+static void only_harts_above_the_level_get_a_quota(void **state)
+{
+    (void)state;
+    struct scene *s = scene();
+
+    assert_true(tick(s, (double[]){ 1000, 30000, 2000 }));
+    assert_true(s->throttle.order[0].pages_per_s == 0 && s->throttle.order[2].pages_per_s == 0);
+    /* 10,000 for all, of which the others take 3,000 */
+    assert_float_equal(s->throttle.order[1].pages_per_s, 7000, 1);
+    assert_true(s->throttle.order[1].work_per_s >= 30000); /* it touches 60,000 */
+
+    s = scene();
+    assert_true(tick(s, (double[]){ 1000, 30000, 40000 }));
+    assert_true(s->throttle.order[0].pages_per_s == 0);
+    assert_float_equal(s->throttle.order[1].pages_per_s, 4500, 1);
+    assert_float_equal(s->throttle.order[2].pages_per_s, 4500, 1);
+}
+
+static void nobody_gets_one_while_the_link_keeps_up(void **state)
+{
+    (void)state;
+    struct scene *s = scene();
+
+    assert_false(tick(s, (double[]){ 3000, 3000, 3000 }));
+    s->need.wanted = false;
+    assert_false(tick(s, (double[]){ 90000, 90000, 90000 }));
+    s->need.wanted = true;
+    s->need.clear_units_per_s = 0; /* before the first round is over */
+    assert_false(tick(s, (double[]){ 90000, 90000, 90000 }));
+}
+
+static void it_ends_when_the_guest_calms_down(void **state)
+{
+    (void)state;
+    struct scene *s = scene();
+    unsigned ticks = 0;
+
+    assert_true(tick(s, (double[]){ 0, 90000, 0 }));
+    s->stats[1].held_ns += 50000000;
+    while (tick(s, (double[]){ 0, 100, 0 }) && ticks < 30)
+        ticks++;
+    assert_in_range(ticks, 1, 10);
+    for (unsigned i = 0; i < 3; i++)
+        assert_true(s->throttle.order[i].pages_per_s == 0);
+}
+
+static void a_held_hart_is_let_go_now_and_then_to_see_what_it_wants(void **state)
+{
+    (void)state;
+    struct scene *s = scene();
+    unsigned free = 0;
+
+    for (unsigned i = 0; i < 3 * THROTTLE_FREE_TICKS; i++) {
+        if (s->throttle.order[1].pages_per_s > 0)
+            s->stats[1].held_ns += 50000000;
+        free += !tick(s, (double[]){ 0, s->throttle.order[1].pages_per_s > 0 ? 10000.0 : 80000.0, 0 });
+    }
+    assert_in_range(free, 2, 3);
+    /* One tick in which it does far more is not believed, but it stays free for a second. */
+    double before = s->throttle.hart[1].touched_per_s;
+    tick(s, (double[]){ 0, 300000, 0 });
+    assert_float_equal(s->throttle.hart[1].touched_per_s, before, 1);
+    assert_true(s->throttle.order[1].pages_per_s == 0);
+    tick(s, (double[]){ 0, 200000, 0 });
+    assert_float_equal(s->throttle.hart[1].touched_per_s, 400000, 10);
+    assert_true(s->throttle.order[1].pages_per_s > 0);
+    tick(s, (double[]){ 0, 0, 0 });
+    assert_float_equal(s->throttle.hart[1].touched_per_s, 300000, 10);
+}
+
+/* --- and what the controller says of the need ------------------------------------------------------------------- */
+
+static void zero_pages_do_not_make_the_others_look_cheap(void **state)
+{
+    (void)state;
+    struct converge c;
+    struct converge_costs costs;
+    struct converge_policy policy = { .downtime_limit_ns = 300000000, .workers = 2 };
+
+    converge_init(&c);
+    converge_costs_init(&costs);
+    assert_true(converge_fit_units(&c, &policy, &costs) == 0 && converge_clear_units_per_s(&c) == 0);
+    struct converge_sample sample = {
+        .units_data = 2048, .units_zero = 65536, .wire_bytes = 2048 * 4100, .elapsed_ns = 70000000, .dirty_units = 2000
+    };
+    converge_add(&c, &sample);
+    struct converge_verdict verdict = converge_decide(&c, &policy, &costs);
+    assert_in_range(verdict.predicted_ns, 40000000, 90000000); /* 2000 times 34 us, not times 1 us */
+    assert_float_equal(converge_clear_units_per_s(&c), 2048 / 0.07, 1);
+    double fit = converge_fit_units(&c, &policy, &costs);
+    assert_true(fit > 2000 && fit < 10000);
+    policy.downtime_limit_ns = 1000000; /* below what any pause costs */
+    assert_true(converge_fit_units(&c, &policy, &costs) == 0);
+}
+
+int main(void)
+{
+    static struct sim_case cases[SIM_CASES_MAX];
+    static const struct CMUnitTest parts[] = {
+        cmocka_unit_test(only_harts_above_the_level_get_a_quota),
+        cmocka_unit_test(nobody_gets_one_while_the_link_keeps_up),
+        cmocka_unit_test(it_ends_when_the_guest_calms_down),
+        cmocka_unit_test(a_held_hart_is_let_go_now_and_then_to_see_what_it_wants),
+        cmocka_unit_test(zero_pages_do_not_make_the_others_look_cheap),
+    };
+    enum { PARTS = sizeof(parts) / sizeof(*parts) };
+    struct CMUnitTest tests[SIM_CASES_MAX + PARTS];
+    char names[SIM_CASES_MAX][80];
+    unsigned count = sim_cases(cases);
+
+    memcpy(tests, parts, sizeof(parts));
+    for (unsigned i = 0; i < count; i++) {
+        snprintf(names[i], sizeof(names[i]), "%s: %s", cases[i].name, cases[i].about);
+        tests[PARTS + i] =
+            (struct CMUnitTest){ .name = names[i], .test_func = a_case_ends_as_it_says, .initial_state = &cases[i] };
+    }
+    return _cmocka_run_group_tests("simulate", tests, PARTS + count, NULL, NULL);
+}
