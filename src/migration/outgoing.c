@@ -61,6 +61,7 @@ static int say_hello(struct outgoing *o)
     } else {
         rc = hello_decode(answer, HELLO_DESTINATION, hello, &o->err);
         o->peer_can_resume = rc == 0 && hello->capabilities & HELLO_CAN_RESUME;
+        o->codecs = hello_codecs(hello);
     }
     buf_free(&payload);
     buf_free(&out);
@@ -123,6 +124,8 @@ static int begin(struct outgoing *o)
         .source_count = OUTGOING_SOURCES,
         .channel = o->channel,
         .tunables = &m->params.live,
+        .codecs = o->codecs,
+        .settled = o->one_way,
     };
     outgoing_binds(o, false);
     int rc = pipeline_new(&options, &o->pipeline, &o->err);

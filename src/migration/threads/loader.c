@@ -44,7 +44,7 @@ struct loader {
     uint32_t rounds;
     /* atomic */
     _Atomic uint64_t outstanding; /* chunks handed to workers and not stored yet */
-    _Atomic uint64_t units_data, units_zero, wire_bytes, chunks_loaded, rounds_done, load_ns;
+    _Atomic uint64_t units_data, units_zero, wire_bytes, chunks_loaded, rounds_done, load_ns, codec_units[CODECS];
 };
 
 static void add(_Atomic uint64_t *counter, uint64_t more)
@@ -79,6 +79,7 @@ static void count_chunk(struct loader *l, const struct chunk *chunk)
     add(&state_of(l, chunk->source)->round_data, data);
     add(&state_of(l, chunk->source)->round_zero, zero);
     add(&l->units_data, data);
+    add(&l->codec_units[chunk->frame.codec], data);
     add(&l->units_zero, zero);
     add(&l->wire_bytes, chunk->frame.payload_bytes + FRAME_AROUND_BYTES);
     add(&l->chunks_loaded, 1);
@@ -249,6 +250,9 @@ void loader_stats(const struct loader *l, struct loader_stats *out)
         .pool_wait_ns = get(&l->pool.wait_ns),
         .pool_bytes = l->memory_bytes,
     };
+    for (unsigned i = 0; i < CODECS; i++) {
+        out->codec_units[i] = get(&l->codec_units[i]);
+    }
 }
 
 int loader_error(struct loader *l, struct err *err)
@@ -277,13 +281,16 @@ static int start_workers(struct loader *l, struct err *err)
         char name[16];
 
         worker->loader = l;
-        worker->scratch.part = aligned_alloc(CHUNK_ALIGN, FRAME_PART_MAX);
+        int ret = unpacker_init(&worker->scratch.unpacker, err);
+        if (ret < 0) {
+            return ret;
+        }
         worker->scratch.unit = aligned_alloc(CHUNK_ALIGN, SOURCE_UNIT_BYTES_MAX);
-        if (!worker->scratch.part || !worker->scratch.unit) {
+        if (!worker->scratch.unit) {
             return err_set(err, -ENOMEM, "no memory for load worker %u", i);
         }
         snprintf(name, sizeof(name), "load/%u", i);
-        int ret = thread_start(&worker->thread, name, load_run, worker, err);
+        ret = thread_start(&worker->thread, name, load_run, worker, err);
         if (ret < 0) {
             return ret;
         }
@@ -354,7 +361,7 @@ void loader_free(struct loader *l)
     queue_close(&l->queue);
     for (unsigned i = 0; l->workers && i < l->worker_count; i++) {
         thread_join(&l->workers[i].thread);
-        free(l->workers[i].scratch.part);
+        unpacker_destroy(&l->workers[i].scratch.unpacker);
         free(l->workers[i].scratch.unit);
     }
     for (unsigned i = 0; l->states && i < l->source_count; i++) {

@@ -17,14 +17,15 @@
 #include "base/err.h"
 #include "migration/threads/source.h"
 
-enum codec { CODEC_RAW = 0, CODEC_LZ4 = 1 }; /* wire numbers */
+enum codec { CODEC_RAW = 0, CODEC_LZ4 = 1, CODEC_ZSTD = 2 }; /* wire numbers */
+enum { CODECS = 3, CODEC_AUTO = 255 };                       /* AUTO never stands on the wire */
 enum { PIPELINE_WORKERS_MAX = 64, PIPELINE_SOURCES_MAX = 16 };
 
 /* Live-adjustable; read by the stages with relaxed loads. */
 struct pipeline_tunables {
     _Atomic uint64_t max_bytes_per_s; /* true wire bytes; 0: no cap */
-    _Atomic uint32_t codec;           /* enum codec to try first */
-    _Atomic int32_t acceleration;     /* LZ4, 1.. */
+    _Atomic uint32_t codec;           /* enum codec, or CODEC_AUTO: what clears most units */
+    _Atomic int32_t acceleration;     /* LZ4, 1..; AUTO has its own */
     _Atomic bool uncapped;            /* the last round: the cap does not bind */
     _Atomic int64_t frozen_limit_ns;  /* a channel that takes nothing for so long has failed; 0: wait for ever */
 };
@@ -36,6 +37,8 @@ struct pipeline_options {
     struct channel *channel;
     struct pipeline_tunables *tunables;
     uint64_t pool_bytes; /* bound on the pipeline's memory; 0: default from workers */
+    unsigned codecs;     /* mask of 1 << enum codec: what the peer reads; instead of zstd it gets LZ4. 0: all */
+    bool settled;        /* AUTO is LZ4: nobody waits for what is written, and it may be kept */
     bool plain_pages;    /* later: QEMU as peer */
 };
 
@@ -48,6 +51,9 @@ struct pipeline_stats {
     uint64_t queued_bytes; /* made but not yet written */
     uint64_t frozen_ns, rate_wait_ns, pool_wait_ns, revoke_wait_ns;
     uint64_t copy_ns, compress_ns; /* sums over workers; sampled */
+    uint64_t codec_units[CODECS];  /* units_data by codec */
+    enum codec codec;              /* of the next chunk */
+    int acceleration;              /* LZ4 */
     uint64_t pool_bytes;           /* memory that the pipeline holds */
 };
 
@@ -103,6 +109,7 @@ struct loader_options {
 struct loader_stats {
     uint64_t units_data, units_zero, wire_bytes, chunks_loaded, rounds; /* wire_bytes: of loaded frames */
     uint64_t load_ns, pool_wait_ns, pool_bytes;
+    uint64_t codec_units[CODECS]; /* units_data by codec */
 };
 
 struct loader;
