@@ -126,6 +126,7 @@ static int begin(struct outgoing *o)
         .tunables = &m->params.live,
         .codecs = o->codecs,
         .settled = o->one_way,
+        .peer_waits_permille = o->one_way ? NULL : &o->ear.peer_waits_permille,
     };
     outgoing_binds(o, false);
     int rc = pipeline_new(&options, &o->pipeline, &o->err);
@@ -182,6 +183,7 @@ static int one_round(struct outgoing *o, struct converge_sample *sample)
         rc = wait_loaded(o, before.rounds + 1);
     if (rc < 0)
         return rc;
+    pipeline_round_loaded(o->pipeline, &result, clock_now_ns() - start_ns);
     pipeline_stats(o->pipeline, &after);
     *sample = (struct converge_sample){
         .units_data = result.units_data,

@@ -468,6 +468,11 @@ int pipeline_round(struct pipeline *p, bool last, struct round_result *out, stru
     return ret < 0 ? ret : pipeline_round_end(p, out, err);
 }
 
+void pipeline_round_loaded(struct pipeline *p, const struct round_result *round, int64_t loaded_ns)
+{
+    steer_carried(&p->steer, round->wire_bytes, round->elapsed_ns, loaded_ns);
+}
+
 int pipeline_send(struct pipeline *p, const void *data, size_t bytes, struct err *err)
 {
     const uint8_t *at = data;

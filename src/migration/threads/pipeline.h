@@ -39,7 +39,9 @@ struct pipeline_options {
     uint64_t pool_bytes; /* bound on the pipeline's memory; 0: default from workers */
     unsigned codecs;     /* mask of 1 << enum codec: what the peer reads; instead of zstd it gets LZ4. 0: all */
     bool settled;        /* AUTO is LZ4: nobody waits for what is written, and it may be kept */
-    bool plain_pages;    /* later: QEMU as peer */
+    /* Of its time that the peer waits for bytes, 1/1000; below 0, or NULL: it does not say. Outlives the pipeline. */
+    const _Atomic int32_t *peer_waits_permille;
+    bool plain_pages; /* later: QEMU as peer */
 };
 
 /* All counters since the start; relaxed atomics inside, any thread may ask. */
@@ -78,6 +80,9 @@ int pipeline_round_begin(struct pipeline *p, bool last, struct err *err);
 bool pipeline_round_wait(struct pipeline *p, int64_t deadline_ns);
 int pipeline_round_end(struct pipeline *p, struct round_result *out, struct err *err);
 
+/* The peer has loaded all of a round that was made in made_ns, loaded_ns after its beginning. */
+void pipeline_round_loaded(struct pipeline *p, const struct round_result *round, int64_t loaded_ns);
+
 /* Put bytes (envelope, device sections, hand-over messages) on the wire, in order with the chunks. Copied. */
 int pipeline_send(struct pipeline *p, const void *data, size_t bytes, struct err *err);
 /* Everything queued so far has been given to the channel. */
@@ -110,6 +115,7 @@ struct loader_stats {
     uint64_t units_data, units_zero, wire_bytes, chunks_loaded, rounds; /* wire_bytes: of loaded frames */
     uint64_t load_ns, pool_wait_ns, pool_bytes;
     uint64_t codec_units[CODECS]; /* units_data by codec */
+    uint64_t waited_ns;           /* the receive thread waited for bytes */
 };
 
 struct loader;
@@ -121,6 +127,8 @@ int loader_new(const struct loader_options *options, struct loader **out, struct
  * sections only (frame.h); the bodies of START and END belong to the caller. An error of a load worker shows at the
  * next frame, at the latest at the mark; the channel still works then, to tell the source why. */
 int loader_frame(struct loader *l, uint32_t section_id, bool *mark, struct err *err);
+/* Wait for bytes before a frame: 1 when there are some, 0 after timeout_ms, or -errno. The receive thread. */
+int loader_wait(struct loader *l, int timeout_ms);
 /* Wait until every frame handed in is stored. */
 int loader_barrier(struct loader *l, struct err *err);
 /* Units loaded so far: what is acknowledged on the return path. Any thread. */

@@ -26,6 +26,7 @@ void steer_init(struct steer *steer, const struct pipeline_options *options, con
         .workers = options->workers,
         .codecs = options->codecs ? options->codecs | 1u << CODEC_RAW : (1u << CODECS) - 1,
         .settled = options->settled,
+        .peer_waits_permille = options->peer_waits_permille,
     };
     lock_init(&steer->lock, LOCK_LEAF);
     choose_init(&steer->choose, steer->codecs);
@@ -70,6 +71,14 @@ void steer_disturb(struct steer *steer)
     }
 }
 
+static bool peer_lags(const struct steer *steer)
+{
+    const _Atomic int32_t *told = steer->peer_waits_permille;
+    int32_t permille = told ? atomic_load_explicit(told, memory_order_relaxed) : -1;
+
+    return permille >= 0 && permille < STEER_PEER_LAGS_PERMILLE;
+}
+
 /* Under lock. */
 static void end_window(struct steer *steer)
 {
@@ -83,6 +92,7 @@ static void end_window(struct steer *steer)
         .units = steer->units,
         .max_bytes_per_s = get(&steer->tunables->max_bytes_per_s),
         .workers = steer->workers,
+        .peer_lags = peer_lags(steer),
     };
 
     if (window.elapsed_ns < CHOOSE_WINDOW_NS || steer->chunks < CHOOSE_CHUNKS_MIN) {
@@ -101,10 +111,18 @@ void steer_measured(struct steer *steer, const struct steer_sample *sample)
         steer_disturb(steer); /* chunks of the gear before */
     }
     choose_packed(&steer->choose, sample->gear, sample->units, sample->pack_ns, sample->wire_bytes);
-    choose_worked(&steer->choose, sample->units, sample->copy_ns, sample->copy_ns + sample->pack_ns, sample->wall_ns);
+    choose_worked(&steer->choose, sample->gear, sample->units, sample->copy_ns, sample->copy_ns + sample->pack_ns,
+                  sample->wall_ns);
     steer->units += sample->units_since;
     steer->chunks += sample->chunks_since;
     end_window(steer);
+    unlock(&steer->lock);
+}
+
+void steer_carried(struct steer *steer, uint64_t bytes, int64_t made_ns, int64_t loaded_ns)
+{
+    lock(&steer->lock);
+    choose_carried(&steer->choose, bytes, made_ns, loaded_ns);
     unlock(&steer->lock);
 }
 

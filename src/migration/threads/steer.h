@@ -8,7 +8,10 @@
 #include "migration/threads/choose.h"
 #include "migration/threads/write.h"
 
-enum { STEER_SAMPLE_NS = 250000 }; /* a worker measures one chunk in so long: the CPU clock is a system call */
+enum {
+    STEER_SAMPLE_NS = 250000,      /* a worker measures one chunk in so long: the CPU clock is a system call */
+    STEER_PEER_LAGS_PERMILLE = 50, /* a peer that waits for bytes less than this does not keep up */
+};
 
 struct steer_counts { /* of the writer, at one moment */
     int64_t at_ns;
@@ -22,6 +25,7 @@ struct steer {
     unsigned workers;
     unsigned codecs; /* mask of 1 << enum codec: what the peer reads */
     bool settled;    /* CODEC_AUTO is LZ4 */
+    const _Atomic int32_t *peer_waits_permille;
     struct lock lock;
     /* under lock */
     struct choose choose;
@@ -49,5 +53,6 @@ void steer_destroy(struct steer *steer);
 unsigned steer_pick(struct steer *steer, struct gear *out);
 void steer_disturb(struct steer *steer);                                     /* a round begins; any thread */
 void steer_measured(struct steer *steer, const struct steer_sample *sample); /* any worker */
-unsigned steer_probe(struct steer *steer);                                   /* see choose_probe(); any worker */
+void steer_carried(struct steer *steer, uint64_t bytes, int64_t made_ns, int64_t loaded_ns); /* choose_carried() */
+unsigned steer_probe(struct steer *steer); /* see choose_probe(); any worker */
 void steer_probed(struct steer *steer, unsigned gear, int64_t cpu_ns, uint64_t wire_bytes);
