@@ -11,8 +11,9 @@ const struct gear gears[GEARS] = {
 };
 
 enum {
-    DWELL_NS = 100 * 1000000,  /* in a gear before the next: the road holds chunks of the old one for some of that */
-    UNSEEN_NS = 500 * 1000000, /* when no window was whole */
+    DWELL_NS = 100 * 1000000, /* in a gear before the next: the road holds chunks of the old one for some of that */
+    START_NS = 60 * 1000000,
+    UNSEEN_NS = 500 * 1000000, /* when nothing was learned about it */
     PROBE_COST = 30,           /* a probe is due after this many times what it takes, of the time that is measured */
     CARRIED_BYTES_MIN = 256 * 1024,
     CARRIED_NS_MIN = 1000000,
@@ -207,17 +208,12 @@ double choose_unit_ns(const struct choose *c, unsigned gear, const struct choose
     return weight * cost->seen_ns + (1 - weight) * model_ns;
 }
 
-static bool usable(const struct choose *c, unsigned gear)
-{
-    return c->cost[gear].known && c->codecs & 1u << gears[gear].codec;
-}
-
 static unsigned decide(const struct choose *c, const struct choose_window *w)
 {
     unsigned best = GEARS;
     double best_ns = 0;
     for (unsigned gear = 0; gear < GEARS; gear++) {
-        if (!usable(c, gear)) {
+        if (!c->cost[gear].known) { /* only what the peer reads is ever looked at */
             continue;
         }
         double unit_ns = choose_unit_ns(c, gear, w);
@@ -225,33 +221,52 @@ static unsigned decide(const struct choose *c, const struct choose_window *w)
             best = gear, best_ns = unit_ns;
         }
     }
-    if (best == GEARS || !usable(c, c->gear)) {
+    if (best == GEARS || !c->cost[c->gear].known) {
         return c->gear;
     }
     double now_ns = choose_unit_ns(c, c->gear, w);
     return best > c->gear && best_ns > CLEARLY_FASTER * now_ns ? c->gear : best;
 }
 
-/* A gear was just taken: is what it does so much worse than the one before that a look is enough? */
+/* A gear was just taken: is it so much worse than the one before, or than was thought, that a look is enough? */
 static bool much_worse(const struct choose *c)
 {
     const struct choose_cost *now = &c->cost[c->gear], *before = &c->cost[c->before];
-    return now->seen_at_ns > c->since_ns && memory(c, c->before) > 0 && now->seen_ns > MUCH_SLOWER * before->seen_ns;
+    bool by_link = c->full && c->gear < c->before && link_ns(c, c->gear) > MUCH_SLOWER * c->promised_ns;
+    bool by_sight = now->seen_at_ns > c->since_ns && memory(c, c->before) > 0;
+    return by_link || (by_sight && now->seen_ns > MUCH_SLOWER * before->seen_ns);
 }
 
-static void shift(struct choose *c, unsigned gear)
+/* A gear is kept for a while, or nothing is learned about it. The one that it began with is left for a dearer one as soon
+ * as the channel is full; but that it is not full yet may be a socket's buffer. */
+static bool may_shift(const struct choose *c)
+{
+    int64_t in_gear_ns = c->now_ns - c->since_ns;
+    if (c->since_ns == 0) {
+        return c->full || in_gear_ns >= START_NS;
+    }
+    bool learned = c->full || c->cost[c->gear].seen_at_ns > c->since_ns;
+    return in_gear_ns >= (learned ? DWELL_NS : UNSEEN_NS) || much_worse(c);
+}
+
+static void shift(struct choose *c, unsigned gear, double promised_ns)
 {
     struct choose_cost *left = &c->cost[c->gear];
     bool in_vain = c->since_ns > 0 && (double)(c->now_ns - c->since_ns) < TRIAL_NS;
     left->forget_ns = in_vain ? fmin(2 * left->forget_ns, FORGET_MAX_NS) : FORGET_NS;
+    if (c->full && left->seen_at_ns <= c->since_ns) { /* left at a glance: the link's word counts as seen */
+        left->seen_ns = link_ns(c, c->gear);
+        left->seen_bytes = left->wire_bytes;
+        left->seen_at_ns = c->now_ns;
+    }
     c->before = c->gear;
     c->gear = gear;
     c->since_ns = c->now_ns;
+    c->promised_ns = promised_ns;
 }
 
 unsigned choose_next(struct choose *c, const struct choose_window *w)
 {
-    bool first = c->now_ns == 0;
     if (w->elapsed_ns <= 0) {
         return c->gear;
     }
@@ -267,14 +282,9 @@ unsigned choose_next(struct choose *c, const struct choose_window *w)
     if (c->gear == GEAR_NONE) { /* nobody looks whether packing would get its CPUs now */
         c->share_packing = 1 - (1 - c->share_packing) * exp2(-(double)w->elapsed_ns / FORGET_NS);
     }
-    int64_t in_gear_ns = c->now_ns - c->since_ns;
-    bool seen = c->cost[c->gear].seen_at_ns > c->since_ns;
-    if (!first && in_gear_ns < (seen ? DWELL_NS : UNSEEN_NS) && !much_worse(c)) {
-        return c->gear;
-    }
-    unsigned gear = decide(c, w);
+    unsigned gear = may_shift(c) ? decide(c, w) : c->gear;
     if (gear != c->gear) {
-        shift(c, gear);
+        shift(c, gear, choose_unit_ns(c, gear, w));
     }
     return c->gear;
 }

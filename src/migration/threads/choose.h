@@ -58,6 +58,7 @@ struct choose {
     int64_t tail_min_ns;               /* from a round's end here to the word that it is loaded, at best; 0: unknown */
     uint64_t cap;                      /* as it was */
     int64_t now_ns;                    /* sum of windows */
+    double promised_ns;                /* what a unit should have taken in it */
     int64_t since_ns;                  /* when this gear was taken */
     int64_t worked_ns;                 /* workers' CPU time */
 };

@@ -34,7 +34,7 @@ struct worker {
     unsigned slice_words;
     struct scan_slice slices[2];
     int64_t sampled_ns; /* when it measured a chunk last */
-    uint64_t units_since, chunks_since;
+    uint64_t units_since, zeros_since, chunks_since;
 };
 
 enum { PROBE_BYTES = CHUNK_HEAD_BYTES + FRAME_PART_MAX + FRAME_PART_MAX / 255 + 32 + FRAME_FOOTER_BYTES };
@@ -140,11 +140,12 @@ static void sample(struct worker *worker, unsigned gear, const struct scanned *s
         .pack_ns = cpu_now_ns - cpu_ns[1],
         .wall_ns = now_ns - start_ns,
         .units_since = worker->units_since,
+        .zeros_since = worker->zeros_since,
         .chunks_since = worker->chunks_since,
     };
 
     worker->sampled_ns = now_ns;
-    worker->units_since = worker->chunks_since = 0;
+    worker->units_since = worker->zeros_since = worker->chunks_since = 0;
     steer_measured(&worker->pipeline->steer, &measured);
 }
 
@@ -187,6 +188,7 @@ static int make_chunk(struct worker *worker, const struct scan_slice *slice, uns
     add(&p->copy_ns, (uint64_t)(copied - start));
     add(&p->compress_ns, (uint64_t)(clock_now_ns() - copied));
     worker->units_since += scanned.units;
+    worker->zeros_since += (uint64_t)__builtin_popcountll(scanned.zero);
     worker->chunks_since++;
     if (measure) {
         sample(worker, gear, &scanned, chunk->wire_bytes, cpu_ns, start);

@@ -100,7 +100,9 @@ static void end_window(struct steer *steer)
     }
     window.steady = !atomic_exchange_explicit(&steer->disturbed, false, memory_order_relaxed);
     steer->since = now;
-    steer->units = steer->chunks = 0;
+    /* Zeros take their time too, and are not what a codec is held to. */
+    window.steady = window.steady && steer->zeros <= steer->units;
+    steer->units = steer->zeros = steer->chunks = 0;
     atomic_store_explicit(&steer->gear, choose_next(&steer->choose, &window), memory_order_relaxed);
 }
 
@@ -114,6 +116,7 @@ void steer_measured(struct steer *steer, const struct steer_sample *sample)
     choose_worked(&steer->choose, sample->gear, sample->units, sample->copy_ns, sample->copy_ns + sample->pack_ns,
                   sample->wall_ns);
     steer->units += sample->units_since;
+    steer->zeros += sample->zeros_since;
     steer->chunks += sample->chunks_since;
     end_window(steer);
     unlock(&steer->lock);

@@ -29,21 +29,21 @@ struct steer {
     struct lock lock;
     /* under lock */
     struct choose choose;
-    struct steer_counts since; /* the window's beginning */
-    uint64_t units, chunks;    /* in it */
+    struct steer_counts since;     /* the window's beginning */
+    uint64_t units, zeros, chunks; /* in it */
     /* atomic */
     _Atomic unsigned gear;
     _Atomic bool disturbed; /* this window says nothing about a gear as a whole */
 };
 
-/* What a worker measured: one chunk, and how many units it made since it measured the last one. */
+/* What a worker measured: one chunk, and how many units, data and zero, it made since it measured the last one. */
 struct steer_sample {
     unsigned gear;
     unsigned units; /* data units of the chunk */
     uint64_t wire_bytes;
     int64_t copy_ns, pack_ns; /* CPU time */
     int64_t wall_ns;
-    uint64_t units_since, chunks_since;
+    uint64_t units_since, zeros_since, chunks_since;
 };
 
 /* The writer may be started later, but before the first sample. */

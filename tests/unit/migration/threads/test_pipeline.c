@@ -3,6 +3,7 @@
 #include <errno.h>
 
 #include "base/clock.h"
+#include "migration/threads/choose.h"
 #include "tests/unit/migration/threads/road.h"
 
 static const unsigned worker_counts[] = { 1, 2, 4 };
@@ -106,6 +107,21 @@ static void a_peer_gets_no_codec_that_it_does_not_read(void **state)
         assert_int_equal(stats.codec, rows[i].got);
         road_close(&road);
     }
+}
+
+/* What the forecast of the pause was made with: nothing is measured, nothing changes. */
+static void the_last_round_keeps_its_codec(void **state)
+{
+    struct pipeline_stats stats;
+    struct road road;
+    (void)state;
+
+    road_open(&road, 64 * 150, 2, 2);
+    atomic_store(&road.tunables.codec, CODEC_AUTO);
+    assert_int_equal(pipeline_round(road.pipeline, true, NULL, NULL), 0);
+    pipeline_stats(road.pipeline, &stats);
+    assert_int_equal(stats.codec_units[gears[GEAR_START].codec], stats.units_data);
+    road_close(&road);
 }
 
 static void where_nobody_waits_auto_is_lz4(void **state)
@@ -338,6 +354,7 @@ int main(void)
         cmocka_unit_test(a_still_guest_arrives_whole_whatever_the_threads_and_the_codec),
         cmocka_unit_test(a_codec_set_between_chunks_is_the_next_ones),
         cmocka_unit_test(a_peer_gets_no_codec_that_it_does_not_read),
+        cmocka_unit_test(the_last_round_keeps_its_codec),
         cmocka_unit_test(where_nobody_waits_auto_is_lz4),
         cmocka_unit_test(a_guest_that_keeps_writing_arrives_whole),
         cmocka_unit_test(a_clean_guest_costs_a_round_only_its_mark),

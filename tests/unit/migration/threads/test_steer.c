@@ -38,6 +38,19 @@ static void the_users_word_is_taken_at_the_next_chunk(void **state)
     steer_destroy(&bench.steer);
 }
 
+static void where_nobody_waits_auto_is_lz4_as_the_user_set_it(void **state)
+{
+    struct bench bench;
+    struct gear gear;
+    (void)state;
+
+    begin(&bench, CODEC_AUTO, 0, true);
+    assert_int_equal(steer_pick(&bench.steer, &gear), GEARS);
+    assert_int_equal(gear.codec, CODEC_LZ4);
+    assert_int_equal(gear.acceleration, 5);
+    steer_destroy(&bench.steer);
+}
+
 /* Pages on which no codec saves anything, until plain ones are sent. */
 static void what_workers_measure_decides(void **state)
 {
@@ -87,6 +100,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(the_users_word_is_taken_at_the_next_chunk),
+        cmocka_unit_test(where_nobody_waits_auto_is_lz4_as_the_user_set_it),
         cmocka_unit_test(what_workers_measure_decides),
         cmocka_unit_test(a_peer_that_reads_no_codec_starts_with_plain_pages),
     };
