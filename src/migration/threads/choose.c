@@ -26,6 +26,7 @@ static const double AS_FAST = 0.97;       /* within this of the best: the cheape
 static const double CLEARLY_FASTER = 0.8; /* what a dearer gear must promise */
 static const double MUCH_SLOWER = 1.5;    /* than what was left for it: no need to look any longer */
 static const double FULL = 0.1;           /* of its busy time that the channel was full: this is what it carries */
+static const double BUSY = 0.5;           /* of a window: how fast the writer is shows */
 static const double RISE_NS = 0.5e9;      /* a link that is never full is thought twice as fast every so often */
 static const double FORGET_NS = 2e9;      /* half of what a gear did is forgotten */
 static const double FORGET_MAX_NS = 32e9; /* when it was tried in vain again and again */
@@ -33,6 +34,7 @@ static const double TRIAL_NS = 1e9;       /* a gear that was left sooner was tri
 static const double OTHER_CONTENT = 1.5;  /* times more or fewer bytes: what a gear did tells nothing any more */
 static const double CONTENDED = 0.7;      /* a worker that packs has a CPU for less of its time than this */
 static const double CONTENDED_MAX = 3;    /* and a unit takes no more than this times what a worker needs */
+static const double LINK_MAX_BYTES_PER_S = 2e9; /* what one thread hands over at best, until it is seen */
 static const double SHARE_MIN = 0.05, BEHIND_MAX = 8;
 
 void choose_init(struct choose *c, unsigned codecs)
@@ -40,6 +42,7 @@ void choose_init(struct choose *c, unsigned codecs)
     memset(c, 0, sizeof(*c));
     c->codecs = codecs | 1u << CODEC_RAW;
     c->share_plain = c->share_packing = 1;
+    c->bytes_per_s = LINK_MAX_BYTES_PER_S;
     c->gear = GEAR_START;
     for (unsigned gear = 0; gear < GEARS; gear++) {
         c->cost[gear].forget_ns = FORGET_NS;
@@ -108,22 +111,21 @@ static void link_full(struct choose *c, double through)
  * anything up to what the writer can hand over, and is believed to be more only step by step. */
 static void learn_link(struct choose *c, const struct choose_window *w)
 {
+    /* A wait that began before the window is counted where it ended. */
     double busy_ns = (double)(w->elapsed_ns - w->idle_ns - w->rate_wait_ns);
     busy_ns = fmax(fmax(busy_ns, (double)w->frozen_ns), 1);
-    if (!w->sent_bytes) {
+    double through = (double)w->sent_bytes * 1e9 / busy_ns, top = LINK_MAX_BYTES_PER_S;
+    if (w->sent_bytes && (double)w->frozen_ns > FULL * busy_ns) {
+        link_full(c, through);
         return;
     }
-    double through = (double)w->sent_bytes * 1e9 / busy_ns;
-    if ((double)w->frozen_ns > FULL * busy_ns) {
-        link_full(c, through);
-    } else {
-        /* With CPUs that short what was thought of the link may have been theirs. */
-        double rise = contended(c) && w->steady ? INFINITY : exp2((double)w->elapsed_ns / RISE_NS);
-        c->bytes_per_s = c->bytes_per_s > 0 ? fmin(through, c->bytes_per_s * rise) : through;
-        c->full = false;
+    if (w->sent_bytes && busy_ns > BUSY * (double)w->elapsed_ns) { /* else most of that was waking up */
+        top = fmin(top, through);
     }
-    double seen = (double)w->sent_bytes * 1e9 / (double)w->elapsed_ns; /* it has carried this */
-    c->bytes_per_s = fmax(c->bytes_per_s, seen);
+    /* With CPUs that short what was thought of the link may have been theirs. */
+    double rise = contended(c) && w->steady ? INFINITY : exp2((double)w->elapsed_ns / RISE_NS);
+    c->bytes_per_s = fmin(c->bytes_per_s * rise, top);
+    c->full = false;
 }
 
 void choose_carried(struct choose *c, uint64_t bytes, int64_t made_ns, int64_t loaded_ns)
@@ -158,7 +160,7 @@ static double work_ns(const struct choose *c, unsigned gear, const struct choose
 
 static double link_ns(const struct choose *c, unsigned gear)
 {
-    return c->bytes_per_s > 0 ? c->cost[gear].wire_bytes * 1e9 / c->bytes_per_s : 0;
+    return c->cost[gear].wire_bytes * 1e9 / c->bytes_per_s;
 }
 
 /* How much of what a gear did still counts, 0 to 1. */

@@ -53,7 +53,7 @@ struct choose {
     struct choose_cost cost[GEARS];
     double copy_ns;                    /* CPU of a unit before it is packed; 0: unknown */
     double share_plain, share_packing; /* of its time that a working worker had a CPU, by gear NONE and the others */
-    double bytes_per_s;                /* what the link carries; 0: unknown */
+    double bytes_per_s;                /* what the link carries */
     bool full;                         /* it is */
     int64_t tail_min_ns;               /* from a round's end here to the word that it is loaded, at best; 0: unknown */
     uint64_t cap;                      /* as it was */

@@ -73,6 +73,7 @@ static void what_workers_measure_decides(void **state)
             .chunks_since = 1,
         };
         atomic_fetch_add(&bench.writer.wire_bytes, 64 * 4100);
+        steer_disturb(&bench.steer); /* how fast this loop turns says nothing of a street */
         steer_measured(&bench.steer, &sample);
         unsigned probe = steer_probe(&bench.steer);
         if (probe < GEARS) {
