@@ -29,20 +29,19 @@ enum {
 
 /* --- physical memory protection -------------------------------------------------------------------------- */
 
-enum { PMP_R = 1, PMP_W = 2, PMP_X = 4, PMP_L = 0x80, PMP_OFF = 0, PMP_TOR = 1, PMP_NA4 = 2, PMP_NAPOT = 3 };
+enum { PMP_R = 1, PMP_W = 2, PMP_X = 4, PMP_L = 0x80, PMP_TOR = 1, PMP_NA4 = 2, PMP_NAPOT = 3 };
 
 static unsigned pmp_mode(uint8_t cfg)
 {
     return cfg >> 3 & 3;
 }
 
-/* The bytes [*first, *last] that entry i covers; false: none. */
-static bool pmp_range(const struct mmu_pmp *pmp, unsigned i, uint64_t *first, uint64_t *last)
+/* The bytes [*first, *last] that the entry covers whose address is addr; false: none. `before` is the entry's before. */
+static bool pmp_range(uint8_t cfg, uint64_t addr, uint64_t before, uint64_t *first, uint64_t *last)
 {
-    uint64_t addr = pmp->addr[i];
-    switch (pmp_mode(pmp->cfg[i])) {
+    switch (pmp_mode(cfg)) {
     case PMP_TOR:
-        *first = i ? pmp->addr[i - 1] << 2 : 0;
+        *first = before << 2;
         *last = (addr << 2) - 1;
         return addr != 0 && *first <= *last;
     case PMP_NA4:
@@ -59,21 +58,33 @@ static bool pmp_range(const struct mmu_pmp *pmp, unsigned i, uint64_t *first, ui
     }
 }
 
+void mmu_pmp_load(struct mmu_pmp *pmp, const uint8_t cfg[MMU_PMP_ENTRIES], const uint64_t addr[MMU_PMP_ENTRIES])
+{
+    pmp->ranges = 0;
+    for (unsigned i = 0; i < MMU_PMP_ENTRIES; i++) {
+        uint64_t first, last;
+        if (!pmp_range(cfg[i], addr[i], i ? addr[i - 1] : 0, &first, &last))
+            continue;
+        pmp->range[pmp->ranges].first = first;
+        pmp->range[pmp->ranges].last = last;
+        pmp->range[pmp->ranges++].cfg = cfg[i];
+    }
+}
+
 enum { PMP_ALL = PMP_R | PMP_W | PMP_X, PMP_SPLIT = -1 };
 
 /* What may be done with all bytes of [first, last]: a set of PMP_R/W/X, or PMP_SPLIT when the entry that decides
  * covers only a part of them (such an access fails whatever the entry allows). */
 static int pmp_decide(const struct mmu_pmp *pmp, uint8_t priv, uint64_t first, uint64_t last)
 {
-    for (unsigned i = 0; i < 16; i++) {
-        uint64_t low, high;
-        if (!pmp_range(pmp, i, &low, &high) || last < low || first > high)
+    for (unsigned i = 0; i < pmp->ranges; i++) {
+        if (last < pmp->range[i].first || first > pmp->range[i].last)
             continue;
-        if (first < low || last > high)
+        if (first < pmp->range[i].first || last > pmp->range[i].last)
             return PMP_SPLIT;
-        if (priv == PRIV_MACHINE && !(pmp->cfg[i] & PMP_L))
+        if (priv == PRIV_MACHINE && !(pmp->range[i].cfg & PMP_L))
             return PMP_ALL;
-        return pmp->cfg[i] & PMP_ALL;
+        return pmp->range[i].cfg & PMP_ALL;
     }
     return priv == PRIV_MACHINE ? PMP_ALL : 0;
 }
@@ -93,8 +104,8 @@ bool mmu_pmp_active(const struct mmu_pmp *pmp, uint8_t priv)
 {
     if (priv != PRIV_MACHINE)
         return true; /* entries exist, so S and U may do nothing that no entry allows */
-    for (unsigned i = 0; i < 16; i++)
-        if ((pmp->cfg[i] & PMP_L) && pmp_mode(pmp->cfg[i]) != PMP_OFF)
+    for (unsigned i = 0; i < pmp->ranges; i++)
+        if (pmp->range[i].cfg & PMP_L)
             return true;
     return false;
 }

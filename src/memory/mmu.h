@@ -11,9 +11,15 @@
 
 enum mmu_access { MMU_READ = 0, MMU_WRITE = 1, MMU_FETCH = 2 };
 
+enum { MMU_PMP_ENTRIES = 16 };
+
+/* The entries that are on, lowest first, as the ranges of bytes that they cover: a walk asks at every step. */
 struct mmu_pmp {
-    uint8_t cfg[16];
-    uint64_t addr[16];
+    struct {
+        uint64_t first, last;
+        uint8_t cfg;
+    } range[MMU_PMP_ENTRIES];
+    unsigned ranges;
 };
 
 /* What translation depends on, gathered by the vCPU for the access's effective privilege (MPRV applied). */
@@ -45,6 +51,9 @@ enum mmu_result mmu_translate(const struct mmu_context *context, struct bus *bus
 /* Where va leads by the tables of satp, for somebody who looks from outside: no rights, no PMP, no A and D, nothing is
  * changed. False: nowhere. */
 bool mmu_look(uint64_t satp, struct bus *bus, uint64_t va, uint64_t *gpa);
+
+/* From the registers, whenever one of them changes. */
+void mmu_pmp_load(struct mmu_pmp *pmp, const uint8_t cfg[MMU_PMP_ENTRIES], const uint64_t addr[MMU_PMP_ENTRIES]);
 
 /* PMP alone, for a physical access of `bytes` that does not cross a page. */
 bool mmu_pmp_allows(const struct mmu_pmp *pmp, uint8_t priv, uint64_t gpa, uint64_t bytes, enum mmu_access access);

@@ -20,7 +20,7 @@
 #include "memory/dirty.h"
 
 enum {
-    TLB_ENTRIES = 1024,
+    TLB_ENTRIES = 2048,
     TLB_FETCH_ENTRIES = 256,
     TLB_FILLS_MAX = 192,
     TLB_PAGE_SHIFT = 12,

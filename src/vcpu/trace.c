@@ -4,13 +4,11 @@
 #include <errno.h>
 #include <inttypes.h>
 #include <string.h>
-#ifdef GODWIT_CAPSTONE
-#include <capstone/capstone.h>
-#endif
 
 #include "base/lock.h"
 #include "vcpu/decode.h"
 #include "vcpu/disasm.h"
+#include "vcpu/trace_host.h"
 
 unsigned trace_flags;
 
@@ -19,10 +17,6 @@ static struct {
     FILE *out;
     const char *path; /* NULL: stderr, which is not ours to close */
     struct lock lock;
-    /* under lock */
-#ifdef GODWIT_CAPSTONE
-    csh capstone;
-#endif
 } trace;
 
 /* --- the list -------------------------------------------------------------------------------------------- */
@@ -42,10 +36,6 @@ static int add_word(const char *word, size_t length, unsigned *flags, struct err
     for (unsigned i = 0; i < WORDS; i++) {
         if (strlen(words[i].word) != length || memcmp(words[i].word, word, length) != 0)
             continue;
-#ifndef GODWIT_CAPSTONE
-        if (words[i].flag == TRACE_OUT_ASM)
-            return err_set(err, -ENOTSUP, "out_asm is not there: this godwit was built without libcapstone");
-#endif
         *flags |= words[i].flag;
         return 0;
     }
@@ -75,60 +65,6 @@ void trace_help(FILE *out)
 
 /* --- beginning and end ----------------------------------------------------------------------------------- */
 
-#ifdef GODWIT_CAPSTONE
-static int capstone_begin(struct err *err)
-{
-#if defined(__x86_64__)
-    cs_err failed = cs_open(CS_ARCH_X86, CS_MODE_64, &trace.capstone);
-    if (failed == CS_ERR_OK)
-        failed = cs_option(trace.capstone, CS_OPT_SYNTAX, CS_OPT_SYNTAX_ATT);
-#elif defined(__aarch64__)
-    cs_err failed = cs_open(CS_ARCH_ARM64, CS_MODE_ARM, &trace.capstone);
-#else
-    cs_err failed = CS_ERR_ARCH;
-#endif
-    return failed == CS_ERR_OK ? 0 : err_set(err, -ENOTSUP, "libcapstone: %s", cs_strerror(failed));
-}
-
-static void capstone_end(void)
-{
-    if (trace.capstone)
-        cs_close(&trace.capstone);
-}
-
-static void host_lines(const uint8_t *code, size_t bytes, uint64_t address)
-{
-    cs_insn *insn = cs_malloc(trace.capstone);
-    while (insn && bytes > 0) {
-        const uint8_t *before = code;
-        if (!cs_disasm_iter(trace.capstone, &code, &bytes, &address, insn)) { /* data, or newer than the library */
-            fprintf(trace.out, "  0x%016" PRIx64 ":  .byte 0x%02x\n", address, *code);
-            code++, bytes--, address++;
-            continue;
-        }
-        fprintf(trace.out, "  0x%016" PRIx64 ":  %s %s\n", address - (uint64_t)(code - before), insn->mnemonic,
-                insn->op_str);
-    }
-    if (insn)
-        cs_free(insn, 1);
-}
-#else
-static int capstone_begin(struct err *err)
-{
-    (void)err;
-    return 0;
-}
-
-static void capstone_end(void)
-{
-}
-
-static void host_lines(const uint8_t *code, size_t bytes, uint64_t address)
-{
-    (void)code, (void)bytes, (void)address; /* trace_parse() refuses out_asm */
-}
-#endif
-
 int trace_start(unsigned flags, const char *path, struct err *err)
 {
     assert(!trace_flags);
@@ -138,7 +74,7 @@ int trace_start(unsigned flags, const char *path, struct err *err)
     trace.out = trace.path ? fopen(path, "we") : stderr;
     if (!trace.out)
         return err_set_errno(err, -errno, "cannot write %s", path);
-    int result = flags & TRACE_OUT_ASM ? capstone_begin(err) : 0;
+    int result = flags & TRACE_OUT_ASM ? trace_host_begin(err) : 0;
     if (result < 0) {
         if (trace.path)
             fclose(trace.out);
@@ -160,7 +96,7 @@ int trace_stop(struct err *err)
         failed = true;
         code = -errno;
     }
-    capstone_end();
+    trace_host_end();
     lock_destroy(&trace.lock);
     const char *path = trace.path;
     memset(&trace, 0, sizeof(trace));
@@ -193,7 +129,7 @@ void trace_host_code(uint64_t gpa, const void *code, size_t bytes)
 {
     lock(&trace.lock);
     fprintf(trace.out, "OUT: of 0x%" PRIx64 ", %zu bytes\n", gpa, bytes);
-    host_lines(code, bytes, (uint64_t)(uintptr_t)code);
+    trace_host_lines(trace.out, code, bytes, (uint64_t)(uintptr_t)code);
     fputc('\n', trace.out);
     unlock(&trace.lock);
 }

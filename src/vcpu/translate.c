@@ -68,8 +68,7 @@ static bool holds_entries(const struct vcpu *v, unsigned index)
 
 void engine_flush(struct vcpu *v)
 {
-    memcpy(v->pmp.cfg, v->hart.pmpcfg, sizeof(v->pmp.cfg));
-    memcpy(v->pmp.addr, v->hart.pmpaddr, sizeof(v->pmp.addr));
+    mmu_pmp_load(&v->pmp, v->hart.pmpcfg, v->hart.pmpaddr);
     for (unsigned i = 0; i < TLB_COUNT; i++)
         make_stale(v, i);
     make_ready(v, v->translate.chosen);

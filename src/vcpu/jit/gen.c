@@ -55,6 +55,11 @@ void gen_add_count(struct gen *g, unsigned instructions)
         emit_rip(&g->e, X_66 | X_0F | 0xd4, GEN_COUNT, count_of(g, instructions));
 }
 
+void gen_lea_count(struct gen *g, int reg, unsigned instructions)
+{
+    emit_rip(&g->e, X_W | 0x8d, reg, count_of(g, instructions));
+}
+
 void gen_flush_count(struct gen *g)
 {
     gen_add_count(g, g->retired);
@@ -68,7 +73,10 @@ struct stub *gen_stub(struct gen *g, enum stub_kind kind, uint8_t *site)
     assert(g->stubs < GEN_STUBS_MAX);
     struct stub *stub = &g->stub[g->stubs++];
 
-    *stub = (struct stub){ .kind = kind, .site = site, .at = g->at };
+    /* Any other way out is behind gen_lazy_before(). */
+    assert(!g->lazies || kind == STUB_ACCESS || kind == STUB_NEAR || kind == STUB_RUN);
+    *stub = (struct stub){ .kind = kind, .site = site, .at = g->at, .lazies = g->lazies };
+    memcpy(stub->lazy, g->lazy, g->lazies);
     gen_back(g, stub);
     return stub;
 }
@@ -317,10 +325,18 @@ static void single(struct gen *g)
 {
     const struct insn *insn = &g->insn[g->at];
 
-    if (!one(g, insn))
-        gen_interp(g);
-    else if (kind_of(insn) != KIND_BRANCH && kind_of(insn) != KIND_JUMP) /* those count themselves */
+    gen_lazy_before(g, insn);
+    if (gen_lazy(g, insn)) {
         g->retired++;
+        gen_note_written(g, insn);
+        return;
+    }
+    if (!one(g, insn)) {
+        gen_lazy_all(g);
+        gen_interp(g);
+    } else if (kind_of(insn) != KIND_BRANCH && kind_of(insn) != KIND_JUMP) /* those count themselves */
+        g->retired++;
+    gen_lazy_written(g, insn);
     gen_note_written(g, insn);
 }
 
@@ -339,12 +355,30 @@ static void run(struct gen *g, unsigned end)
     stub->back = g->e.at;
 }
 
+static void instruction(struct gen *g);
+
+static void skip(struct gen *g)
+{
+    unsigned end = g->at + 1 + g->skip[g->at];
+    struct gen_skip over;
+
+    gen_skip_begin(g, &over);
+    for (g->at++; g->at < end; g->at++)
+        instruction(g);
+    g->at--;
+    gen_skip_end(g, &over);
+}
+
 static void instruction(struct gen *g)
 {
     unsigned length;
 
-    if (g->at + 1 < g->count && !g->target[g->at + 1] && gen_pair(g, &g->insn[g->at], &g->insn[g->at + 1])) {
+    gen_lazy_before(g, &g->insn[g->at]);
+    if (g->skip[g->at]) {
+        skip(g);
+    } else if (g->at + 1 < g->count && !g->target[g->at + 1] && gen_pair(g, &g->insn[g->at], &g->insn[g->at + 1])) {
         g->retired += 2;
+        gen_lazy_written(g, &g->insn[g->at]);
         g->words &= ~(UINT32_C(1) << g->insn[g->at].rd);
         g->at++;
     } else if ((length = gen_run(g)) > 0) {
@@ -356,6 +390,7 @@ static void instruction(struct gen *g)
 
 static void place_label(struct gen *g)
 {
+    gen_lazy_all(g);
     gen_flush_count(g);
     g->fp_ready = false;
     g->words = 0;
@@ -396,8 +431,17 @@ static void call_and_go_back(struct gen *g, const struct stub *stub, const uint8
 static void stub_access(struct gen *g, const struct stub *stub)
 {
     struct emit *e = &g->e;
+    int reg = stub->reg;
 
-    emit_mov(e, RAX, op_reg(stub->reg));
+    if (stub->lazies) { /* RAX is what shifts may use */
+        if (reg == RAX) {
+            reg = RCX;
+            emit_mov(e, RCX, op_reg(RAX));
+        }
+        gen_lazy_in_stub(g, stub);
+        gen_lazy_all(g);
+    }
+    emit_mov(e, RAX, op_reg(reg));
     emit_mov_imm(e, RDX, stub->a);
     call_and_go_back(g, stub, g->code->thunks.access);
 }
@@ -408,9 +452,11 @@ static void stub_run(struct gen *g, const struct stub *stub)
     memcpy(g->fp.f, stub->fp, sizeof(stub->fp));
     g->words = 0;
     g->retired = stub->b;
+    gen_lazy_in_stub(g, stub);
     for (g->at = stub->at; g->at < stub->a; g->at++)
         single(g);
     g->retired = 0;
+    g->lazies = 0;
     emit_jmp_to(&g->e, stub->back);
 }
 
@@ -483,22 +529,25 @@ bool gen_region(struct gen *g)
 {
     g->stubs = g->uops = g->retired = 0;
     g->at = 0;
-    g->fp_ready = g->in_run = false;
+    g->fp_ready = g->in_run = g->in_skip = false;
+    g->lazies = 0;
     g->words = 0;
     g->kept_at = NULL;
     gen_find_unseen(g);
+    gen_find_skips(g);
     gen_choose_near(g);
     gen_fp_choose_loops(g);
     gen_fp_forget(g);
     gen_common_registers(g);
     entries(g);
     for (g->at = 0; g->at < g->count; g->at++) {
-        if (g->target[g->at])
+        if (g->target[g->at] && !g->bridged[g->at])
             place_label(g);
         instruction(g);
     }
     g->at = g->count - 1;
     if (g->falls_off) {
+        gen_lazy_all(g);
         gen_flush_count(g);
         gen_link(g, g->off[g->count]);
     }

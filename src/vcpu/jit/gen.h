@@ -17,6 +17,7 @@
 enum {
     GEN_INSNS_MAX = 128,
     GEN_STUBS_MAX = 4 * GEN_INSNS_MAX,
+    GEN_LAZY_MAX = 8,
     GEN_VCPU = RBP, /* struct vcpu + GEN_VCPU_BIAS, so that all of x[] is within a byte's displacement */
     GEN_VCPU_BIAS = 128,
     GEN_TLB = R15,
@@ -48,6 +49,7 @@ struct stub {
     int reg;
     int8_t fp[GEN_FP_REGS]; /* f registers that the code at `back` expects in XMM; see gen_back() */
     unsigned at;            /* index of the instruction that wanted it */
+    uint8_t lazy[GEN_LAZY_MAX], lazies; /* as in struct gen */
 };
 
 /* The copies of f registers. Memory (struct hart) always holds them too, so nothing is to be written back on any way
@@ -86,6 +88,8 @@ struct gen {
     struct insn insn[GEN_INSNS_MAX];
     uint16_t off[GEN_INSNS_MAX + 1]; /* in the page; one more: where the region ends */
     bool target[GEN_INSNS_MAX];      /* some branch of the region leads here */
+    uint8_t skip[GEN_INSNS_MAX];     /* a branch over so many instructions that becomes a conditional move, or 0 */
+    bool bridged[GEN_INSNS_MAX];     /* a target that only such a branch leads to */
     bool unseen[GEN_INSNS_MAX];      /* nobody looks at the upper half of its result: it may be wrong */
     bool falls_off;                  /* the last instruction is followed by what is not in the region */
 
@@ -103,6 +107,8 @@ struct gen {
     uint32_t words; /* x registers known to hold sign-extended 32-bit values */
     unsigned kept;  /* RAX holds this guest register too, if e.at is still kept_at */
     const uint8_t *kept_at;
+    uint8_t lazy[GEN_LAZY_MAX], lazies; /* shifts put off, by index (gen_lazy.c) */
+    bool in_skip;                       /* what is generated may run in vain */
     bool in_run;                     /* RDX is the addend of the run's page */
     uint8_t *label[GEN_INSNS_MAX];   /* of targets */
     uint8_t *forward[GEN_INSNS_MAX]; /* branches waiting for a label, chained through their displacements */
@@ -163,6 +169,7 @@ bool gen_is_kept(const struct gen *g, unsigned x); /* RAX holds x */
 bool gen_is_word(const struct gen *g, unsigned x); /* x is known to be sign-extended from 32 bits */
 void gen_find_unseen(struct gen *g);               /* fills unseen[] */
 bool gen_writes_f(const struct insn *insn);        /* rd is an f register */
+unsigned gen_reads(const struct insn *insn, unsigned x[2]); /* how many, of plain instructions; the rest read through C */
 bool gen_writes_x(const struct insn *insn, unsigned x);
 void gen_note_written(struct gen *g, const struct insn *insn);
 
@@ -176,6 +183,25 @@ bool gen_atomic(struct gen *g, const struct insn *insn);
 bool gen_fp(struct gen *g, const struct insn *insn);
 bool gen_system(struct gen *g, const struct insn *insn); /* CSRs that are only read or written */
 bool gen_flow(struct gen *g, const struct insn *insn);   /* branches and jumps */
+enum host_cond gen_compare(struct gen *g, const struct insn *branch); /* RAX is lost; returns when it is taken */
+bool gen_keeps_rdx(const struct insn *insn); /* plain arithmetic that gen_int() does without RDX */
+
+/* Shifts that wait (gen_lazy.c). */
+void gen_lazy_before(struct gen *g, const struct insn *insn);  /* what insn reads or spoils is made good */
+bool gen_lazy(struct gen *g, const struct insn *insn);         /* it waits too, or they are a rotation: it is done */
+void gen_lazy_written(struct gen *g, const struct insn *insn); /* what waited for insn's register never comes */
+void gen_lazy_all(struct gen *g);                              /* none waits any more */
+void gen_lazy_in_stub(struct gen *g, const struct stub *stub); /* those wait that did when the stub was made */
+
+/* What a branch skips (gen_skip.c): begin, generate the skipped instructions, end. They may not touch RDX, and RDX is rd. */
+struct gen_skip {
+    unsigned branch, rd, retired;
+    int host; /* rd's */
+    uint32_t words;
+};
+void gen_find_skips(struct gen *g); /* fills skip[] and bridged[] */
+void gen_skip_begin(struct gen *g, struct gen_skip *skip);
+void gen_skip_end(struct gen *g, const struct gen_skip *skip);
 
 /* Two instructions at once, or false. */
 bool gen_pair(struct gen *g, const struct insn *first, const struct insn *second);
@@ -183,6 +209,7 @@ bool gen_pair(struct gen *g, const struct insn *first, const struct insn *second
 /* --- for the parts --------------------------------------------------------------------------------------- */
 
 void gen_flush_count(struct gen *g);                      /* XMM15 += retired; keeps the flags */
+void gen_lea_count(struct gen *g, int reg, unsigned instructions); /* reg = where in memory so many stand for XMM15 */
 void gen_add_count(struct gen *g, unsigned instructions); /* XMM15 += instructions */
 struct stub *gen_stub(struct gen *g, enum stub_kind kind, uint8_t *site);
 /* The instruction in hand may turn out to be the interpreter's: `site` jumps out for that, and so does each site of

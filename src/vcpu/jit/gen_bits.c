@@ -125,7 +125,7 @@ static void rotate_imm(struct gen *g, const struct insn *insn, bool word)
         else
             emit_shift_imm(e, SHIFT_ROR, d, (unsigned)insn->imm);
     }
-    if (word)
+    if (word && !g->unseen[g->at])
         emit_movsxd(e, d, op_reg(d));
     gen_done(g, insn->rd, d);
 }

@@ -49,10 +49,15 @@ static void to_label(struct gen *g, uint8_t *site, int label)
     }
 }
 
+enum host_cond gen_compare(struct gen *g, const struct insn *branch)
+{
+    compare(g, branch->rs1, branch->rs2);
+    return condition(branch->op);
+}
+
 static void branch(struct gen *g, const struct insn *insn)
 {
     struct emit *e = &g->e;
-    enum host_cond cc = condition(insn->op);
     int64_t target = g->off[g->at] + insn->imm;
     int label = gen_label_of(g, target);
 
@@ -61,7 +66,7 @@ static void branch(struct gen *g, const struct insn *insn)
         gen_flush_count(g); /* both ways count alike */
         gen_fp_settle(g, (unsigned)label);
     }
-    compare(g, insn->rs1, insn->rs2);
+    enum host_cond cc = gen_compare(g, insn);
     if (label < 0) {
         struct stub *stub = gen_stub(g, STUB_SIDE, emit_jcc(e, cc));
         stub->a = (uint32_t)(int32_t)target;

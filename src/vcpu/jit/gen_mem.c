@@ -237,7 +237,7 @@ struct run {
     bool store;
 };
 
-static bool keeps_rdx(const struct insn *insn)
+bool gen_keeps_rdx(const struct insn *insn)
 {
     switch (insn->op) {
     case OP_lui:
@@ -292,7 +292,7 @@ static bool joins(struct run *run, const struct insn *insn, bool *ends)
 
     *ends = false;
     if (!is_access(insn, &store, &bytes))
-        return keeps_rdx(insn) && insn->rd != run->base;
+        return gen_keeps_rdx(insn) && insn->rd != run->base;
     if (insn->rs1 != run->base || (store && !run->store))
         return false;
     int64_t first = insn->imm < run->first ? insn->imm : run->first;

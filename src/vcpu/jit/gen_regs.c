@@ -75,8 +75,7 @@ bool gen_writes_x(const struct insn *insn, unsigned x)
     return writes_rd(insn) && insn->rd == x;
 }
 
-/* Of plain instructions; the rest read through C, or little. */
-static unsigned reads(const struct insn *insn, unsigned x[2])
+unsigned gen_reads(const struct insn *insn, unsigned x[2])
 {
     if (insn->op >= OP_ENCODED)
         return 0;
@@ -178,7 +177,7 @@ void gen_find_unseen(struct gen *g)
 
     for (unsigned i = g->count; i-- > 0;) {
         const struct insn *insn = &g->insn[i];
-        unsigned x[2], count = reads(insn, x);
+        unsigned x[2], count = gen_reads(insn, x);
         bool plain = insn->op < OP_ENCODED && decode_ops[insn->op].kind == KIND_ALU;
 
         g->unseen[i] = plain && !(wanted >> insn->rd & 1);
@@ -229,7 +228,7 @@ static void weigh(const struct gen *g, unsigned weight[32])
         weight[x] = 0;
     for (unsigned i = 0; i < g->count; i++) {
         const struct insn *insn = &g->insn[i];
-        unsigned x[2], count = is_plain(insn) ? reads(insn, x) : 0;
+        unsigned x[2], count = is_plain(insn) ? gen_reads(insn, x) : 0;
 
         for (unsigned k = 0; k < count; k++)
             weight[x[k]] += runs[i];

@@ -32,6 +32,8 @@ enum {
 static struct ram *ram;
 static struct bus bus;
 static struct mmu_pmp pmp;
+static uint8_t pmpcfg[MMU_PMP_ENTRIES];
+static uint64_t pmpaddr[MMU_PMP_ENTRIES];
 static struct mmu_context context;
 static struct mmu_mapping map;
 static uint64_t next_table;
@@ -43,6 +45,20 @@ static uint64_t *pte_host(uint64_t gpa)
     return host;
 }
 
+static void set_pmp(unsigned i, uint8_t cfg, uint64_t addr)
+{
+    pmpcfg[i] = cfg;
+    pmpaddr[i] = addr;
+    mmu_pmp_load(&pmp, pmpcfg, pmpaddr);
+}
+
+static void no_pmp(void)
+{
+    memset(pmpcfg, 0, sizeof(pmpcfg));
+    memset(pmpaddr, 0, sizeof(pmpaddr));
+    mmu_pmp_load(&pmp, pmpcfg, pmpaddr);
+}
+
 static int setup(void **state)
 {
     (void)state;
@@ -52,9 +68,8 @@ static int setup(void **state)
     assert_int_equal(ram_add(ram, "ram", RAM_AT, 4 * MIB, false, NULL, &err), 0);
     assert_int_equal(ram_seal_layout(ram, &err), 0);
     bus_init(&bus, ram);
-    memset(&pmp, 0, sizeof(pmp));
-    pmp.cfg[0] = 0x1f; /* everything, for everybody */
-    pmp.addr[0] = (UINT64_C(1) << 54) - 1;
+    no_pmp();
+    set_pmp(0, 0x1f, (UINT64_C(1) << 54) - 1); /* everything, for everybody */
     context = (struct mmu_context){ .satp = UINT64_C(8) << 60 | ROOT >> 12, .priv = SUPER, .adue = true, .pmp = &pmp };
     next_table = TABLES;
     return 0;
@@ -390,11 +405,6 @@ static void tables_in_rom_can_be_read_but_not_updated(void **state)
 
 /* --- PMP ----------------------------------------------------------------------------------------------------- */
 
-static void set_pmp(unsigned i, uint8_t cfg, uint64_t addr)
-{
-    pmp.cfg[i] = cfg;
-    pmp.addr[i] = addr;
-}
 
 static bool allows(uint8_t priv, uint64_t gpa, uint64_t bytes, enum mmu_access access)
 {
@@ -404,7 +414,7 @@ static bool allows(uint8_t priv, uint64_t gpa, uint64_t bytes, enum mmu_access a
 static void without_a_matching_entry_only_m_may(void **state)
 {
     (void)state;
-    memset(&pmp, 0, sizeof(pmp));
+    no_pmp();
     assert_true(allows(MACHINE, TARGET, 8, MMU_WRITE));
     assert_false(allows(SUPER, TARGET, 8, MMU_READ));
     assert_false(allows(USER, TARGET, 8, MMU_READ));
@@ -422,7 +432,7 @@ static void entries_bind_m_only_when_locked(void **state)
     assert_false(allows(SUPER, TARGET, 8, MMU_WRITE));
     assert_true(allows(SUPER, TARGET, 8, MMU_READ));
     assert_false(mmu_pmp_active(&pmp, MACHINE));
-    pmp.cfg[0] |= 0x80;
+    set_pmp(0, pmpcfg[0] | 0x80, pmpaddr[0]);
     assert_false(allows(MACHINE, TARGET, 8, MMU_WRITE));
     assert_true(allows(MACHINE, TARGET, 8, MMU_READ));
     assert_true(mmu_pmp_active(&pmp, MACHINE));
@@ -431,7 +441,7 @@ static void entries_bind_m_only_when_locked(void **state)
 static void the_three_kinds_of_ranges_end_where_they_should(void **state)
 {
     (void)state;
-    memset(&pmp, 0, sizeof(pmp));
+    no_pmp();
     set_pmp(0, 0x10 | 1, TARGET >> 2); /* four bytes */
     assert_true(allows(USER, TARGET, 4, MMU_READ));
     assert_true(allows(USER, TARGET + 3, 1, MMU_READ));
@@ -457,7 +467,7 @@ static void the_three_kinds_of_ranges_end_where_they_should(void **state)
 static void the_lowest_matching_entry_decides(void **state)
 {
     (void)state;
-    set_pmp(1, pmp.cfg[0], pmp.addr[0]);
+    set_pmp(1, pmpcfg[0], pmpaddr[0]);
     set_pmp(0, 0x18, TARGET >> 2 | 0x1ff); /* nothing in this page */
     assert_false(allows(SUPER, TARGET + 8, 8, MMU_READ));
     assert_true(allows(SUPER, TARGET + 4096, 8, MMU_READ));
@@ -466,7 +476,7 @@ static void the_lowest_matching_entry_decides(void **state)
 static void an_access_that_a_range_covers_in_part_fails(void **state)
 {
     (void)state;
-    set_pmp(1, pmp.cfg[0], pmp.addr[0]);
+    set_pmp(1, pmpcfg[0], pmpaddr[0]);
     set_pmp(0, 0x10 | 7, TARGET >> 2);
     assert_true(allows(SUPER, TARGET, 4, MMU_READ));
     assert_true(allows(SUPER, TARGET + 4, 4, MMU_READ));
@@ -480,7 +490,7 @@ static void a_page_that_pmp_divides_says_so(void **state)
     put(0, 0, pte_of(TARGET, V | R | W | A | D));
     assert_int_equal(go(0, MMU_READ), MMU_OK);
     assert_int_equal(map.pmp_bytes, 4096);
-    set_pmp(1, pmp.cfg[0], pmp.addr[0]);
+    set_pmp(1, pmpcfg[0], pmpaddr[0]);
     set_pmp(0, 0x10 | 1, (TARGET + 16) >> 2);
     assert_int_equal(go(16, MMU_READ), MMU_OK);
     assert_true(map.pmp_bytes < 4096);
@@ -493,7 +503,7 @@ static void pmp_narrows_what_a_mapping_allows(void **state)
 {
     (void)state;
     put(0, 0, pte_of(TARGET, V | R | W | X | A | D));
-    set_pmp(1, pmp.cfg[0], pmp.addr[0]);
+    set_pmp(1, pmpcfg[0], pmpaddr[0]);
     set_pmp(0, 0x18 | 1, TARGET >> 2 | 0x1ff);
     assert_int_equal(go(0, MMU_READ), MMU_OK);
     assert_true(map.readable && !map.writable && !map.executable);
@@ -506,13 +516,13 @@ static void page_tables_are_checked_by_pmp_as_supervisor_accesses(void **state)
     (void)state;
     put(0, 0, pte_of(TARGET, V | R | W | X | U));
     context.priv = USER;
-    set_pmp(1, pmp.cfg[0], pmp.addr[0]);
+    set_pmp(1, pmpcfg[0], pmpaddr[0]);
     set_pmp(0, 0x18 | 1, TABLES >> 2 | 0x1fff); /* 64 KiB of tables: readable only */
     for (int access = MMU_READ; access <= MMU_FETCH; access++)
         assert_int_equal(go(0, access), MMU_ACCESS_FAULT); /* A cannot be set */
     put(0, 0, pte_of(TARGET, V | R | W | X | U | A | D));
     assert_int_equal(go(0, MMU_WRITE), MMU_OK);
-    pmp.cfg[0] = 0x18;
+    set_pmp(0, 0x18, pmpaddr[0]);
     assert_int_equal(go(0, MMU_WRITE), MMU_ACCESS_FAULT);
 }
 

@@ -84,9 +84,55 @@ static inline uint32_t tight_fp(struct random_code *p, const struct tight *t)
     return w;
 }
 
+/* A branch over a few instructions that write one register, as a compiler without conditional moves does; now and then
+ * one of them writes another, or is an access, or another branch leads into them. Then somebody wants to know whether what
+ * came of it is a sign-extended word. Nothing of it is compressed, so that distances are known. */
+static inline void tight_skip(struct random_code *p, const struct tight *t)
+{
+    static const enum op branches[] = { OP_beq, OP_bne, OP_blt, OP_bge, OP_bltu, OP_bgeu };
+    unsigned count = 1 + below(p, 4), rd = PICK(p, t->own);
+
+    if (one_in(p, 6))
+        code_put(p, as(OP_bltu, PICK(p, t->own), PICK(p, t->own), 8 + 4 * (int)below(p, count)));
+    code_put(p, as(PICK(p, branches), PICK(p, t->own), one_in(p, 3) ? 0 : PICK(p, t->own), (int)(count + 1) * 4));
+    for (unsigned i = 0; i < count; i++) {
+        uint32_t w = tight_alu(p, t);
+
+        if (!one_in(p, 12))
+            w = (w & ~0xf80u) | rd << 7;
+        code_put(p, one_in(p, 20) ? tight_access(p, t) : w);
+    }
+    if (one_in(p, 2))
+        code_put(p, as(OP_addiw, PICK(p, t->own), rd, 0));
+}
+
+/* A rotation as the base ISA spells it: two opposite shifts and what puts them together; or nearly one, and with other
+ * things in between. */
+static inline void tight_rotate(struct random_code *p, const struct tight *t)
+{
+    static const enum op joins[] = { OP_or, OP_or, OP_xor, OP_add, OP_addw, OP_and };
+    bool word = one_in(p, 2);
+    unsigned bits = word ? 32 : 64, by = one_in(p, 12) ? 0 : 1 + below(p, bits - 1), rs = PICK(p, t->own);
+    unsigned a = one_in(p, 6) ? rs : any_temp(p), b = PICK(p, t->own);
+    uint32_t left = as(word ? OP_slliw : OP_slli, a, rs, (int)by),
+             right = as(one_in(p, 8) ? OP_srli : word ? OP_srliw : OP_srli, b, one_in(p, 8) ? a : rs,
+                        (int)(one_in(p, 6) ? below(p, bits) : (bits - by) % bits));
+    bool swap = one_in(p, 2);
+
+    if (a == t->counter || a == t->pointer || a == b)
+        return;
+    code_put(p, swap ? right : left);
+    while (one_in(p, 2))
+        code_put(p, one_in(p, 3) ? tight_access(p, t) : tight_alu(p, t));
+    code_put(p, swap ? left : right);
+    while (one_in(p, 2))
+        code_put(p, one_in(p, 3) ? tight_access(p, t) : tight_alu(p, t));
+    code_put(p, as(PICK(p, joins), one_in(p, 4) ? rs : PICK(p, t->own), swap ? a : b, swap ? b : a));
+}
+
 static inline void tight_piece(struct random_code *p, const struct tight *t, bool floating)
 {
-    switch (below(p, 12)) {
+    switch (below(p, 16)) {
     case 0:
     case 1:
     case 2: code_put(p, tight_access(p, t)); break;
@@ -104,6 +150,10 @@ static inline void tight_piece(struct random_code *p, const struct tight *t, boo
         else
             code_put(p, as(OP_csrrs, PICK(p, t->own), 0, one_in(p, 2) ? 3 : 0x100));
         break;
+    case 6:
+    case 7: tight_skip(p, t); break;
+    case 8:
+    case 9: tight_rotate(p, t); break;
     default: code_put(p, floating && !one_in(p, 4) ? tight_fp(p, t) : tight_alu(p, t)); break;
     }
 }
