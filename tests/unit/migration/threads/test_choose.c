@@ -151,9 +151,9 @@ static double best_units_per_s(const struct world *world, double seconds)
 static void what_does_not_compress_is_sent_as_it_is(void **state)
 {
     (void)state;
-    for (double link = 10 * MB; link < 10000 * MB; link *= 3) {
+    for (unsigned mb_per_s = 10; mb_per_s < 10000; mb_per_s *= 3) {
         struct world world = random_bytes;
-        world.link_bytes_per_s = link;
+        world.link_bytes_per_s = mb_per_s * MB;
         struct run run = begin(&world);
         pass_s(&run, 2);
         assert_int_equal(run.choose.gear, GEAR_NONE);
@@ -301,10 +301,10 @@ static void packing_never_costs_more_than_a_twentieth(void **state)
     const struct world *contents[] = { &text, &random_bytes };
     (void)state;
 
-    for (double link = 3 * MB; link < 10000 * MB; link *= 2) {
+    for (unsigned mb_per_s = 3; mb_per_s < 10000; mb_per_s *= 2) {
         for (unsigned i = 0; i < 3 * 2 * 2 * 2 * 2; i++) {
             struct world world = *contents[i % 2];
-            world.link_bytes_per_s = link;
+            world.link_bytes_per_s = mb_per_s * MB;
             world.workers = workers[i / 2 % 3];
             world.share = shares[i / 6 % 2];
             world.noise = noises[i / 12 % 2];
@@ -316,7 +316,7 @@ static void packing_never_costs_more_than_a_twentieth(void **state)
             double plain = units_per_s(&run) / fixed_units_per_s(&world, GEAR_NONE, 10);
             double best = units_per_s(&run) / best_units_per_s(&world, 10);
             if (plain < 0.95 || best < 0.8 || run.shifts > 50) {
-                fail_msg("link %.0f MB/s, world %u, gear %u, %u shifts: %.3f of plain, %.3f of the best", link / MB, i,
+                fail_msg("link %u MB/s, world %u, gear %u, %u shifts: %.3f of plain, %.3f of the best", mb_per_s, i,
                          run.choose.gear, run.shifts, plain, best);
             }
         }
