@@ -61,7 +61,7 @@ $(FUZZ): $(BUILD)/%: $(BUILD)/obj/%.o $(LIB)
 
 -include tests/guest/guest.mk
 
-.PHONY: unit bench-tools bench bench-full bench-cpu fuzzers guests test test-unit test-tsan fuzz-smoke stress demo lint format deps install install-bench clean help
+.PHONY: unit bench-tools bench bench-full bench-cpu fuzzers guests test test-unit test-tsan model fuzz-smoke stress demo lint format deps install install-bench clean help
 unit: $(UNIT)
 bench-tools: $(BENCH)
 fuzzers: $(FUZZ)
@@ -74,6 +74,8 @@ test-unit: unit                          ## the unit tests alone
 test-tsan:                               ## all of it but the Linux boots, under ThreadSanitizer
 	$(MAKE) BUILD=$(BUILD)-tsan CONFIGURE_FLAGS=--enable-sanitizer=thread all unit guests
 	GODWIT_PATIENCE=$${GODWIT_PATIENCE:-300} tests/run --build $(BUILD)-tsan --no-linux --limit 1800
+model: $(BUILD)/tests/unit/migration/test_handover_model ## the hand-over's model, searched by SPIN (FAULTS=4)
+	tests/model/check $(BUILD)
 fuzz-smoke:                              ## each fuzzer for 20 s (FUZZ_S=...), with ASan and UBSan
 	$(MAKE) BUILD=$(BUILD)-fuzz CONFIGURE_FLAGS=--enable-sanitizer=fuzzer fuzzers
 	tests/fuzz/smoke $(BUILD)-fuzz $(FUZZ_S)
@@ -97,7 +99,7 @@ deps:                                    ## install what debian/control lists (r
 
 install: all                             ## into $(DESTDIR)$(PREFIX)
 	install -D -m 755 $(BUILD)/godwit $(DESTDIR)$(PREFIX)/bin/godwit
-	install -D -m 644 -t $(DESTDIR)$(PREFIX)/share/man/man1 docs/man/*.1
+	install -D -m 644 -t $(DESTDIR)$(PREFIX)/share/man/man1 $(filter-out docs/man/godwit-bench.1,$(wildcard docs/man/*.1))
 SHARE = $(DESTDIR)$(PREFIX)/share/godwit
 install-bench: install $(BUILD)/bench/relay $(BUILD)/guest/dirtier.elf ## and the migration harness, godwit-bench
 	install -D -m 755 -t $(DESTDIR)$(PREFIX)/lib/godwit $(BUILD)/bench/relay $(BUILD)/guest/dirtier.elf
@@ -108,6 +110,7 @@ install-bench: install $(BUILD)/bench/relay $(BUILD)/guest/dirtier.elf ## and th
 	install -D -m 755 -t $(SHARE)/scripts scripts/fetch-guest scripts/apt.sh
 	sed 's|@PREFIX@|$(PREFIX)|g' bench/godwit-bench.in > $(BUILD)/godwit-bench
 	install -D -m 755 $(BUILD)/godwit-bench $(DESTDIR)$(PREFIX)/bin/godwit-bench
+	install -D -m 644 -t $(DESTDIR)$(PREFIX)/share/man/man1 docs/man/godwit-bench.1
 clean:                                   ## removes the build folders
 	rm -rf $(BUILD) $(BUILD)-tsan $(BUILD)-asan $(BUILD)-ubsan $(BUILD)-fuzz $(BUILD)-lint
 help:                                    ## this list

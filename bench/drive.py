@@ -59,13 +59,23 @@ def guest_args(cell, images):
         return machine + ['-bios', 'none', '-kernel', str(images['bare']), '-append', words]
     load = f' bench.load={cell["load"]}' if 'load' in cell else ''
     return machine + ['-bios', str(images['firmware']), '-kernel', str(images['kernel']),
-                      '-initrd', str(images['real' if needs_programs(cell) else 'initrd']), '-append',
+                      '-initrd', str(images[guest_of(cell)]), '-append',
                       f'console=ttyS0 iomem=relaxed quiet bench.run={":".join(["dirtier", *words.split()])}{load}']
 
 
-def needs_programs(cell):
-    """Its load is not of busybox: the guest takes Debian's programs along."""
-    return cell.get('load', 'gzip') != 'gzip'
+LOADS = {'gzip': None, 'python3': 'programs', 'sqlite3': 'programs', 'gcc': 'programs', 'redis': 'redis'}
+
+
+def sets_of(cell):
+    """What of bench/fetch-programs the guest takes along."""
+    wanted = [LOADS.get(cell.get('load'), 'programs' if 'load' in cell else None),
+              'text' if cell.get('dirtier', {}).get('content') == 'book' else None]
+    return [name for name in wanted if name and cell['guest'] == 'linux']
+
+
+def guest_of(cell):
+    """The guest's name: its kind, and what it takes along."""
+    return '+'.join([cell['guest'], *sets_of(cell)])
 
 
 def bytes_of(text):

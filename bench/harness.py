@@ -8,12 +8,13 @@
     bench/harness.py --scenario MINE.json ...            more of them, from a file like bench/cells.json
 
 Every run is a JSON line of build/results/NAME.jsonl, with all that it was made of; a run that stands there already, of the same
-scenario, programs and guest, is not run again. bench/report.py makes tables and pictures of such files. The QEMU configuration that
-was best in a cell (--set full finds it) is kept in bench/best.json and stands for `best:EMULATOR`.
+scenario, programs and guest, is not run again, so what was killed goes on where it was. bench/report.py makes tables and pictures of
+such files. The QEMU configuration that was best in a cell (--set full finds it) is kept in bench/best.json and stands for
+`best:EMULATOR`.
 """
-import argparse, hashlib, json, os, pathlib, shlex, statistics, subprocess, sys, time
+import argparse, hashlib, json, os, pathlib, shlex, subprocess, sys, time
 
-import compare, drive, watch
+import compare, drive, report, watch
 from compare import lib
 
 HERE = pathlib.Path(__file__).resolve().parent
@@ -67,26 +68,54 @@ def digest(*things):
 
 
 def guest_images(cells):
-    """{what: path} and {kind of guest: digest of what it is made of}: what these cells need"""
-    images, sums, kinds = {}, {}, {cell['guest'] for cell in cells}
-    if 'bare' in kinds:
+    """{what: path} and {guest: digest of what it is made of}: what these cells need. A guest that cannot be had is in neither, which
+    is said."""
+    images, sums = {}, {}
+    guests = dict.fromkeys(drive.guest_of(cell) for cell in cells)
+    if 'bare' in guests:
         images['bare'] = pathlib.Path(os.environ.get('GODWIT_BENCH_GUEST', lib.BUILD / 'guest/dirtier.elf'))
         if not images['bare'].exists():
             sys.exit('harness: the bare-metal guest is not built: make guests')
         sums['bare'] = digest(images['bare'])
-    if 'linux' in kinds:
-        folder = pathlib.Path(subprocess.check_output([lib.TOP / 'scripts/fetch-guest'], text=True).strip())
-        images.update(kernel=folder / 'vmlinux', firmware=folder / 'fw_dynamic.bin', initrd=lib.BUILD / 'harness.cpio')
-        subprocess.run([HERE / 'pack-guest', folder, images['initrd']], check=True)
+    linux = [guest for guest in guests if guest != 'bare']
+    if linux:
+        fetched = fetch(lib.TOP / 'scripts/fetch-guest')
+        if not fetched:
+            return images, sums
+        folder, small = pathlib.Path(fetched), lib.BUILD / 'harness.cpio'
+        images.update(kernel=folder / 'vmlinux', firmware=folder / 'fw_dynamic.bin')
+        subprocess.run([HERE / 'pack-guest', folder, small], check=True)
         # the archive holds times; what it is made of does not
-        if any(drive.needs_programs(cell) for cell in cells):
-            programs = subprocess.check_output([HERE / 'fetch-programs'], text=True).strip()
-            images['real'], archive = lib.BUILD / 'harness-real.cpio', lib.BUILD / 'harness-programs.cpio'
-            subprocess.run([HERE / 'pack-guest', '--programs', programs, archive], check=True)
-            images['real'].write_bytes(images['initrd'].read_bytes() + archive.read_bytes())
-            archive.unlink()
-        sums['linux'] = digest(images['kernel'], images['firmware'], folder / 'busybox', *sorted((HERE / 'guest').glob('*')))
+        plain = digest(images['kernel'], images['firmware'], folder / 'busybox', *sorted((HERE / 'guest').glob('*')))
+        for guest in linux:
+            roots = [fetch(HERE / 'fetch-programs', name) for name in guest.split('+')[1:]]
+            if all(roots):
+                images[guest] = pack_more(small, guest, roots)
+                sums[guest] = digest(plain, *(pathlib.Path(root, 'packages') for root in roots)) if roots else plain
     return images, sums
+
+
+def fetch(*command):
+    """What the script fetched, or None where it could not, and said why."""
+    done = subprocess.run(command, stdout=subprocess.PIPE, text=True)
+    if done.returncode:
+        print(f'# {pathlib.Path(command[0]).name} {" ".join(command[1:])}: exit code {done.returncode}: cells that need it are left out',
+              file=sys.stderr)
+    return done.stdout.strip() if done.returncode == 0 else None
+
+
+def pack_more(small, guest, roots):
+    """The guest's archive with those of the folders behind it."""
+    if not roots:
+        return small
+    whole, part = lib.BUILD / f'harness-{guest}.cpio', lib.BUILD / 'harness-part.cpio'
+    with open(whole, 'wb') as out:
+        out.write(small.read_bytes())
+        for root in roots:
+            subprocess.run([HERE / 'pack-guest', '--programs', root, part], check=True)
+            out.write(part.read_bytes())
+            part.unlink()
+    return whole
 
 
 class Best:
@@ -105,26 +134,12 @@ class Best:
         return kept if kept in whole['configurations'] else started
 
     def learn(self, records):
-        """Of each emulator's configurations in each cell: those that ended well most often, of them those that kept the limit
-        (20 % and 10 ms over it are forgiven), of them the one with the least total time."""
-        groups = {}
-        for record in records:
-            if record['emulator'].startswith('qemu') and record['scenario']['configuration'].get('migrate', True):
-                groups.setdefault((record['emulator'], record['cell']), {}).setdefault(record['configuration'], []).append(record)
-        for (emulator, cell), group in groups.items():
-            def rank(item):
-                runs = [r for r in item[1] if r['success']]
-                if not runs:
-                    return 0, 0, 0
-                pause = statistics.median(r['measured']['pause_ms'] for r in runs)
-                total = statistics.median(r['measured']['total_ms'] for r in runs)
-                return -len(runs) / len(item[1]), pause > runs[0]['asked_ms'] * 1.2 + 10, total
-            name, runs = min(group.items(), key=rank)
-            if rank((name, runs))[0] < 0:
-                self.kept.setdefault(emulator, {})[cell] = {
-                    'configuration': name, 'date': runs[-1]['date'][:10], 'version': runs[-1]['version'],
-                    'runs': len(runs), 'of': sorted(group), 'median_total_ms': round(rank((name, runs))[2])}
-        self.path.write_text(json.dumps(self.kept, indent=1, sort_keys=True) + '\n')
+        """What is best of these results (report.best_of), with its date, in place of what was kept for their cells."""
+        for (emulator, cell), entry in report.best_of(records).items():
+            self.kept.setdefault(emulator, {})[cell] = entry
+        new = self.path.with_name(self.path.name + '.new')
+        new.write_text(json.dumps(self.kept, indent=1, sort_keys=True) + '\n')
+        new.replace(self.path)
 
 
 def plan(whole, args, best):
@@ -160,6 +175,13 @@ def done_in(path):
     return found
 
 
+def keep(path, record):
+    """As a line of its own, even behind one that a kill tore."""
+    with open(path, 'ab+') as out:
+        torn = out.tell() and os.pread(out.fileno(), 1, out.tell() - 1) != b'\n'
+        out.write((b'\n' if torn else b'') + json.dumps(record).encode() + b'\n')
+
+
 def line_of(record):
     """One run for people."""
     measured, text = record.get('measured', {}), f'{record["cell"]:22} {record["configuration"]:24} #{record["repeat"]} '
@@ -177,7 +199,7 @@ def key_of(whole, cell_name, name, repeat, emulator, sums, plant):
     """What makes a run the same run: the identity is of everything that it is made of."""
     cell, configuration = whole['cells'][cell_name], whole['configurations'][name]
     program = digest(pathlib.Path(emulator.binary)) if emulator.ours else emulator.version
-    made_of = [cell, configuration, whole['links'][cell['link']], program, sums[cell['guest']], bool(plant)]
+    made_of = [cell, configuration, whole['links'][cell['link']], program, sums[drive.guest_of(cell)], bool(plant)]
     return cell_name, name, repeat, digest(made_of)
 
 
@@ -195,8 +217,8 @@ def forget_torn_rounds(keys, done):
                 done.pop(key, None)
 
 
-def run_all(whole, runs, args, results, command):
-    """Runs what has not been run; returns the records of all of them."""
+def run_all(whole, runs, args, results, command, learn):
+    """Runs what has not been run; returns the records of all of them. learn() is called when a cell's round is over."""
     found = emulators(whole, runs)
     images, sums = guest_images([whole['cells'][cell] for cell in dict.fromkeys(cell for cell, _, _ in runs)])
     origin, done, records = compare.provenance(found), done_in(results), []
@@ -204,7 +226,7 @@ def run_all(whole, runs, args, results, command):
     keys = {}
     for cell_name, name, repeat in runs:
         emulator = found.get(whole['configurations'][name]['emulator'])
-        if emulator is not None:
+        if emulator is not None and drive.guest_of(whole['cells'][cell_name]) in sums:
             keys[cell_name, name, repeat] = key_of(whole, cell_name, name, repeat, emulator, sums, args.plant)
     forget_torn_rounds([key for key in keys.values() if whole['configurations'][key[1]].get('migrate', True)], done)
     until = time.monotonic() + args.minutes * 60 if args.minutes else None
@@ -212,25 +234,26 @@ def run_all(whole, runs, args, results, command):
     for position, (cell_name, name, repeat) in enumerate(runs):
         cell, configuration = whole['cells'][cell_name], whole['configurations'][name]
         link, emulator = whole['links'][cell['link']], found.get(configuration['emulator'])
-        if emulator is None:
-            continue  # said already
-        key = keys[cell_name, name, repeat]
+        key = keys.get((cell_name, name, repeat))
+        if key is None:
+            continue  # its emulator or its guest cannot be had: said already
         if key in done:
             records.append(done[key])
             continue
         if until and time.monotonic() > until:
-            print(f'# {args.minutes} minutes are over: {len(runs) - position} of {len(runs)} runs left out; begun again, '
+            print(f'# {args.minutes:g} minutes are over: {len(runs) - position} of {len(runs)} runs left out; begun again, '
                   'it goes on', flush=True)
             break
         record = drive.run(emulator, configuration, cell, link, images, args.plant)
         record = {'schema': 1, 'cell': cell_name, 'configuration': name, 'repeat': repeat, 'identity': key[3],
-                  'emulator': emulator.name, 'version': emulator.version, 'guest_digest': sums[cell['guest']], **origin,
+                  'emulator': emulator.name, 'version': emulator.version, 'guest_digest': sums[drive.guest_of(cell)], **origin,
                   **record, 'harness_command': command,
                   'scenario': {'cell': cell, 'configuration': configuration, 'link': link}}
-        with open(results, 'a') as out:
-            out.write(json.dumps(record) + '\n')
+        keep(results, record)
         records.append(record)
         print(line_of(record), flush=True)
+        if [(cell_name, repeat)] != [(cell, turn) for cell, _, turn in runs[position + 1:position + 2]]:
+            learn()  # what ends this program later does not lose it
     return records
 
 
@@ -250,6 +273,7 @@ def main():
     parse.add_argument('--configurations', type=words, metavar='NAME,...')
     parse.add_argument('--pairs', type=int, help='how often each')
     parse.add_argument('--minutes', type=float, help='begin no run after so long')
+    parse.add_argument('--hours', type=float, help='the same in hours: make bench-full BENCH_MIGRATE="--hours 2", as often as it takes')
     parse.add_argument('--results', type=pathlib.Path, help='the file of JSON lines (build/results/migrate-SET.jsonl)')
     parse.add_argument('--report', type=pathlib.Path, help='where report.html and report.md go (beside the results)')
     parse.add_argument('--no-still', action='store_true', help='without runs in which nothing moves')
@@ -258,6 +282,7 @@ def main():
     parse.add_argument('--plant', action='store_true', help='spoil a word of every guest: every run must count as failed')
     parse.add_argument('--list', action='store_true')
     args = parse.parse_args()
+    args.minutes = args.hours * 60 if args.hours else args.minutes
     whole, best = scenario(args.scenario), Best(args.best)
     if args.list:
         list_all(whole)
@@ -268,11 +293,14 @@ def main():
         sys.exit('harness: the relay is not built: make bench-tools')
     results = args.results or lib.BUILD / f'results/migrate-{args.set}.jsonl'
     command = shlex.join(['bench/harness.py', *sys.argv[1:]])
-    records = run_all(whole, plan(whole, args, best), args, results, command)
-    if args.learn or whole['sets'].get(args.set, {}).get('learn'):
-        best.learn(done_in(results).values())
+    learns = args.learn or whole['sets'].get(args.set, {}).get('learn')
+
+    def learn():
+        if learns and not args.plant:
+            best.learn(list(done_in(results).values()))
+    records = run_all(whole, plan(whole, args, best), args, results, command, learn)
+    learn()
     if args.report or not args.plant:
-        import report
         report.write(list(done_in(results).values()), args.report or results.with_suffix(''))
     wrong = [r for r in records if r.get('self_check', 'ok') != 'ok']
     print(f'{len(records)} runs, {sum(not r["success"] for r in records)} failed, {len(wrong)} of them because the guest\'s '

@@ -273,6 +273,7 @@ static void take_requests(struct app *app)
         case REQUEST_SHUTDOWN: guest_off(app, 0); break;
         case REQUEST_FAIL: guest_off(app, code & 0xff ? (int)(code & 0xff) : 1); break;
         case REQUEST_RESET: guest_reset(app); break;
+        case REQUEST_IO_ERROR: machine_stop_for_disk(app->machine); break;
         }
     }
 }

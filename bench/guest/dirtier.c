@@ -136,6 +136,18 @@ static void heartbeat(void)
     }
 }
 
+/* Text that somebody wrote: its pages are cut from it at different places, as those of the other text are. */
+static void read_book(char *text)
+{
+    FILE *book = fopen("/bench/book", "rb");
+
+    if (!book || fread(text, 1, DIRTY_TEXT, book) != DIRTY_TEXT) {
+        printf("FAILED /bench/book is not there, or shorter than %d bytes\n", DIRTY_TEXT);
+        exit(1);
+    }
+    fclose(book);
+}
+
 static void begin(uint64_t pages)
 {
     uint64_t *memory = mmap(NULL, pages * DIRTY_PAGE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
@@ -146,7 +158,9 @@ static void begin(uint64_t pages)
         printf("FAILED no memory for %llu pages\n", (unsigned long long)pages);
         exit(1);
     }
-    if (text)
+    if (text && options.book)
+        read_book(text);
+    else if (text)
         dirty_text_make(text, DIRTY_TEXT, options.seed);
     for (unsigned i = 0; i < writers; i++) {
         uint64_t from = pages * i / writers, to = pages * (i + 1) / writers;

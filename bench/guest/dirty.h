@@ -6,7 +6,7 @@
  *   rate=0            pages a second of guest time, all writers together; 0: as fast as it can
  *   bytes=4096        of each page: 8, 64 or 4096
  *   pattern=uniform   seq, uniform, zipf (rank r is written in proportion to 1/r; ranks are scattered over the memory)
- *   content=text      random, text, counters, zero
+ *   content=text      random, text, counters, zero; book: text that somebody wrote, from /bench/book (Linux only)
  *   phase=0           seconds: so long the whole of w, then so long an eighth of it, and so on; 0: always the whole
  *   dots=1            milliseconds of guest time between the beats on the serial line; 0: none
  *   wait=spin         bare metal between pages: spin, or sleep (QEMU before 10.2 loses a guest's armed timer when it moves it, and
@@ -38,7 +38,7 @@ struct dirty_options {
     unsigned bytes;
     enum dirty_pattern pattern;
     enum dirty_content content;
-    bool sleeps;
+    bool sleeps, book;
 };
 
 /* One writer and its pages. Owner: the writer, after dirty_fill(). */
@@ -121,10 +121,10 @@ static inline const char *dirty_options_read(const char *args, struct dirty_opti
 {
     static const char *const patterns[] = { "seq", "uniform", "zipf" };
     static const char *const waits[] = { "spin", "sleep" };
-    static const char *const contents[] = { "random", "text", "counters", "zero" };
+    static const char *const contents[] = { "random", "text", "counters", "zero", "book" };
     int wait = dirty_choice(args, "wait", waits, 2, 0);
     int pattern = dirty_choice(args, "pattern", patterns, 3, DIRTY_UNIFORM);
-    int content = dirty_choice(args, "content", contents, 4, DIRTY_TEXTUAL);
+    int content = dirty_choice(args, "content", contents, 5, DIRTY_TEXTUAL);
 
     o->bytes_total = dirty_number(args, "w", 64 << 20);
     o->rate = dirty_number(args, "rate", 0);
@@ -135,7 +135,7 @@ static inline const char *dirty_options_read(const char *args, struct dirty_opti
     if (pattern < 0)
         return "pattern is seq, uniform or zipf";
     if (content < 0)
-        return "content is random, text, counters or zero";
+        return "content is random, text, counters, zero or book";
     if (wait < 0)
         return "wait is spin or sleep";
     if (o->bytes != 8 && o->bytes != 64 && o->bytes != DIRTY_PAGE)
@@ -143,7 +143,8 @@ static inline const char *dirty_options_read(const char *args, struct dirty_opti
     if (o->bytes_total > (uint64_t)DIRTY_PAGE << 32)
         return "w is too large";
     o->pattern = (enum dirty_pattern)pattern;
-    o->content = (enum dirty_content)content;
+    o->book = content == 4; /* only the text is another */
+    o->content = o->book ? DIRTY_TEXTUAL : (enum dirty_content)content;
     o->sleeps = wait == 1;
     return NULL;
 }

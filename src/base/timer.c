@@ -3,6 +3,8 @@
 #include <assert.h>
 #include <errno.h>
 #include <stdlib.h>
+#include <sys/timerfd.h>
+#include <unistd.h>
 
 #include "base/lock.h"
 #include "base/thread.h"
@@ -21,13 +23,15 @@ struct timers {
     /* fixed after new */
     struct guest_clock *clock;
     struct thread thread;
+    int alarm; /* a timerfd on CLOCK_MONOTONIC: all that the thread waits for */
     struct lock lock;
-    struct cond changed;
+    struct cond fired; /* a callback has returned */
     /* under lock */
     struct timer *armed;
-    struct timer *firing;   /* its callback runs now, without the lock */
-    unsigned count;         /* timers that exist */
-    int64_t waiting_for_ns; /* guest time the thread sleeps towards; 0: it is awake */
+    struct timer *firing; /* its callback runs now, without the lock */
+    unsigned count;       /* timers that exist */
+    int64_t alarm_ns;     /* guest time the alarm is set for, at most the first deadline while the thread waits */
+    bool waiting;         /* the thread waits for the alarm: else it looks at the list by itself */
     bool quit;
 };
 
@@ -53,24 +57,47 @@ static struct timer *earliest(const struct timers *timers)
     return first;
 }
 
-/* Wait for the first deadline, for a change of the list, or for the clock to start. */
-static void wait_for_work(struct timers *timers, const struct timer *first)
+/* The alarm is set by whoever changes the first deadline: a system call, but it wakes nobody. */
+static void set_alarm(struct timers *timers, int64_t deadline_ns)
 {
-    bool ticking = atomic_load_explicit(&timers->clock->running, memory_order_acquire);
-    if (!first || !ticking) {
-        timers->waiting_for_ns = TIMER_NEVER;
-        cond_wait(&timers->changed, &timers->lock);
-    } else {
-        /* The order of the two clock reads can only make us wake a little early; then we look again. */
-        int64_t host_ns = clock_now_ns();
-        int64_t ahead_ns = first->deadline_ns - guest_clock_ns(timers->clock);
-        timers->waiting_for_ns = first->deadline_ns;
-        if (ahead_ns > 0) {
-            int64_t limit_ns = 3600 * NS_PER_S; /* a deadline in the far future must not overflow */
-            cond_wait_until(&timers->changed, &timers->lock, host_ns + (ahead_ns < limit_ns ? ahead_ns : limit_ns));
-        }
+    struct itimerspec at = { 0 }; /* off */
+
+    if (deadline_ns != TIMER_NEVER) {
+        int64_t host_ns = guest_clock_reaches_ns(timers->clock, deadline_ns);
+        at.it_value = (struct timespec){ .tv_sec = host_ns / NS_PER_S, .tv_nsec = host_ns % NS_PER_S };
     }
-    timers->waiting_for_ns = 0;
+    timers->alarm_ns = deadline_ns;
+    int failed = timerfd_settime(timers->alarm, TFD_TIMER_ABSTIME, &at, NULL);
+    assert(failed == 0);
+    (void)failed;
+}
+
+static bool ticking(const struct timers *timers)
+{
+    return atomic_load_explicit(&timers->clock->running, memory_order_acquire);
+}
+
+static int64_t first_deadline_ns(const struct timers *timers)
+{
+    const struct timer *first = ticking(timers) ? earliest(timers) : NULL;
+    return first ? first->deadline_ns : TIMER_NEVER;
+}
+
+static void wait_for_alarm(struct timers *timers)
+{
+    int64_t deadline_ns = first_deadline_ns(timers);
+    uint64_t expired;
+
+    if (deadline_ns != timers->alarm_ns)
+        set_alarm(timers, deadline_ns);
+    timers->waiting = true;
+    unlock(&timers->lock);
+    ssize_t got = read(timers->alarm, &expired, sizeof(expired));
+    assert(got == sizeof(expired)); /* threads take no signals */
+    (void)got;
+    lock(&timers->lock);
+    timers->waiting = false;
+    timers->alarm_ns = TIMER_NEVER; /* it rang. If it was set again meanwhile: what for is in the list */
 }
 
 static void timers_run(void *opaque)
@@ -79,9 +106,8 @@ static void timers_run(void *opaque)
     lock(&timers->lock);
     while (!timers->quit) {
         struct timer *first = earliest(timers);
-        bool ticking = atomic_load_explicit(&timers->clock->running, memory_order_acquire);
-        if (!first || !ticking || guest_clock_ns(timers->clock) < first->deadline_ns) {
-            wait_for_work(timers, first);
+        if (!first || !ticking(timers) || guest_clock_ns(timers->clock) < first->deadline_ns) {
+            wait_for_alarm(timers);
             continue;
         }
         unlink_timer(first);
@@ -90,7 +116,7 @@ static void timers_run(void *opaque)
         first->fire(first->opaque);
         lock(&timers->lock);
         timers->firing = NULL;
-        cond_broadcast(&timers->changed); /* timer_free may be waiting for us */
+        cond_broadcast(&timers->fired); /* timer_free may be waiting for us */
     }
     unlock(&timers->lock);
 }
@@ -103,9 +129,13 @@ struct timers *timers_new(struct guest_clock *clock, struct err *err)
         return NULL;
     }
     timers->clock = clock;
+    timers->alarm_ns = TIMER_NEVER;
     lock_init(&timers->lock, LOCK_TIMER);
-    cond_init(&timers->changed);
-    if (thread_start(&timers->thread, "timers", timers_run, timers, err) < 0) {
+    cond_init(&timers->fired);
+    timers->alarm = timerfd_create(CLOCK_MONOTONIC, TFD_CLOEXEC);
+    if (timers->alarm < 0)
+        err_set_errno(err, -errno, "cannot make an alarm for the timers");
+    if (timers->alarm < 0 || thread_start(&timers->thread, "timers", timers_run, timers, err) < 0) {
         timers_free(timers);
         return NULL;
     }
@@ -119,10 +149,13 @@ void timers_free(struct timers *timers)
     assert(timers->count == 0);
     lock(&timers->lock);
     timers->quit = true;
-    cond_broadcast(&timers->changed);
+    if (timers->thread.started)
+        set_alarm(timers, 0);
     unlock(&timers->lock);
     thread_join(&timers->thread);
-    cond_destroy(&timers->changed);
+    if (timers->alarm >= 0)
+        close(timers->alarm);
+    cond_destroy(&timers->fired);
     lock_destroy(&timers->lock);
     free(timers);
 }
@@ -135,7 +168,7 @@ int64_t timers_now_ns(const struct timers *timers)
 void timers_clock_changed(struct timers *timers)
 {
     lock(&timers->lock);
-    cond_broadcast(&timers->changed);
+    set_alarm(timers, first_deadline_ns(timers)); /* the same deadline is another moment of the host's now */
     unlock(&timers->lock);
 }
 
@@ -150,6 +183,20 @@ struct timer *timer_new(struct timers *timers, void (*fire)(void *opaque), void 
     return timer;
 }
 
+/* A deadline that is later leaves the alarm too early, which costs less than setting it: a guest moves its next tick into
+ * the future hundreds of times a second. But who disarms a timer may be going to wait by himself, and wants no company. */
+static void set_sooner_or_off(struct timers *timers, int64_t deadline_ns)
+{
+    if (!timers->waiting || !ticking(timers))
+        return; /* the thread, or timers_clock_changed(), will look at the whole list */
+    if (deadline_ns == TIMER_NEVER)
+        deadline_ns = first_deadline_ns(timers);
+    else if (deadline_ns >= timers->alarm_ns)
+        return;
+    if (deadline_ns != timers->alarm_ns)
+        set_alarm(timers, deadline_ns);
+}
+
 void timer_set_ns(struct timer *timer, int64_t deadline_ns)
 {
     struct timers *timers = timer->owner;
@@ -162,11 +209,8 @@ void timer_set_ns(struct timer *timer, int64_t deadline_ns)
         if (timers->armed)
             timers->armed->prev = timer;
         timers->armed = timer;
-        /* Waking the thread costs a system call: only when it would oversleep. A guest moves its next tick into
-         * the future hundreds of times a second. */
-        if (deadline_ns < timers->waiting_for_ns)
-            cond_broadcast(&timers->changed);
     }
+    set_sooner_or_off(timers, deadline_ns);
     unlock(&timers->lock);
 }
 
@@ -178,7 +222,7 @@ void timer_free(struct timer *timer)
     lock(&timers->lock);
     unlink_timer(timer);
     while (timers->firing == timer)
-        cond_wait(&timers->changed, &timers->lock);
+        cond_wait(&timers->fired, &timers->lock);
     unlink_timer(timer); /* the callback may have set it again */
     timers->count--;
     unlock(&timers->lock);

@@ -1,4 +1,4 @@
-/* Timers on the guest's clock: one thread, a sorted list of deadlines, callbacks.
+/* Timers on the guest's clock: one thread, a list of deadlines, callbacks.
  *
  * A timer fires once when the guest clock reaches its deadline; none fires while the clock stands still. The
  * callback runs on the timer thread with no lock held, and may set the timer again. Deadlines are guest time and

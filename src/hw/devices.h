@@ -2,6 +2,7 @@
  * ends are passed in. All are called on the main thread before the first vCPU starts. NULL + err on failure. */
 #pragma once
 #include "base/chardev.h"
+#include "block/block.h"
 #include "hw/device.h"
 
 /* ns16550a UART, byte registers 0..7, 16-byte FIFOs (16550D data sheet). */
@@ -31,3 +32,17 @@ struct device *virtio_mmio_new(unsigned slot, struct ram *ram, struct irq_line i
                                bool legacy, struct err *err);
 struct virtio_backend *virtio_rng_new(struct err *err);
 struct virtio_backend *virtio_console_new(struct chardev *chardev, struct err *err);
+
+/* What to do when the disk fails; the guest is told, the machine stops and tries again when it goes on, or (it asked for
+ * it) nothing happens. ENOSPC: stop if the host has no room, else report. */
+enum virtio_blk_error { BLK_REPORT, BLK_STOP, BLK_IGNORE, BLK_ENOSPC };
+enum { VIRTIO_BLK_SERIAL_MAX = 20, VIRTIO_BLK_QUEUES_MAX = 4 };
+struct virtio_blk_options {
+    struct block *block; /* stays its owner's, who frees it after the device; taken while the machine runs */
+    char serial[VIRTIO_BLK_SERIAL_MAX + 1];
+    unsigned queues; /* 1 .. VIRTIO_BLK_QUEUES_MAX */
+    enum virtio_blk_error on_read_error, on_write_error;
+    void (*stop)(void *opaque); /* stop the machine, please: from a thread of the disk, only leaves a note */
+    void *opaque;
+};
+struct virtio_backend *virtio_blk_new(const struct virtio_blk_options *options, struct err *err);

@@ -1,14 +1,14 @@
 /* A virtio device (virtio 1.2, 2): what all of them share, whatever the transport. A backend is one file: a table
  * of functions, a state struct that begins with struct virtio_state, and virtio_*() below to reach the driver.
  *
- * Locking: the device's lock is held during notify, reset and config_*; it is not during attached, drain, resume and free
+ * Locking: the device's lock is held during notify, reset, quiesce and config_*; it is not during attached, drain, resume and free
  * nor in a backend's own callbacks (chardev, threads), which take it with virtio_lock(). */
 #pragma once
 #include "hw/device.h"
 #include "hw/vring.h"
 
 enum { VIRTIO_QUEUES_MAX = 4 };
-enum { VIRTIO_ID_CONSOLE = 3, VIRTIO_ID_RNG = 4 };
+enum { VIRTIO_ID_BLOCK = 2, VIRTIO_ID_CONSOLE = 3, VIRTIO_ID_RNG = 4 };
 enum {
     VIRTIO_STATUS_DRIVER_OK = 0x04,
     VIRTIO_STATUS_FEATURES_OK = 0x08,
@@ -53,8 +53,11 @@ struct virtio_backend_ops {
     void (*attached)(struct virtio_backend *backend); /* the transport is there: open for host events; may be NULL */
     void (*notify)(struct virtio_backend *backend, unsigned queue); /* the driver added buffers, or became ready */
     void (*reset)(struct virtio_backend *backend);                  /* drop what is under way; may be NULL */
-    void (*drain)(struct virtio_backend *backend);                  /* may be NULL */
-    void (*resume)(struct virtio_backend *backend);                 /* do what was put off; may be NULL */
+    /* The driver takes a queue back: nothing of it may be under way when this returns. It may let go of the lock while it
+     * waits. NULL: nothing ever is. */
+    void (*quiesce)(struct virtio_backend *backend, unsigned queue);
+    void (*drain)(struct virtio_backend *backend);  /* may be NULL */
+    void (*resume)(struct virtio_backend *backend); /* do what was put off; may be NULL */
     void (*free)(struct virtio_backend *backend);
 };
 

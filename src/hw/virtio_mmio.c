@@ -141,8 +141,10 @@ static void write_queue_num(struct virtio_backend *b, struct vring_state *queue,
         queue->num = (uint16_t)value;
 }
 
-static void disable_queue(struct vring_state *queue)
+static void disable_queue(struct virtio_backend *b, struct vring_state *queue)
 {
+    if (queue->ready && b->ops->quiesce)
+        b->ops->quiesce(b, (unsigned)(queue - b->state->queue));
     queue->ready = 0;
     queue->last_avail = queue->used_idx = queue->signalled_used = 0;
 }
@@ -153,7 +155,7 @@ static void write_modern(struct virtio_backend *b, struct vring_state *queue, ui
         return;
     if (offset == REG_QUEUE_READY) {
         if (!(value & 1))
-            disable_queue(queue);
+            disable_queue(b, queue);
         else if (!queue->ready)
             virtio_enable_queue(b, b->state->queue_sel);
         return;
@@ -174,7 +176,7 @@ static void write_modern(struct virtio_backend *b, struct vring_state *queue, ui
 static void write_pfn(struct virtio_backend *b, struct vring_state *queue, uint32_t pfn)
 {
     uint64_t align = queue->legacy_align;
-    disable_queue(queue);
+    disable_queue(b, queue);
     queue->legacy_pfn = pfn;
     if (!pfn)
         return;

@@ -225,6 +225,12 @@ void vring_take(struct vring *ring)
     ring->state->last_avail++;
 }
 
+bool vring_reread(struct vring *ring, uint16_t head, struct vring_chain *out)
+{
+    out->head = head;
+    return read_chain(ring, out);
+}
+
 void vring_ask_again(struct vring *ring)
 {
     uint16_t idx, seen;

@@ -56,6 +56,8 @@ bool vring_check_layout(struct vring *ring);
 /* The oldest chain the device has not taken. Empty: the driver will notify about the next one. */
 enum vring_result vring_peek(struct vring *ring, struct vring_chain *out);
 void vring_take(struct vring *ring); /* the peeked chain is now the device's */
+/* A chain that was taken before, once more: the guest may have changed it, so it is checked again. False: it broke. */
+bool vring_reread(struct vring *ring, uint16_t head, struct vring_chain *out);
 
 /* The device stops although chains may be left: ask for a notification with the next one. */
 void vring_ask_again(struct vring *ring);

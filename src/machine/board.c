@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "hw/devices.h"
+#include "machine/drives.h"
 #include "machine/fdt.h"
 
 /* --- makers ---------------------------------------------------------------------------------------------- */
@@ -77,6 +78,29 @@ static struct chardev *console_chardev(struct board *board, const struct machine
     return chardev;
 }
 
+static void board_disk_failed(void *opaque)
+{
+    struct board *board = opaque;
+    board->power(board->opaque, REQUEST_IO_ERROR, 0);
+}
+
+static struct virtio_backend *make_disk(struct board *board, const struct machine_slot *slot, struct err *err)
+{
+    struct virtio_blk_options options = {
+        .block = drives_find(board->drives, board->config, slot->disk.drive),
+        .queues = slot->disk.queues,
+        .on_read_error = slot->disk.on_read_error,
+        .on_write_error = slot->disk.on_write_error,
+        .stop = board_disk_failed,
+        .opaque = board,
+    };
+    memcpy(options.serial, slot->disk.serial, sizeof(options.serial));
+    if (options.block)
+        return virtio_blk_new(&options, err);
+    err_set(err, -ENOENT, "virtio-blk-device: there is no drive '%s'", slot->disk.drive);
+    return NULL;
+}
+
 static struct device *make_virtio(struct board *board, const struct board_row *row, struct err *err)
 {
     const struct machine_slot *slot = &board->config->slot[row->slot];
@@ -86,6 +110,8 @@ static struct device *make_virtio(struct board *board, const struct board_row *r
     } else if (strcmp(slot->model, "virtio-console") == 0) {
         struct chardev *chardev = console_chardev(board, slot, err);
         backend = chardev ? virtio_console_new(chardev, err) : NULL;
+    } else if (strcmp(slot->model, "virtio-blk-device") == 0) {
+        backend = make_disk(board, slot, err);
     } else if (slot->model[0]) {
         err_set(err, -EINVAL, "there is no device model '%s'", slot->model);
     }

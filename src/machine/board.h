@@ -11,6 +11,7 @@
 #define BOARD_TIMEBASE_HZ (NS_PER_S / GUEST_TICK_NS)
 
 struct board;
+struct drives;
 struct fdt_out;
 
 /* One row is all it takes to add a device: it is made, mapped, and described from this. */
@@ -35,6 +36,7 @@ struct board {
     struct bus *bus;
     struct guest_clock *clock;
     struct timers *timers;
+    struct drives *drives;
     struct vcpu **vcpu;                                                       /* config->harts of them */
     void (*power)(void *opaque, enum machine_request request, unsigned code); /* what the guest wants; any thread */
     void *opaque;

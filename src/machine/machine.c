@@ -16,7 +16,7 @@ static void machine_request_note(struct machine *m, enum machine_request request
 
 static void machine_guest_power(void *opaque, enum machine_request request, unsigned code)
 {
-    machine_request_note(opaque, request, code, true);
+    machine_request_note(opaque, request, code, request != REQUEST_IO_ERROR);
 }
 
 static int machine_make_harts(struct machine *m, struct err *err)
@@ -73,11 +73,14 @@ static int machine_make(struct machine *m, struct err *err)
         .bus = &m->bus,
         .clock = &m->clock,
         .timers = m->timers,
+        .drives = &m->drives,
         .vcpu = m->vcpu,
         .power = machine_guest_power,
         .opaque = m,
     };
-    result = board_add_devices(&m->board, err);
+    result = drives_open(&m->drives, &m->config, err);
+    if (result == 0)
+        result = board_add_devices(&m->board, err);
     for (unsigned i = 0; result == 0 && i < m->config.harts; i++)
         result = vcpu_start(m->vcpu[i], err);
     /* A thread that had not parked yet when it is let go would run on what it derived from an empty hart. */
@@ -129,6 +132,7 @@ void machine_free(struct machine *m)
         machine_pause(m, RUN_PAUSED);
     /* Devices first, while the wires they may pull still lead somewhere. */
     board_free_devices(&m->board);
+    drives_close(&m->drives);
     for (unsigned i = 0; i < HART_MAX; i++)
         vcpu_free(m->vcpu[i]);
     jit_free(m->jit);
@@ -173,6 +177,7 @@ const char *run_state_name(enum run_state state)
         [RUN_POSTMIGRATE] = "postmigrate",
         [RUN_SHUTDOWN] = "shutdown",
         [RUN_INTERNAL_ERROR] = "internal-error",
+        [RUN_IO_ERROR] = "io-error",
     };
     return names[state];
 }
@@ -261,6 +266,8 @@ static void machine_go(struct machine *m)
 {
     assert(lock_held(&m->lock) && !m->running);
     m->running = true;
+    /* What a disk failed at is tried again now: an old wish to stop for it is void. */
+    atomic_fetch_and_explicit(&m->requests, ~(1u << REQUEST_IO_ERROR), memory_order_relaxed);
     for (unsigned i = 0; i < m->board.devices; i++) {
         struct device *device = m->board.device[i];
         if (device->ops->resume)
@@ -284,6 +291,24 @@ void machine_pause(struct machine *m, enum run_state state)
         m->before = state;
     else
         machine_set_state(m, state);
+    if (machine_state(m) == RUN_POSTMIGRATE)
+        drives_let_go(&m->drives);
+    unlock(&m->lock);
+    if (ran)
+        machine_emit(m, EVENT_STOP, false);
+}
+
+/* Only a guest that runs, or will when its hand-over fails. */
+static void machine_stop_as(struct machine *m, enum run_state state)
+{
+    lock(&m->lock);
+    bool ran = m->running;
+    if (ran) {
+        machine_halt(m);
+        machine_set_state(m, state);
+    } else if (machine_state(m) == RUN_FINISH_MIGRATE && m->before == RUN_RUNNING) {
+        m->before = state;
+    }
     unlock(&m->lock);
     if (ran)
         machine_emit(m, EVENT_STOP, false);
@@ -291,23 +316,21 @@ void machine_pause(struct machine *m, enum run_state state)
 
 void machine_stop(struct machine *m)
 {
-    lock(&m->lock);
-    bool ran = m->running;
-    if (ran) {
-        machine_halt(m);
-        machine_set_state(m, RUN_PAUSED);
-    } else if (machine_state(m) == RUN_FINISH_MIGRATE && m->before == RUN_RUNNING) {
-        m->before = RUN_PAUSED;
-    }
-    unlock(&m->lock);
-    if (ran)
-        machine_emit(m, EVENT_STOP, false);
+    machine_stop_as(m, RUN_PAUSED);
 }
 
-/* With the lock held; true: it was not running, the caller emits RESUME. */
-static bool machine_run(struct machine *m)
+void machine_stop_for_disk(struct machine *m)
+{
+    machine_stop_as(m, RUN_IO_ERROR);
+}
+
+/* With the lock held; 1: it was not running, the caller emits RESUME. Less than 0: it does not run, its disks are not ours. */
+static int machine_run(struct machine *m, struct err *err)
 {
     bool go = !m->running;
+    int result = go ? drives_take(&m->drives, err) : 0;
+    if (result < 0)
+        return result;
     if (go)
         machine_go(m);
     machine_set_state(m, RUN_RUNNING);
@@ -344,12 +367,30 @@ void machine_hand_back(struct machine *m)
     lock(&m->lock);
     enum run_state state = machine_state(m);
     bool back = state == RUN_FINISH_MIGRATE || state == RUN_POSTMIGRATE;
-    bool go = back && m->before == RUN_RUNNING && machine_run(m);
-    if (back && !go)
-        machine_set_state(m, m->before);
+    int go = back && m->before == RUN_RUNNING ? machine_run(m, NULL) : 0;
+    if (back && go < 1) /* with disks that somebody else has now it is paused, and `cont` says why */
+        machine_set_state(m, go < 0 ? RUN_PAUSED : m->before);
     unlock(&m->lock);
-    if (go)
+    if (go > 0)
         machine_say_resumed(m);
+}
+
+int machine_flush_disks(struct machine *m, struct err *err)
+{
+    return drives_flush(&m->drives, err);
+}
+
+int machine_take_disks(struct machine *m, struct err *err)
+{
+    lock(&m->lock);
+    int result = drives_take(&m->drives, err);
+    unlock(&m->lock);
+    return result;
+}
+
+int machine_disks_shared(struct machine *m, struct err *err)
+{
+    return drives_taken_elsewhere(&m->drives, err);
 }
 
 static int machine_may_run(enum run_state state, struct err *err)
@@ -357,6 +398,7 @@ static int machine_may_run(enum run_state state, struct err *err)
     switch (state) {
     case RUN_PRELAUNCH:
     case RUN_RUNNING:
+    case RUN_IO_ERROR:
     case RUN_PAUSED: return 0;
     case RUN_FINISH_MIGRATE: return err_set(err, -EPERM, "the guest is being handed over");
     case RUN_INMIGRATE: return err_set(err, -EPERM, "the guest has not arrived yet");
@@ -372,11 +414,11 @@ int machine_resume(struct machine *m, bool force, struct err *err)
 {
     lock(&m->lock);
     int result = force ? 0 : machine_may_run(machine_state(m), err);
-    bool go = result == 0 && machine_run(m);
+    int go = result == 0 ? machine_run(m, err) : result;
     unlock(&m->lock);
-    if (go)
+    if (go > 0)
         machine_say_resumed(m);
-    return result;
+    return go < 0 ? go : 0;
 }
 
 /* --- power ----------------------------------------------------------------------------------------------- */
@@ -424,7 +466,8 @@ static bool machine_take_one(struct machine *m, enum machine_request request, bo
     lock(&m->lock);
     *by_guest = atomic_load_explicit(&m->guest_requests, memory_order_relaxed) & bit;
     bool there = atomic_load_explicit(&m->requests, memory_order_acquire) & bit;
-    bool take = there && !(machine_on_its_way(m) && (*by_guest || request == REQUEST_RESET));
+    bool stays = *by_guest || request == REQUEST_RESET || request == REQUEST_IO_ERROR;
+    bool take = there && !(machine_on_its_way(m) && stays);
     if (take && !machine_resets(m, request)) {
         atomic_fetch_and_explicit(&m->requests, ~bit, memory_order_relaxed);
         atomic_fetch_and_explicit(&m->guest_requests, ~bit, memory_order_relaxed);
@@ -436,8 +479,8 @@ static bool machine_take_one(struct machine *m, enum machine_request request, bo
 
 enum machine_request machine_take_request(struct machine *m, unsigned *code)
 {
-    static const enum machine_request order[] = { REQUEST_QUIT, REQUEST_FAIL, REQUEST_SHUTDOWN, REQUEST_RESET,
-                                                  REQUEST_POWERDOWN };
+    static const enum machine_request order[] = { REQUEST_QUIT,  REQUEST_FAIL,      REQUEST_SHUTDOWN,
+                                                  REQUEST_RESET, REQUEST_POWERDOWN, REQUEST_IO_ERROR };
     bool by_guest;
     *code = 0;
     for (unsigned i = 0; i < sizeof(order) / sizeof(order[0]); i++) {
@@ -446,7 +489,7 @@ enum machine_request machine_take_request(struct machine *m, unsigned *code)
             continue;
         if (request == REQUEST_FAIL)
             *code = atomic_load_explicit(&m->fail_code, memory_order_relaxed);
-        if (!machine_resets(m, request))
+        if (!machine_resets(m, request) && request != REQUEST_IO_ERROR)
             machine_emit(m, request == REQUEST_POWERDOWN ? EVENT_POWERDOWN : EVENT_SHUTDOWN, by_guest);
         return request;
     }

@@ -9,7 +9,7 @@
 
 #include "base/chardev.h"
 #include "base/fields.h"
-#include "hw/device.h"
+#include "hw/devices.h"
 #include "memory/bus.h"
 #include "vcpu/jit/jit.h"
 #include "vcpu/vcpu.h"
@@ -24,17 +24,33 @@ enum run_state {
     RUN_POSTMIGRATE,    /* the guest is somewhere else, or in a file */
     RUN_SHUTDOWN,       /* the guest powered off and -no-shutdown holds us */
     RUN_INTERNAL_ERROR,
+    RUN_IO_ERROR, /* a disk failed, and the user wants the guest to wait until it is well again */
 };
 const char *run_state_name(enum run_state state);
 
-enum { MACHINE_DEVICES_MAX = 24, MACHINE_SLOTS = 8, MACHINE_TEXT_MAX = 4096 };
+enum { MACHINE_DEVICES_MAX = 24, MACHINE_SLOTS = 8, MACHINE_DRIVES_MAX = 8, MACHINE_TEXT_MAX = 4096 };
+
+/* An image that a disk of the guest is in. Of this side only, each side names its own way to it. */
+struct machine_drive {
+    char id[64];
+    char file[MACHINE_TEXT_MAX];
+    enum block_cache cache;
+    bool readonly, discard;
+    bool format_said; /* the user says what the image is; else one that looks like something else is refused */
+};
 
 /* One virtio device as the user asked for it. */
 struct machine_slot {
     char model[32]; /* "virtio-rng-device", "virtio-serial-device"+"virtconsole" folded to "virtio-console"; "" none */
     char id[64];
     char chardev[64]; /* for virtio-console */
-    uint8_t legacy;   /* virtio-mmio version 1 */
+    struct machine_slot_disk {
+        char drive[64]; /* for virtio-blk-device */
+        char serial[VIRTIO_BLK_SERIAL_MAX + 1];
+        uint8_t queues;
+        enum virtio_blk_error on_read_error, on_write_error;
+    } disk;
+    uint8_t legacy; /* virtio-mmio version 1 */
 };
 
 /* A machine, completely: command line, device tree and stream are all made from this. Plain data. */
@@ -54,6 +70,8 @@ struct machine_config {
     char kernel[MACHINE_TEXT_MAX], initrd[MACHINE_TEXT_MAX], append[MACHINE_TEXT_MAX]; /* "" none */
     bool ram_share;
     char mem_path[MACHINE_TEXT_MAX];
+    struct machine_drive drive[MACHINE_DRIVES_MAX];
+    unsigned drives;
     bool no_reboot, no_shutdown;
     bool incoming; /* load no images now */
 };
@@ -101,13 +119,31 @@ int machine_resume(struct machine *m, bool force, struct err *err);
 enum run_state machine_hand_over(struct machine *m);
 void machine_hand_back(struct machine *m); /* from FINISH_MIGRATE, or POSTMIGRATE after REFUSED; else nothing */
 
+/* The answer to REQUEST_IO_ERROR: a guest that runs stops and is in IO_ERROR. */
+void machine_stop_for_disk(struct machine *m);
+
+/* The disks belong to whoever runs the guest: taken before it runs (a resume, or a hand_back, that cannot leaves it paused), let
+ * go when it becomes POSTMIGRATE. What the guest has written is durable when flush returns 0; it may be running. */
+int machine_flush_disks(struct machine *m, struct err *err);
+int machine_take_disks(struct machine *m, struct err *err); /* for a guest that arrives and stays paused */
+/* On an incoming machine, before it says that it can: is each of its disks the one that the source has now? */
+int machine_disks_shared(struct machine *m, struct err *err);
+
 /* A hand-over's resume must be counted from when the first instruction can run: ns of clock_now_ns(). */
 int64_t machine_last_pause_ns(struct machine *m); /* when the last vCPU stopped */
 int64_t machine_last_resume_ns(struct machine *m);
 
 /* --- power ---------------------------------------------------------------------------------------------- */
 
-enum machine_request { REQUEST_NONE, REQUEST_SHUTDOWN, REQUEST_RESET, REQUEST_POWERDOWN, REQUEST_QUIT, REQUEST_FAIL };
+enum machine_request {
+    REQUEST_NONE,
+    REQUEST_SHUTDOWN,
+    REQUEST_RESET,
+    REQUEST_POWERDOWN,
+    REQUEST_QUIT,
+    REQUEST_FAIL,
+    REQUEST_IO_ERROR, /* stop: what failed is tried again when the guest goes on, wherever that is */
+};
 
 /* Any thread. The notify function (set by main.c) is called and must only wake the main loop. */
 void machine_request(struct machine *m, enum machine_request request, unsigned code);

@@ -6,6 +6,7 @@
 #include "base/lock.h"
 #include "base/timer.h"
 #include "machine/board.h"
+#include "machine/drives.h"
 #include "machine/machine.h"
 #include "machine/tohost.h"
 #include "vcpu/debug.h"
@@ -31,6 +32,7 @@ struct machine {
     struct jit *jit; /* NULL: everything is interpreted */
     struct vcpu *vcpu[HART_MAX];
     struct board board;
+    struct drives drives; /* taken or not: under lock */
     struct tohost tohost;
     void (*notify)(void *opaque);
     void *notify_opaque;

@@ -414,8 +414,11 @@ static const struct option_row option_table[] = {
     { "kernel", "PATH", kernel, "kernel: RISC-V Image or ELF" },
     { "initrd", "PATH", initrd, "initial RAM disk" },
     { "append", "TEXT", append, "the kernel's command line" },
+    { "drive", "file=PATH[,KEY=VALUE]", option_drive,
+      "a disk: format=raw,if=virtio|none,id=,cache=,discard=,readonly=" },
+    { "blockdev", "driver=raw,node-name=ID,...", option_blockdev, "the same as -drive if=none, in other words" },
     { "device", "MODEL[,KEY=VALUE]", option_device,
-      "virtio-rng-device | virtio-serial-device | virtconsole,chardev=ID" },
+      "virtio-blk-device,drive=ID | virtio-rng-device | virtio-serial-device | virtconsole,chardev=ID" },
     { "object", "rng-random,id=ID", option_object, "source of a virtio-rng-device" },
     { "global", "NAME=VALUE", option_global, "virtio-mmio.force-legacy=off, or migration.PARAMETER=VALUE" },
     { "mem-path", "PATH", mem_path, "guest RAM from a folder of huge pages" },
@@ -551,7 +554,9 @@ int options_parse(int argc, char **argv, struct options *out, struct err *err)
         if (result < 0)
             return result;
     }
-    int result = option_devices_done(&p);
+    int result = option_drives_done(&p);
+    if (result == 0)
+        result = option_devices_done(&p);
     if (result == 0)
         result = options_defaults(&p);
     out->machine.incoming = out->incoming[0] != 0;

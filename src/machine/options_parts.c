@@ -8,8 +8,7 @@
 
 /* --- -device --------------------------------------------------------------------------------------------- */
 
-/* As on QEMU's virt: slots fill from the top, so that the first device sits at 0x10008000. */
-static int slot_take(struct parser *p, int wanted)
+int option_slot_take(struct parser *p, int wanted)
 {
     if (wanted >= 0) {
         if (p->slot_used[wanted])
@@ -26,7 +25,7 @@ static int slot_take(struct parser *p, int wanted)
     return option_bad(p, "all %d virtio slots are taken", MACHINE_SLOTS);
 }
 
-static int device_slot_number(struct parser *p, const char *bus, int *out)
+int option_slot_number(struct parser *p, const char *bus, int *out)
 {
     static const char name[] = "virtio-mmio-bus.";
     const char *digits = bus + sizeof(name) - 1;
@@ -55,7 +54,7 @@ static int device_words(struct parser *p, const char *model, const char *at, str
         if (strcmp(part.key, "id") == 0)
             result = option_text(p, out->id, sizeof(out->id), part.value);
         else if (strcmp(part.key, "bus") == 0 && !console)
-            result = device_slot_number(p, part.value, &out->bus);
+            result = option_slot_number(p, part.value, &out->bus);
         else if (strcmp(part.key, "bus") == 0 || (strcmp(part.key, "nr") == 0 && console))
             result = 0; /* there is only one port on one bus */
         else if (strcmp(part.key, "chardev") == 0 && console)
@@ -78,11 +77,15 @@ int option_device(struct parser *p, const char *argument)
     int result = part_next(p, &argument, &model);
     if (result <= 0)
         return result < 0 ? result : option_bad(p, "a model is missing");
+    if (!model.has_value && strcmp(model.key, "virtio-blk-device") == 0)
+        return option_disk_device(p, argument);
     bool rng = strcmp(model.key, "virtio-rng-device") == 0;
     bool serial = strcmp(model.key, "virtio-serial-device") == 0;
     bool console = strcmp(model.key, "virtconsole") == 0;
     if (model.has_value || (!rng && !serial && !console))
-        return option_bad(p, "no model '%s' (there are virtio-rng-device, virtio-serial-device, virtconsole)",
+        return option_bad(p,
+                          "no model '%s' (there are virtio-blk-device, virtio-rng-device, virtio-serial-device, "
+                          "virtconsole)",
                           model.key);
     result = device_words(p, model.key, argument, &words);
     if (result < 0)
@@ -99,7 +102,7 @@ int option_device(struct parser *p, const char *argument)
     }
     if (serial && p->serial_device >= 0)
         return option_bad(p, "the virtio-serial-device before this one has no virtconsole");
-    int number = slot_take(p, words.bus);
+    int number = option_slot_take(p, words.bus);
     if (number < 0)
         return number;
     struct machine_slot *slot = &config->slot[number];

@@ -3,6 +3,7 @@
  * The promise: at most one side ever runs the guest, and unless a host burned down one of them can. It is kept by one
  * point of no return: the source writes RELEASED before it sends GO, and never runs the guest by itself afterwards;
  * the destination never runs it before GO, and once it said PREPARED drops it only on RETRACT or an operator's word.
+ * Whoever cannot answer (a pipe, another program) starts by itself at the stream's last byte: for it that byte is GO.
  * Nothing here sleeps, sends or asks the time; outgoing.c and incoming.c perform the actions, in the order of their
  * bits. An event that a state does not expect changes nothing: late and doubled messages are of that kind. */
 #pragma once
@@ -41,6 +42,9 @@ enum handover_event {
     HANDOVER_WRITE_FAILED,
     HANDOVER_RUNNING,
     HANDOVER_REFUSED,
+    HANDOVER_UNANSWERED, /* all but the last byte is with a peer that cannot answer */
+    HANDOVER_TAKEN,      /* and that byte too */
+    HANDOVER_STORED,     /* the whole stream is in a file, which runs nothing */
     /* destination */
     HANDOVER_LOADED, /* all there, all checks passed */
     HANDOVER_LOAD_FAILED,
@@ -60,10 +64,11 @@ enum handover_event {
 };
 
 enum handover_action {
-    DO_SEND_RETRACT = 1 << 0,
-    DO_FORGET_RELEASED = 1 << 1, /* remove what was written down */
-    DO_RESUME = 1 << 2,          /* source: unseal, and let the guest run if it ran before */
-    DO_WRITE_RELEASED = 1 << 3,  /* then feed back WRITTEN or WRITE_FAILED */
+    DO_FORGET_RELEASED =
+        1 << 0, /* remove what was written down; first: whoever reads it may count on the destination */
+    DO_SEND_RETRACT = 1 << 1,
+    DO_RESUME = 1 << 2,         /* source: unseal, and let the guest run if it ran before */
+    DO_WRITE_RELEASED = 1 << 3, /* then feed back WRITTEN or WRITE_FAILED */
     DO_SEND_GO = 1 << 4,
     DO_UNLOAD = 1 << 5, /* destination: back to an empty machine */
     DO_SEND_PREPARED = 1 << 6,

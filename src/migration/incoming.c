@@ -129,7 +129,10 @@ static int begin(struct incoming *i)
         .source_count = INCOMING_SOURCES,
         .channel = i->channel,
     };
-    int rc = loader_new(&options, &i->loader, &i->err);
+    /* The source has its disks until it lets the guest go. A file's or a pipe's need not be there any more. */
+    int rc = i->one_way ? 0 : machine_disks_shared(i->machine, &i->err);
+    if (rc == 0)
+        rc = loader_new(&options, &i->loader, &i->err);
     if (rc == 0)
         rc = sections_collect_new(i->machine, &i->collector, &i->err);
     if (rc < 0)

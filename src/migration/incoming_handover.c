@@ -95,7 +95,7 @@ static void start_guest(struct incoming *i)
         ;
     else if (i->collector->handover.run && atomic_load_explicit(&m->run_on_arrival, memory_order_relaxed))
         rc = machine_resume(i->machine, true, &i->err);
-    else
+    else if ((rc = machine_take_disks(i->machine, &i->err)) == 0)
         machine_pause(i->machine, RUN_PAUSED);
     if (rc < 0) {
         lock(&m->lock);

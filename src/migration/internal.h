@@ -5,6 +5,7 @@
 #include "migration/converge.h"
 #include "migration/handover.h"
 #include "migration/migration.h"
+#include "migration/released.h"
 #include "migration/return_path.h"
 
 enum resolve_wish { WISH_NONE, WISH_HERE, WISH_THERE };
@@ -43,6 +44,7 @@ struct migration {
     bool ask;           /* wanted by somebody */
     bool reconnecting;  /* it is asked without anybody's wish */
     enum resolve_wish wish;
+    char released_path[RELEASED_PATH_MAX]; /* of a doubt that nobody can be asked about: the operator's word ends it */
     char uri[256], listening[160];
     struct channel *channel; /* while the migrate thread holds it: for shutdown */
     struct pipeline *pipeline;

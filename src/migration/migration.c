@@ -360,6 +360,7 @@ int migration_cancel(struct migration *m)
 int migration_resolve(struct migration *m, enum migration_answer answer, struct err *err)
 {
     struct err text = { 0 };
+    char note[RELEASED_PATH_MAX] = "";
     lock(&m->lock);
     bool unresolved = m->state == MIGRATION_UNRESOLVED;
     bool believed_away = m->state == MIGRATION_COMPLETED && !m->incoming && m->one_way && m->where != GUEST_HERE;
@@ -380,10 +381,15 @@ int migration_resolve(struct migration *m, enum migration_answer answer, struct 
         m->where = GUEST_HERE; /* the operator's word: migration_may_resume() lets `cont` through */
     if (unresolved && text.code == 0 && m->thread_runs)
         interrupt(m, false);
-    bool alone = unresolved && !m->thread_runs && text.code == 0; /* nobody else to change the state */
-    if (alone)
+    bool asks_nobody = m->one_way && !m->incoming; /* a thread that said so last, and is about to end */
+    bool alone = unresolved && (!m->thread_runs || asks_nobody) && text.code == 0; /* nobody else changes the state */
+    if (alone) {
         m->where = answer == RESOLVE_HERE ? GUEST_HERE : GUEST_THERE;
+        memcpy(note, m->released_path, sizeof(note));
+        m->released_path[0] = '\0';
+    }
     unlock(&m->lock);
+    released_forget(note);
     if (alone)
         migration_set_state(m, answer == RESOLVE_HERE ? MIGRATION_FAILED : MIGRATION_COMPLETED);
     return text.code ? err_set(err, text.code, "%s", text.text) : 0;

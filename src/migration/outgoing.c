@@ -279,6 +279,10 @@ static int pause_guest(struct outgoing *o)
 {
     struct converge_policy policy = policy_now(o);
     int64_t overrun_ns = converge_overrun_ns(&policy);
+    /* What the disks' images have not on them yet: most of it while the guest runs, the rest in its pause. */
+    int rc = machine_flush_disks(o->machine, &o->err);
+    if (rc < 0)
+        return rc;
     o->time_ns.requested = clock_now_ns();
     o->overrun_at_ns = overrun_ns == INT64_MAX ? INT64_MAX : o->time_ns.requested + overrun_ns;
     enum run_state found = machine_hand_over(o->machine);
@@ -289,7 +293,8 @@ static int pause_guest(struct outgoing *o)
     outgoing_feed(o, HANDOVER_STOPPED);
     o->time_ns.paused = clock_now_ns();
     migration_set_state(o->m, MIGRATION_DEVICE);
-    return outgoing_cancelled(o);
+    rc = machine_flush_disks(o->machine, &o->err);
+    return rc < 0 ? rc : outgoing_cancelled(o);
 }
 
 /* Until its mark is sent the last round is a round like any other: when it takes too long the guest runs on in the
@@ -483,6 +488,9 @@ static void report_end(struct outgoing *o)
     if (o->at != SOURCE_HERE) { /* released, and nobody answered */
         if (!o->one_way)
             return;
+        lock(&m->lock);
+        memcpy(m->released_path, o->released_path, sizeof(m->released_path));
+        unlock(&m->lock);
         migration_set_where(m, GUEST_UNKNOWN);
         migration_set_state(m, MIGRATION_UNRESOLVED);
         return;

@@ -157,7 +157,12 @@ static void tell_to_start(struct doubt *d, struct channel *line, struct err *why
         return;
     }
     outgoing_feed(o, HANDOVER_PREPARED);
-    outgoing_feed(o, hear(d, line, why));
+    enum handover_event answer = hear(d, line, why);
+    if (answer == HANDOVER_PREPARED) { /* said before GO came, or by somebody confused: the question is open again */
+        err_set(why, -EPROTO, "%s: PREPARED is no answer to GO", line->name);
+        answer = HANDOVER_LINK_LOST;
+    }
+    outgoing_feed(o, answer);
     if (!handover_ended(o->at))
         migration_set_state(o->m, MIGRATION_UNRESOLVED);
 }

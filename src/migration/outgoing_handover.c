@@ -22,6 +22,8 @@ static int send_word(struct outgoing *o, enum message_type type)
 {
     struct buf out = { 0 };
     int rc;
+    if (o->one_way)
+        return 0; /* it reads a stream, and no words */
     message_put(&out, type, &o->key, NULL, 0);
     if (o->again)
         rc = channel_write_all(o->again, out.data, out.size, (int)outgoing_silence_ms(o), NULL);
@@ -44,6 +46,24 @@ static void write_released(struct outgoing *o)
     outgoing_feed(o, HANDOVER_WRITTEN);
 }
 
+static int end_stream(struct outgoing *o)
+{
+    uint8_t eof = ELEMENT_EOF;
+    int rc = pipeline_send(o->pipeline, &eof, 1, &o->err);
+    if (rc == 0)
+        rc = pipeline_flush(o->pipeline, &o->err);
+    return rc < 0 ? rc : channel_finish(o->channel, &o->err);
+}
+
+/* Lost or not, only the answer tells. A peer that cannot answer starts at the last byte. */
+static void send_go(struct outgoing *o)
+{
+    if (!o->one_way)
+        send_word(o, MESSAGE_GO);
+    else
+        outgoing_feed(o, end_stream(o) == 0 ? HANDOVER_TAKEN : HANDOVER_LINK_LOST);
+}
+
 void outgoing_feed(struct outgoing *o, enum handover_event event)
 {
     struct handover_step step = handover_step(o->at, event);
@@ -56,7 +76,7 @@ void outgoing_feed(struct outgoing *o, enum handover_event event)
     if (step.actions & DO_RESUME)
         resume_guest(o);
     if (step.actions & DO_SEND_GO)
-        send_word(o, MESSAGE_GO); /* lost or not, only the answer tells */
+        send_go(o);
     if (step.actions & DO_SEND_DONE)
         send_word(o, MESSAGE_DONE); /* lost: the peer waits a while for a question, in vain */
     if (step.actions & DO_WRITE_RELEASED)
@@ -170,36 +190,36 @@ int outgoing_hand_over(struct outgoing *o)
     return o->at == SOURCE_AWAY ? 0 : o->err.code ? o->err.code : -EREMOTEIO;
 }
 
-/* A file is nobody's runner. Whoever reads a pipe may start at its last byte: RELEASED comes before that. */
+/* A file is nobody's runner. */
+static int end_file(struct outgoing *o)
+{
+    int rc = end_stream(o);
+    if (rc == 0)
+        rc = outgoing_cancelled(o);
+    if (rc < 0)
+        return rc;
+    machine_pause(o->machine, RUN_POSTMIGRATE);
+    outgoing_feed(o, HANDOVER_STORED);
+    return 0;
+}
+
+static int end_unanswered(struct outgoing *o)
+{
+    lock(&o->m->lock);
+    bool cancel = o->m->cancel;
+    o->m->released = !cancel;
+    unlock(&o->m->lock);
+    if (cancel)
+        return err_set(&o->err, -ECANCELED, "migration cancelled");
+    outgoing_feed(o, HANDOVER_UNANSWERED);
+    return o->at == SOURCE_AWAY ? 0 : o->err.code;
+}
+
 int outgoing_end_one_way(struct outgoing *o)
 {
-    if (!o->to_file) {
-        lock(&o->m->lock);
-        bool cancel = o->m->cancel;
-        o->m->released = !cancel;
-        unlock(&o->m->lock);
-        if (cancel)
-            return err_set(&o->err, -ECANCELED, "migration cancelled");
-        int rc = released_write(&o->key, "RELEASED", o->channel->name, o->released_path, &o->err);
-        if (rc < 0)
-            return rc;
-        machine_pause(o->machine, RUN_POSTMIGRATE);
-        o->at = SOURCE_RELEASED;
-    }
-    uint8_t eof = ELEMENT_EOF;
-    int rc = pipeline_send(o->pipeline, &eof, 1, &o->err);
+    int rc = o->to_file ? end_file(o) : end_unanswered(o);
     if (rc == 0)
-        rc = pipeline_flush(o->pipeline, &o->err);
-    if (rc == 0)
-        rc = channel_finish(o->channel, &o->err);
-    if (rc == 0 && o->to_file)
-        rc = outgoing_cancelled(o);
-    if (rc == 0) {
-        machine_pause(o->machine, RUN_POSTMIGRATE);
-        released_forget(o->released_path);
-        o->at = SOURCE_AWAY;
         o->time_ns.prepared = o->time_ns.running = clock_now_ns();
-    }
     return rc;
 }
 

@@ -45,6 +45,7 @@ struct vcpu {
     struct mmu_context data, code; /* for walks in the present mode */
     struct translate translate;
     unsigned reserved_bytes; /* of the last LR; not migrated: a lost one is legal */
+    int64_t lead_ns;         /* so much before stimecmp the host is asked to end a sleep */
     bool interrupted;        /* an interrupt was taken since debug_arm() */
     /* statistics: others read them */
     _Atomic uint64_t sleeps_ns, tlb_refills, slow_stores;
@@ -192,9 +193,10 @@ struct uop *engine_end(struct vcpu *v, struct uop *u);
 
 void engine_sync_counters(struct vcpu *v, uint64_t unretired); /* mcycle, minstret up to now */
 void engine_fence_i(struct vcpu *v);
-void engine_reload(struct vcpu *v);    /* everything derived from the hart */
-void engine_kick_self(struct vcpu *v); /* the next safe point looks around, and no block is entered before it */
-void engine_step(struct vcpu *v);      /* one instruction; no jump may be remembered, or the kick be under way */
+void engine_reload(struct vcpu *v);            /* everything derived from the hart */
+void engine_kick_self(struct vcpu *v);         /* the next safe point looks around, and no block is entered before it */
+int64_t engine_timer_ns(const struct vcpu *v); /* guest time of stimecmp; TIMER_NEVER: out of reach, or not in use */
+void engine_step(struct vcpu *v); /* one instruction; no jump may be remembered, or the kick be under way */
 
 /* --- translate.c ------------------------------------------------------------------------------------------ */
 
@@ -231,7 +233,11 @@ void engine_poll_dirty(struct vcpu *v);
 /* --- vcpu.c: called by the run loop at a safe point ------------------------------------------------------- */
 
 bool vcpu_wait_while_paused(struct vcpu *v); /* true: was paused, the hart may be another */
-void vcpu_sleep(struct vcpu *v);             /* until kicked */
+/* A host wakes a thread late by what it takes to leave its idle state, and by what else it does. The least of that is asked
+ * for in advance: the new lead, quickly down and slowly up, so that little is left to wait awake. */
+enum { VCPU_LEAD_MAX_NS = 50000 };
+int64_t vcpu_learn_lead_ns(int64_t lead_ns, int64_t late_ns);
+void vcpu_sleep(struct vcpu *v); /* until kicked, or until a stimecmp that ends wfi */
 
 /* --- debug.c ---------------------------------------------------------------------------------------------- */
 

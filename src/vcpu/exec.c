@@ -120,13 +120,18 @@ void engine_fence_i(struct vcpu *v)
     arm_entry(v);
 }
 
-static void program_timer(struct vcpu *v)
+int64_t engine_timer_ns(const struct vcpu *v)
 {
     uint64_t ticks = v->hart.stimecmp;
     bool on = (v->hart.menvcfg & MENVCFG_STCE) && ticks <= (uint64_t)INT64_MAX / GUEST_TICK_NS;
 
+    return on ? (int64_t)ticks * GUEST_TICK_NS : TIMER_NEVER;
+}
+
+static void program_timer(struct vcpu *v)
+{
     atomic_store_explicit(&v->timer_due, false, memory_order_seq_cst); /* before it may fire for the new deadline */
-    timer_set_ns(v->timer, on ? (int64_t)ticks * GUEST_TICK_NS : TIMER_NEVER);
+    timer_set_ns(v->timer, engine_timer_ns(v));
 }
 
 /* Worth a look at the clock and the masks? */

@@ -11,6 +11,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/prctl.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -65,19 +66,64 @@ struct irq_line vcpu_irq(struct vcpu *v, unsigned irq)
 
 /* --- waiting, on the vCPU's thread ------------------------------------------------------------------------ */
 
+int64_t vcpu_learn_lead_ns(int64_t lead_ns, int64_t late_ns)
+{
+    static const int64_t step_max_ns = 500; /* what else the host had to do says little about the next time */
+    int64_t more_ns = late_ns - lead_ns;
+
+    if (more_ns < 0)
+        lead_ns += more_ns / 2;
+    else
+        lead_ns += more_ns / 64 < step_max_ns ? more_ns / 64 : step_max_ns;
+    return lead_ns < VCPU_LEAD_MAX_NS ? lead_ns : VCPU_LEAD_MAX_NS;
+}
+
+static void wait_for_kick_or_host_time(struct vcpu *v, int64_t deadline_ns)
+{
+    int64_t lead_ns = v->lead_ns;
+
+    lock(&v->lock);
+    atomic_store_explicit(&v->sleeping, true, memory_order_seq_cst);
+    while (!atomic_load_explicit(&v->exit_request, memory_order_seq_cst)) {
+        if (deadline_ns == TIMER_NEVER) {
+            cond_wait(&v->wake, &v->lock);
+            continue;
+        }
+        int64_t until_ns = guest_clock_reaches_ns(v->clock, deadline_ns - lead_ns);
+        if (clock_now_ns() >= until_ns)
+            break;
+        if (!cond_wait_until(&v->wake, &v->lock, until_ns))
+            v->lead_ns = vcpu_learn_lead_ns(lead_ns, clock_now_ns() - until_ns);
+    }
+    atomic_store_explicit(&v->sleeping, false, memory_order_seq_cst);
+    unlock(&v->lock);
+}
+
+/* Until a kick, or until stimecmp if that ends wfi. The clock runs: it stops only when every vCPU has paused. */
+static void wait_for_kick_or_timer(struct vcpu *v, int64_t deadline_ns)
+{
+    wait_for_kick_or_host_time(v, deadline_ns);
+    while (deadline_ns != TIMER_NEVER && guest_clock_ns(v->clock) < deadline_ns &&
+           !atomic_load_explicit(&v->exit_request, memory_order_seq_cst))
+        ; /* some microseconds, the lead at most */
+}
+
+/* A hart that sleeps waits for stimecmp itself: one wake-up, where the timers' thread and its kick would be two. */
 void vcpu_sleep(struct vcpu *v)
 {
     int64_t began = clock_now_ns();
+    int64_t deadline_ns = v->hart.mie & IRQ_BIT(IRQ_S_TIMER) ? engine_timer_ns(v) : TIMER_NEVER;
 
     engine_sync_counters(v, 0);
     dirty_writer_park(v->dirty, &v->writer);
-    lock(&v->lock);
-    atomic_store_explicit(&v->sleeping, true, memory_order_seq_cst);
-    while (!atomic_load_explicit(&v->exit_request, memory_order_seq_cst))
-        cond_wait(&v->wake, &v->lock);
-    atomic_store_explicit(&v->sleeping, false, memory_order_seq_cst);
-    unlock(&v->lock);
-    dirty_writer_unpark(v->dirty, &v->writer); /* and the safe point polls next */
+    if (deadline_ns != TIMER_NEVER)
+        timer_set_ns(v->timer, TIMER_NEVER);
+    wait_for_kick_or_timer(v, deadline_ns);
+    if (deadline_ns != TIMER_NEVER && guest_clock_ns(v->clock) < deadline_ns)
+        timer_set_ns(v->timer, deadline_ns);
+    else if (deadline_ns != TIMER_NEVER)
+        atomic_store_explicit(&v->timer_due, true, memory_order_relaxed); /* and the safe point asks the clock */
+    dirty_writer_unpark(v->dirty, &v->writer);                            /* and the safe point polls next */
     engine_stat(&v->sleeps_ns, (uint64_t)(clock_now_ns() - began));
 }
 
@@ -105,6 +151,7 @@ static void run_thread(void *opaque)
     struct vcpu *v = opaque;
 
     atomic_store_explicit(&v->tid, (int)gettid(), memory_order_relaxed);
+    prctl(PR_SET_TIMERSLACK, 1); /* the kernel may add 50 us otherwise; where it refuses, timers are as late as that */
     dirty_writer_unpark(v->dirty, &v->writer); /* parked since new; the first safe point polls */
     engine_run(v);
     dirty_writer_park(v->dirty, &v->writer); /* for good */

@@ -1,11 +1,13 @@
-/* A hostile guest against virtio-mmio, rings, entropy and console: register writes, ring memory, host input, pauses and
+/* A hostile guest against virtio-mmio, rings, entropy, console and disk (which fails at times): register writes, ring memory, host input, pauses and
  * moves, in an order that the fuzzer chooses. Nothing may crash, hang, or survive a save and load changed.
  *
  *   clang -std=gnu11 -D_GNU_SOURCE -Isrc -I. -g -O1 -fsanitize=fuzzer,address,undefined -pthread \
  *       tests/fuzz/fuzz_virtio.c src/hw/v*.c src/base/{err,lock,bytes,fields,clock,timer,thread}.c \
- *       src/memory/{ram,dirty}.c
+ *       src/memory/{ram,dirty}.c src/block/block.c
  */
 #include <assert.h>
+#include <errno.h>
+#include <stdatomic.h>
 #include <stdint.h>
 #include <stdlib.h>
 #include <string.h>
@@ -41,6 +43,50 @@ void chardev_accept_input(struct chardev *chardev)
     (void)chardev;
 }
 
+/* A disk of 16 KiB in memory; every FAIL_EVERY-th call fails. Called by the disk's threads. */
+enum { DISK_BYTES = 16 * 1024, FAIL_EVERY = 5 };
+
+static struct disk {
+    struct block_image image;
+    _Atomic unsigned calls;
+    uint8_t data[DISK_BYTES];
+} the_disk;
+
+static bool disk_fails(void)
+{
+    return atomic_fetch_add_explicit(&the_disk.calls, 1, memory_order_relaxed) % FAIL_EVERY == FAIL_EVERY - 1;
+}
+
+static ssize_t disk_read(struct block_image *image, uint64_t offset, const struct iovec *iov, unsigned iovs)
+{
+    (void)image;
+    assert(iovs > 0 && offset + iov[0].iov_len <= DISK_BYTES);
+    memset(iov[0].iov_base, the_disk.data[offset], iov[0].iov_len);
+    return disk_fails() ? -EIO : (ssize_t)iov[0].iov_len;
+}
+
+static ssize_t disk_write(struct block_image *image, uint64_t offset, const struct iovec *iov, unsigned iovs)
+{
+    uint8_t sum = 0;
+    (void)image;
+    assert(iovs > 0 && offset + iov[0].iov_len <= DISK_BYTES);
+    for (size_t i = 0; i < iov[0].iov_len; i++)
+        sum ^= ((const uint8_t *)iov[0].iov_base)[i];
+    atomic_fetch_add_explicit(&the_disk.calls, sum % 2, memory_order_relaxed); /* it was read */
+    return disk_fails() ? -ENOSPC : (ssize_t)iov[0].iov_len;
+}
+
+static int disk_flush(struct block_image *image)
+{
+    (void)image;
+    return disk_fails() ? -ENOSPC : 0;
+}
+
+static void disk_free(struct block_image *image)
+{
+    (void)image;
+}
+
 /* The fuzzer's bytes; zeros when they run out. */
 struct input {
     const uint8_t *data;
@@ -53,6 +99,27 @@ static uint32_t take(struct input *in, unsigned bytes)
     for (unsigned i = 0; i < bytes && in->size; i++, in->data++, in->size--)
         value |= (uint32_t)*in->data << 8 * i;
     return value;
+}
+
+static struct virtio_backend *disk_new(uint32_t kind, struct block **block)
+{
+    static const struct block_driver driver = {
+        .name = "fuzz",
+        .read = disk_read,
+        .write = disk_write,
+        .flush = disk_flush,
+        .free = disk_free,
+    };
+    struct block_options how = { .name = "disk", .discard = true, .readonly = (kind & 0x70) == 0x70 };
+    the_disk.image = (struct block_image){ .driver = &driver, .bytes = DISK_BYTES, .sector_bytes = 512 };
+    assert(block_new(&the_disk.image, &how, block, NULL) == 0 && block_take(*block, NULL) == 0);
+    struct virtio_blk_options options = {
+        .block = *block,
+        .queues = 2,
+        .on_read_error = kind >> 4 & 1 ? BLK_STOP : BLK_REPORT,
+        .on_write_error = kind >> 5 & 1 ? BLK_ENOSPC : BLK_IGNORE,
+    };
+    return virtio_blk_new(&options, NULL);
 }
 
 static struct ram *the_ram(void)
@@ -147,6 +214,18 @@ static void poke_desc(struct ram *ram, struct input *in)
     ram_write(ram, at, raw, sizeof(raw));
 }
 
+/* What a disk's request begins with, where poke_desc() may point. */
+static void poke_header(struct ram *ram, struct input *in)
+{
+    static const uint8_t types[] = { 0, 1, 4, 8, 11, 13 };
+    uint8_t raw[32] = { 0 };
+    le32_put(raw, types[take(in, 1) % 6]);
+    le64_put(raw + 8, take(in, 1));
+    le64_put(raw + 16, take(in, 1));
+    le32_put(raw + 24, take(in, 1));
+    ram_write(ram, (uint64_t)BASE + 0x6000 + 256 * (uint64_t)(take(in, 1) % 16), raw, sizeof(raw));
+}
+
 static void type(struct chardev *chardev, struct input *in)
 {
     static const uint8_t text[1024] = "text";
@@ -161,8 +240,8 @@ static void type(struct chardev *chardev, struct input *in)
 static void step(struct device *dev, struct ram *ram, struct chardev *chardev, bool legacy, bool *drained,
                  struct input *in)
 {
-    unsigned what = take(in, 1) % 10;
-    if (*drained && what <= 5)
+    unsigned what = take(in, 1) % 11;
+    if (*drained && (what <= 5 || what == 10))
         what = 9; /* no hart runs: no register access, no store */
     switch (what) {
     case 0: put(dev, take(in, 1) * 4, take(in, 4)); break;
@@ -190,6 +269,7 @@ static void step(struct device *dev, struct ram *ram, struct chardev *chardev, b
         }
         *drained = !*drained;
         break;
+    case 10: poke_header(ram, in); break;
     default:
         if (!*drained)
             bring_up(dev, legacy, 16, take(in, 4));
@@ -209,7 +289,10 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     struct ram *ram = the_ram();
     uint32_t kind = take(&in, 1);
     bool legacy = kind & 1, drained = false;
-    struct virtio_backend *backend = kind & 2 ? virtio_rng_new(NULL) : virtio_console_new(&chardev, NULL);
+    struct block *block = NULL;
+    struct virtio_backend *backend = kind & 8   ? disk_new(kind, &block)
+                                     : kind & 2 ? virtio_rng_new(NULL)
+                                                : virtio_console_new(&chardev, NULL);
     struct device *dev = virtio_mmio_new(0, ram, (struct irq_line){ 0 }, backend, legacy, NULL);
     bring_up(dev, legacy, 16, UINT32_C(0x30000000));
     for (unsigned steps = 0; in.size && steps < STEPS_MAX; steps++)
@@ -217,5 +300,6 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     if (drained)
         dirty_unseal(ram->dirty);
     dev->ops->free(dev);
+    block_free(block);
     return 0;
 }

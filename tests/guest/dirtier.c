@@ -120,6 +120,8 @@ int main(unsigned hart, const void *dtb)
              sequences = text + (options.content == DIRTY_TEXTUAL ? DIRTY_TEXT : 0);
     uint64_t base = (sequences + pages * sizeof(uint32_t) + 4095) & ~4095ull;
 
+    if (!wrong && options.book)
+        wrong = "content=book needs a file: Linux only";
     if (!wrong && base + pages * DIRTY_PAGE > 0x80000000 + boot.ram_bytes)
         wrong = "w does not fit into memory";
     if (wrong) {

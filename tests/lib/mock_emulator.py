@@ -2,7 +2,8 @@
 """An emulator without a guest, for tests of the bench harness: it takes QEMU's options, speaks QMP, "migrates" so many bytes, and
 says on its serial line what a dirtier says (bench/guest/dirty.h), with gaps, RTC and lies as it is told.
 
-    mock_emulator.py -append 'KEY=VALUE ...' and QEMU's options, of which only -serial, -qmp and -incoming matter
+    mock_emulator.py -append 'KEY=VALUE ...' and QEMU's options, of which only -serial, -qmp and -incoming matter; -mock KEY=VALUE is the
+    configuration's word
 
   bytes=N   what it sends            claims=N   the bytes that it says it sent          says_ms=N   the downtime that it claims
   gap_ms=N  the guest's gap          slip_s=N   how far the RTC falls back when it moves, which hides as much of the pause
@@ -111,7 +112,8 @@ def main():
         print('mock emulator version 1')
         return
     option = {name: args[args.index(name) + 1] for name in ('-serial', '-qmp', '-incoming', '-append') if name in args}
-    for word in option.get('-append', '').split():
+    told_more = [args[i + 1] for i, name in enumerate(args) if name == '-mock']
+    for word in [*option.get('-append', '').split(), *told_more]:
         key, value = word.split('=')
         if key in told:
             told[key] = float(value) if '.' in value else int(value)

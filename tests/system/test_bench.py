@@ -1,10 +1,10 @@
 #!/usr/bin/env python3
 """The migration harness (bench/harness.py): what it measures of an emulator whose gaps and lies are known, and of godwit; and its link."""
-import json, os, pathlib, shutil, socket, subprocess, sys, tempfile, threading, time, xml.etree.ElementTree
+import json, os, pathlib, re, shutil, signal, socket, subprocess, sys, tempfile, threading, time, xml.etree.ElementTree
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent / 'lib'))
 from guests import guest
-from vm import BUILD, PATIENCE_S, THREAD_SANITIZER, TOP, Failure, Skip, main, test
+from vm import BUILD, PATIENCE_S, THREAD_SANITIZER, TOP, Failure, Skip, Vm, main, test, wait_for
 
 sys.path.insert(0, str(TOP / 'bench'))
 import compare, feel, report
@@ -41,6 +41,14 @@ def mock(**told):
     return dict(CELL, dirtier=told)
 
 
+@test
+def every_option_is_in_the_man_page_and_no_other():
+    usage = output_of([sys.executable, TOP / 'bench/harness.py', '--help'])
+    there = set(re.findall(r'(?m)^  (?:-h, )?--([\w-]+)', usage)) - {'help'}
+    told = set(re.findall(r'(?m)^\.It Fl Fl ([\w-]+)', (TOP / 'docs/man/godwit-bench.1').read_text()))
+    assert there and there == told, (there - told, told - there)
+
+
 # --- godwit ------------------------------------------------------------------------------------------------------------
 
 @test
@@ -65,12 +73,52 @@ def a_tiny_cell_of_godwit_is_measured_from_end_to_end():
 
 
 @test
+def a_guest_writes_what_it_is_told_where_it_is_told_and_knows_it_again():
+    """Every pattern, content and size; the rate is kept, and a page that was spoiled is found whatever it holds."""
+    kernel = ['-m', '64M', '-smp', '2', '-bios', 'none', '-kernel', str(guest('dirtier'))]
+    for words in ('pattern=seq content=counters bytes=64 rate=2000', 'pattern=zipf content=text bytes=8 rate=500',
+                  'pattern=uniform content=zero bytes=64 rate=1000 phase=1 wait=sleep', 'pattern=uniform content=random bytes=4096 rate=0',
+                  'pattern=seq content=text bytes=4096 rate=0'):
+        rate = int(re.search(r'rate=(\d+)', words)[1])
+        for spoil in (False, True) if rate else (False,):  # flat out, a spoiled page may be written again before it is looked at
+            with Vm([*kernel, '-append', f'w=8M {words}'], qmp=False, typing=True) as vm:
+                vm.wait_serial('D 2 ')
+                vm.type('xq' if spoil else 'q')
+                vm.wait_exit()
+                said = vm.serial()
+            end = re.search(r'END (\w+) pages (\d+) errors (\d+)', said)
+            assert end and end[1] == ('failed' if spoil else 'ok') and (int(end[3]) > 0) == spoil and int(end[2]) > 0, (words, spoil, said[-300:])
+            lines = re.findall(r'D \d+ rtc \d+ guest (\d+) gap \d+ at \d+ pages (\d+)', said)
+            span_s = (int(lines[-1][0]) - int(lines[0][0])) / 1e9
+            # what is late by more than 10 ms is left out, so never more; ahead by the step and a millisecond
+            assert not rate or int(lines[-1][1]) - int(lines[0][1]) <= rate * (span_s + 0.012) + 2, (words, lines)
+    with Vm([*kernel, '-append', 'w=8M content=book'], qmp=False) as vm:
+        vm.wait_exit()
+        assert 'content=book needs a file' in vm.serial(), vm.serial()
+
+
+@test
 def a_guest_whose_memory_is_wrong_makes_the_run_a_failed_one():
     need_relay()
     cell = dict(CELL, dirtier={'w': '4M', 'rate': 500, 'content': 'random'})
     (record,), said = harness({'small': cell}, 'godwit', '--plant', expect=1)
     assert not record['success'] and 'holds what was not written last' in record['why'], record['why']
     assert record['self_check'] != 'ok' and 'FAILED' in said and 'because the guest\'s memory was wrong' in said
+
+
+@test
+def what_is_installed_has_its_page_beside_it_and_runs_from_there():
+    need_relay()
+    with tempfile.TemporaryDirectory(prefix='godwit-') as folder:
+        def make(target):
+            environment = {name: value for name, value in os.environ.items() if not name.startswith('MAKE') and name != 'MFLAGS'}
+            subprocess.run(['make', '-s', f'BUILD={BUILD.relative_to(TOP) if BUILD.is_relative_to(TOP) else BUILD}', f'PREFIX={folder}', target],
+                           cwd=TOP, check=True, env=environment, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
+            return {path.name for path in pathlib.Path(folder, 'share/man/man1').iterdir()}
+        assert make('install') == {'godwit.1', 'godwit-migrate.1'} and not pathlib.Path(folder, 'bin/godwit-bench').exists()
+        assert make('install-bench') == {'godwit.1', 'godwit-migrate.1', 'godwit-bench.1'}
+        said = subprocess.run([f'{folder}/bin/godwit-bench', '--list'], stdout=subprocess.PIPE, text=True, check=True, cwd='/').stdout
+        assert 'idle-1G' in said, said
 
 
 # --- an emulator that lies ---------------------------------------------------------------------------------------------
@@ -144,6 +192,73 @@ def runs_alternate_and_are_not_run_twice():
             xml.etree.ElementTree.parse(f'{folder}/results/{picture}.svg')
         changed, _ = harness({'a': mock(bytes=200000, gap_ms=3)}, 'mock', pairs=1, folder=folder)
         assert len(changed) == 5, 'another scenario is another run'
+
+
+def full_set(folder):
+    """bench-full in small: one cell of one emulator in three configurations, twice; the middle one is best."""
+    scenario = {'emulators': {'qemu-mock': {'binary': str(TOP / 'tests/lib/mock_emulator.py')}}, 'links': {'near': {}},
+                'cells': {'a': dict(mock(), best='slow')},
+                'configurations': {'slow': {'emulator': 'qemu-mock', 'args': ['-mock', 'gap_ms=2000']}, 'fine': {'emulator': 'qemu-mock'},
+                                   'fails': {'emulator': 'qemu-mock', 'args': ['-mock', 'fails=1']}},
+                'sets': {'full': {'cells': ['a'], 'configurations': ['slow', 'fine', 'fails'], 'pairs': 2, 'learn': True}}}
+    path = pathlib.Path(folder, 'scenario.json')
+    path.write_text(json.dumps(scenario))
+    return [sys.executable, TOP / 'bench/harness.py', '--scenario', path, '--best', f'{folder}/best.json', '--results', f'{folder}/full.jsonl']
+
+
+def output_of(command):
+    done = subprocess.run(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    assert done.returncode == 0, done.stdout
+    return done.stdout
+
+
+@test
+def what_is_killed_in_the_middle_goes_on_and_does_nothing_twice():
+    need_relay()
+    with tempfile.TemporaryDirectory(prefix='godwit-') as folder:
+        command, results = full_set(folder), pathlib.Path(folder, 'full.jsonl')
+        first = subprocess.Popen([*command, '--set', 'full'], start_new_session=True, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
+
+        def lines():
+            return results.read_text().splitlines() if results.exists() else []
+        wait_for('four runs', lambda: len(lines()) >= 4, alive=lambda: first.poll() is None or lines()[3])
+        os.killpg(first.pid, signal.SIGKILL)
+        first.wait()
+        before = [line for line in lines() if line.endswith('}')]
+        assert 4 <= len(before) < 6, 'it was killed too late to prove anything'
+        assert json.loads(pathlib.Path(folder, 'best.json').read_text())['qemu-mock']['a']['configuration'] == 'fine', 'a round is learned from at its end'
+        with open(results, 'a') as torn:
+            torn.write('{"cell": "a", "configuration": "fi')  # half a line, as a kill may leave it
+        said = output_of([*command, '--set', 'full'])
+        assert lines()[:len(before)] == before and len(lines()) == 7, said
+        runs = [json.loads(line) for i, line in enumerate(lines()) if i != len(before)]
+        order = [(r['configuration'], r['repeat']) for r in runs]
+        assert order == [('slow', 0), ('fine', 0), ('fails', 0), ('fails', 1), ('fine', 1), ('slow', 1)], order
+        output_of([*command, '--set', 'full'])
+        assert len(lines()) == 7, 'a third time there is nothing left to do'
+
+
+@test
+def the_best_configuration_is_found_kept_with_its_date_and_compared_with():
+    need_relay()
+    with tempfile.TemporaryDirectory(prefix='godwit-') as folder:
+        command, best = full_set(folder), pathlib.Path(folder, 'best.json')
+        assert 'best:' not in output_of([*command, '--set', 'full', '--hours', '1e-12']), 'time that is over'
+        assert not pathlib.Path(folder, 'full.jsonl').exists()
+        output_of([*command, '--set', 'full'])
+        kept = json.loads(best.read_text())['qemu-mock']['a']
+        assert kept['configuration'] == 'fine' and kept['date'] == compare.now()[:10] and kept['version'] == 'mock emulator version 1', kept
+        assert kept['of'] == ['fails', 'fine', 'slow'] and kept['runs'] == 2, kept
+        again = output_of([*command, '--cells', 'a', '--configurations', 'best:qemu-mock', '--pairs', '1', '--no-still', '--results',
+                           f'{folder}/pair.jsonl'])
+        assert 'fine' in again and 'slow' not in again, again
+        with open(f'{folder}/full.jsonl', 'a') as torn:
+            torn.write('{"cell": "a", "conf')
+        records = report.read(f'{folder}/full.jsonl')
+        assert len(records) == 6
+        ours = [dict(r, configuration='godwit', emulator='godwit') for r in records if r['configuration'] == 'slow']
+        rows = report.best_rows(records + ours, report.by_cell(records + ours))
+        assert len(rows) == 2 and rows[1][:2] == ['a', 'fine'] and rows[1][-1] == f'{kept["date"]}, of 3', rows
 
 
 @test

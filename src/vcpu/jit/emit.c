@@ -248,6 +248,14 @@ void emit_shift_cl(struct emit *e, enum shift op, int reg, bool wide)
     emit_op(e, (wide ? X_W : 0) | 0xd3u, (int)op, op_reg(reg));
 }
 
+void emit_read_tsc(struct emit *e)
+{
+    static const uint8_t code[] = { 0x0f, 0xae, 0xe8, 0x0f, 0x31 };
+
+    for (unsigned i = 0; i < sizeof(code); i++)
+        emit_u8(e, code[i]);
+}
+
 void emit_nop(struct emit *e, unsigned bytes)
 {
     static const uint8_t nops[9][9] = {

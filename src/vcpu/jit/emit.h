@@ -131,7 +131,8 @@ void emit_shift_imm32(struct emit *e, enum shift op, int reg, unsigned by);
 void emit_shift_cl(struct emit *e, enum shift op, int reg, bool wide);
 void emit_setcc(struct emit *e, enum host_cond cc, int reg);                    /* the low byte only */
 void emit_cmov(struct emit *e, enum host_cond cc, int dst, struct operand src); /* 64 bits */
-void emit_nop(struct emit *e, unsigned bytes);                                  /* one instruction, 1 to 9 bytes */
+void emit_read_tsc(struct emit *e);            /* RDX:RAX, not before what was loaded before: lfence, rdtsc */
+void emit_nop(struct emit *e, unsigned bytes); /* one instruction, 1 to 9 bytes */
 
 /* Jumps with a 32-bit displacement; returned: where it stands, for emit_bind. */
 uint8_t *emit_jmp(struct emit *e);

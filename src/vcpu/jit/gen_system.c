@@ -28,7 +28,7 @@ static const struct plain PLAINS[] = {
     PLAIN(0x30a, menvcfg, false, 0), PLAIN(0x340, mscratch, true, 0),    PLAIN(0x341, mepc, true, 1),
     PLAIN(0x342, mcause, true, 0),   PLAIN(0x343, mtval, true, 0),       PLAIN(0xf14, hartid, false, 0),
 };
-enum { PLAIN_COUNT = sizeof(PLAINS) / sizeof(PLAINS[0]), CSR_SSTATUS = 0x100, CSR_SIE = 0x104 };
+enum { PLAIN_COUNT = sizeof(PLAINS) / sizeof(PLAINS[0]), CSR_SSTATUS = 0x100, CSR_SIE = 0x104, CSR_TIME = 0xc01 };
 
 static const struct plain *find_plain(unsigned csr)
 {
@@ -221,6 +221,58 @@ static bool status(struct gen *g, const struct access *a)
     return true;
 }
 
+/* --- time ------------------------------------------------------------------------------------------------- */
+
+/* RDX = RAX / GUEST_TICK_NS, which is 100: by 4, then by 25 as a product with (2^66 + 11) / 25. Exact: what
+ * the 11 adds, RAX / 4 * 11 / 2^66 of a 25th, stays below 1 of them. */
+static void divide_by_tick(struct emit *e)
+{
+    _Static_assert(GUEST_TICK_NS == 100, "the constants below are for 100");
+    emit_shift_imm(e, SHIFT_SHR, RAX, 2);
+    emit_mov_imm(e, RDX, INT64_C(0x28f5c28f5c28f5c3));
+    emit_op(e, X_W | 0xf7, 4, op_reg(RDX)); /* mul */
+    emit_shift_imm(e, SHIFT_SHR, RDX, 2);
+}
+
+#define CLOCK_FIELD(member) op_mem(RCX, (int32_t)offsetof(struct guest_clock, member))
+
+/* guest_clock_ns() of a clock that goes by TSC, base/clock.h; all else is the interpreter's: a clock that is being changed, that
+ * wants to be trimmed, that has no TSC. So is a mode that may not read it, and M mode where the others may not. */
+static bool read_time(struct gen *g, const struct access *a)
+{
+    enum { TM = 2 };
+    struct emit *e = &g->e;
+
+    if (a->writes)
+        return false;
+    emit_op_imm(e, 0xf6, 0, GEN_FIELD(hart.mcounteren), TM, 1); /* test */
+    struct stub *rare = gen_rarely(g, emit_jcc(e, CC_E));
+    emit_op_imm(e, 0xf6, 0, GEN_FIELD(hart.scounteren), TM, 1);
+    gen_also(g, rare, emit_jcc(e, CC_E));
+    emit_mov(e, RCX, GEN_FIELD(clock));
+    emit_mov32(e, RAX, CLOCK_FIELD(sequence));
+    emit_op_imm(e, 0xf6, 0, op_reg(RAX), 1, 1);
+    gen_also(g, rare, emit_jcc(e, CC_NE));
+    emit_store(e, GEN_FIELD(value), RAX);
+    emit_read_tsc(e);
+    emit_shift_imm(e, SHIFT_SHL, RDX, 32);
+    emit_alu(e, ALU_OR, RAX, op_reg(RDX));
+    emit_alu(e, ALU_SUB, RAX, CLOCK_FIELD(tsc));
+    emit_alu(e, ALU_CMP, RAX, CLOCK_FIELD(limit));
+    gen_also(g, rare, emit_jcc(e, CC_AE));
+    emit_op(e, X_W | 0xf7, 4, CLOCK_FIELD(rate));                                  /* mul: ns with 32 binary places */
+    emit_op_imm(e, X_W | X_0F | 0xac, RDX, op_reg(RAX), GUEST_CLOCK_RATE_BITS, 1); /* shrd */
+    emit_alu(e, ALU_ADD, RAX, CLOCK_FIELD(base_ns));
+    divide_by_tick(e);
+    emit_mov32(e, RAX, CLOCK_FIELD(sequence));
+    emit_alu32(e, ALU_CMP, RAX, GEN_FIELD(value));
+    gen_also(g, rare, emit_jcc(e, CC_NE));
+    if (a->rd)
+        gen_done(g, a->rd, RDX);
+    gen_back(g, rare);
+    return true;
+}
+
 bool gen_system(struct gen *g, const struct insn *insn)
 {
     struct access a;
@@ -229,6 +281,7 @@ bool gen_system(struct gen *g, const struct insn *insn)
         return false;
     switch (a.csr) {
     case CSR_SSTATUS: return status(g, &a);
+    case CSR_TIME: return read_time(g, &a);
     case CSR_SIE: return read_sie(g, &a);
     default: return plain(g, &a);
     }

@@ -30,7 +30,8 @@ struct proxy {
     int listener, stop[2];
     enum message_type cut_at;
     enum cut cut;
-    unsigned cuts; /* so many times */
+    unsigned cuts;                   /* so many times */
+    _Atomic enum message_type twice; /* arrives twice, always; 0: none */
     pthread_t thread;
     /* written by the thread */
     _Atomic unsigned done, lines;
@@ -56,11 +57,10 @@ static bool forward(int to, const uint8_t *data, size_t bytes)
 }
 
 /* The message begins anywhere in the bytes; a payload that looks like its head would only cut somewhere else. */
-static const uint8_t *find(const struct proxy *p, const uint8_t *data, size_t bytes, size_t *message_bytes)
+static const uint8_t *find(enum message_type type, const uint8_t *data, size_t bytes, size_t *message_bytes)
 {
     for (size_t at = 0; at + MESSAGE_HEAD_BYTES <= bytes; at++)
-        if (be32_get(data + at) == MESSAGE_MAGIC && be16_get(data + at + 4) == p->cut_at &&
-            be16_get(data + at + 6) == 0) {
+        if (be32_get(data + at) == MESSAGE_MAGIC && be16_get(data + at + 4) == type && be16_get(data + at + 6) == 0) {
             *message_bytes = MESSAGE_HEAD_BYTES + be32_get(data + at + 8) + 8;
             if (*message_bytes > bytes - at)
                 *message_bytes = bytes - at;
@@ -85,13 +85,16 @@ static void pass_on(struct proxy *p, int end[2], int from)
         return;
     }
     size_t bytes = (size_t)got, message_bytes, rest = 0;
-    const uint8_t *found = p->done < p->cuts ? find(p, data, bytes, &message_bytes) : NULL;
+    const uint8_t *found = p->done < p->cuts ? find(p->cut_at, data, bytes, &message_bytes) : NULL;
     if (found) {
         p->done++;
         bytes = (size_t)(found - data) + (p->cut == CUT_AFTER ? message_bytes : 0);
         rest = p->cut == SWALLOW ? (size_t)got - bytes - message_bytes : 0;
     }
-    bool sent = forward(end[!from], data, bytes) && forward(end[!from], data + got - rest, rest);
+    const uint8_t *again = p->twice ? find(p->twice, data, bytes, &message_bytes) : NULL;
+    size_t first = again ? (size_t)(again - data) + message_bytes : 0;
+    bool sent = forward(end[!from], data, first) && forward(end[!from], again, again ? message_bytes : 0) &&
+                forward(end[!from], data + first, bytes - first) && forward(end[!from], data + got - rest, rest);
     if (!sent || (found && p->cut != SWALLOW))
         close_pair(end);
 }
@@ -250,13 +253,6 @@ static void move_with_a_cut(enum message_type cut_at, enum cut cut)
     settled(&b);
     assert_int_equal(proxy.done, 1);
     assert_false(runs(&a) && runs(&b));
-}
-
-static unsigned written_down(void)
-{
-    char command[160];
-    snprintf(command, sizeof(command), "exit $(ls '%s/godwit' 2>/dev/null | wc -l)", folder);
-    return (unsigned)WEXITSTATUS(system(command));
 }
 
 static void wait_for_runner(struct side *side)

@@ -80,6 +80,26 @@ static void an_operator_may_ask_once_more(void **state)
     assert_moved();
 }
 
+/* GO arrives, and the source hears PREPARED once more for an answer: it must not wait for ever, nor be deaf to people. */
+static void a_doubled_prepared_is_no_answer_to_go(void **state)
+{
+    (void)state;
+    move_with_a_cut(MESSAGE_GO, CUT_BEFORE);
+    wait_for_state(&a, MIGRATION_UNRESOLVED);
+    proxy.twice = MESSAGE_PREPARED;
+    assert_int_equal(migration_resolve(a.migration, RESOLVE_ASK, NULL), 0);
+    wait_for_runner(&b);
+    for (int64_t until_ns = clock_now_ns() + PATIENCE_MS * (int64_t)NS_PER_MS; !strstr(why(&a), "no answer to GO");) {
+        if (clock_now_ns() > until_ns)
+            fail_msg("%s", why(&a));
+        sched_yield();
+    }
+    assert_int_equal(settled(&a), MIGRATION_UNRESOLVED);
+    assert_int_equal(migration_resolve(a.migration, RESOLVE_THERE, NULL), 0);
+    wait_for_state(&a, MIGRATION_COMPLETED);
+    assert_false(runs(&a));
+}
+
 static void asking_somebody_who_is_gone_says_so_and_leaves_the_doubt(void **state)
 {
     (void)state;
@@ -247,6 +267,7 @@ int main(void)
         TEST(a_silent_line_is_left_for_a_new_one),
         TEST(a_swallowed_running_is_asked_for_over_a_new_line),
         TEST(an_operator_may_ask_once_more),
+        TEST(a_doubled_prepared_is_no_answer_to_go),
         TEST(asking_somebody_who_is_gone_says_so_and_leaves_the_doubt),
         TEST(a_stranger_is_sent_away_from_a_guest_that_is_held),
         TEST(a_source_that_asks_a_new_destination_hears_that_it_holds_no_guest),

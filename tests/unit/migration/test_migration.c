@@ -392,6 +392,35 @@ static void a_command_that_stores_the_stream_is_a_one_way_trip(void **state)
     assert_staircase(&b);
 }
 
+/* It took the last byte and said that it failed: only a person knows whether the guest runs somewhere. */
+static void a_command_that_fails_at_the_end_leaves_a_doubt_that_a_person_ends(void **state)
+{
+    (void)state;
+    static const enum migration_answer answers[] = { RESOLVE_THERE, RESOLVE_HERE };
+    char uri[160];
+    bool force;
+    for (int i = 0; i < 2; i++) {
+        if (i == 0)
+            run(&a);
+        snprintf(uri, sizeof(uri), "exec:cat > '%s/guest'; exit 3", folder);
+        send_to(&a, uri);
+        assert_state(&a, MIGRATION_UNRESOLVED);
+        assert_int_equal(machine_state(a.machine), RUN_POSTMIGRATE);
+        assert_int_equal(written_down(), 1);
+        assert_int_equal(migration_may_resume(a.migration, &force, NULL), -EPERM);
+        assert_int_equal(migration_resolve(a.migration, answers[i], NULL), 0);
+        assert_int_equal(written_down(), 0);
+        assert_int_equal(migration_may_resume(a.migration, &force, NULL), i ? 0 : -EPERM);
+        if (i == 0) { /* he was mistaken: one way, so he may say so */
+            assert_int_equal(migration_resolve(a.migration, RESOLVE_HERE, NULL), 0);
+            assert_int_equal(migration_may_resume(a.migration, &force, NULL), 0);
+        }
+        assert_int_equal(machine_resume(a.machine, force, NULL), 0);
+    }
+    let_it_walk(&a);
+    assert_staircase(&a);
+}
+
 #define TEST(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
 
 int main(void)
@@ -413,6 +442,7 @@ int main(void)
         TEST(a_guest_in_a_file_goes_on_here_and_there),
         TEST(a_file_that_lies_or_ends_early_is_refused_and_the_next_one_loads),
         TEST(a_command_that_stores_the_stream_is_a_one_way_trip),
+        TEST(a_command_that_fails_at_the_end_leaves_a_doubt_that_a_person_ends),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -1,5 +1,6 @@
 /* The vCPU as others see it: pausing, kicks, wires, sleep. */
 #include "tests/unit/vcpu/rig.h"
+#include "vcpu/engine.h"
 
 static const uint64_t TRAPS = RIG_RAM + 0x3000;
 
@@ -194,6 +195,205 @@ static void a_timer_that_passed_while_the_hart_was_elsewhere_fires_after_resume(
     assert_false(hart->waiting);
 }
 
+/* mie = the timer and what else is in it; stimecmp can be used */
+static void put_timer_on(struct rig *rig, uint64_t also)
+{
+    put_li(rig, s1, IRQ_BIT(IRQ_S_TIMER) | also);
+    put(rig, as(OP_csrrw, zero, s1, 0x304));
+    put_li(rig, t0, MENVCFG_STCE);
+    put(rig, as(OP_csrrs, zero, t0, 0x30a));
+}
+
+/* s3 = stimecmp = time + ticks, a register: three instructions */
+static void put_timer_in(struct rig *rig, unsigned ticks)
+{
+    put(rig, as(OP_csrrs, s2, zero, 0xc01)); /* time */
+    put(rig, as(OP_add, s3, s2, ticks));
+    put(rig, as(OP_csrrw, zero, s3, 0x14d));
+}
+
+struct busy_thread {
+    struct rig *rig;
+    bool inside, leave; /* under the rig's lock */
+};
+
+static void keep_busy(void *opaque)
+{
+    struct busy_thread *busy = opaque;
+
+    lock(&busy->rig->lock);
+    busy->inside = true;
+    cond_broadcast(&busy->rig->cond);
+    while (!busy->leave)
+        cond_wait(&busy->rig->cond, &busy->rig->lock);
+    unlock(&busy->rig->lock);
+}
+
+/* The timers' thread is kept in another timer's callback all the while. */
+static void a_sleeper_hears_its_timer_without_the_timers_thread(void **state)
+{
+    struct rig *rig = *state;
+    struct busy_thread busy = { .rig = rig };
+    struct timer *timer = timer_new(rig->timers, keep_busy, &busy);
+
+    timer_set_ns(timer, 0);
+    lock(&rig->lock);
+    while (!busy.inside)
+        cond_wait(&rig->cond, &rig->lock);
+    unlock(&rig->lock);
+
+    put_timer_on(rig, 0);
+    put(rig, as(OP_addi, s0, zero, 100));
+    put(rig, as(OP_addi, s6, zero, 300)); /* 30 us */
+    put_timer_in(rig, s6);
+    put(rig, as(OP_wfi, 0, 0, 0));
+    put(rig, as(OP_csrrs, s4, zero, 0xc01));
+    put(rig, as(OP_sltu, s4, s4, s3));
+    put(rig, as(OP_add, s5, s5, s4)); /* too early */
+    put(rig, as(OP_addi, s0, s0, -1));
+    put(rig, as(OP_bne, s0, zero, -32));
+    put(rig, as(OP_csrrsi, zero, 8, 0x300)); /* MIE: that the timer is due is not forgotten */
+    put(rig, as(OP_jal, zero, 0, 0));        /* the trap ends it */
+    struct hart *hart = rig_run(rig);
+    assert_int_equal(hart->x[s5], 0);
+    assert_int_equal(hart->mcause, CAUSE_INTERRUPT | IRQ_S_TIMER);
+
+    lock(&rig->lock);
+    busy.leave = true;
+    cond_broadcast(&rig->cond);
+    unlock(&rig->lock);
+    timer_free(timer);
+}
+
+/* Woken by a wire before its time: its timer must reach it although it sleeps no more. */
+static void a_sleeper_that_was_woken_early_still_gets_its_timer(void **state)
+{
+    struct rig *rig = *state;
+    struct irq_line wire = vcpu_irq(rig->vcpu[0], IRQ_M_EXT);
+
+    put_timer_on(rig, IRQ_BIT(IRQ_M_EXT));
+    put_li(rig, s0, RIG_END);
+    put_li(rig, s4, IRQ_BIT(IRQ_M_EXT));
+    put_li(rig, s5, IRQ_BIT(IRQ_S_TIMER));
+    put_li(rig, s6, 10000); /* 1 ms */
+    put(rig, as(OP_auipc, s7, 0, 0));
+    put(rig, as(OP_addi, s7, s7, 48));
+    put(rig, as(OP_csrrw, zero, s7, 0x305)); /* mtvec: behind the endless loop */
+    uint64_t again = here(rig);
+    put(rig, as(OP_csrrw, zero, s1, 0x304));
+    put_timer_in(rig, s6);
+    put(rig, as(OP_sw, zero, s0, 0));
+    put(rig, as(OP_wfi, 0, 0, 0));
+    put(rig, as(OP_csrrw, zero, s5, 0x304)); /* the timer alone */
+    put(rig, as(OP_csrrsi, zero, 8, 0x300)); /* MIE */
+    put(rig, as(OP_jal, zero, 0, 0));
+    put(rig, as(OP_sw, zero, s0, 0));
+    put(rig, as(OP_csrrs, t0, zero, 0x344)); /* until the wire is down */
+    put(rig, as(OP_and, t0, t0, s4));
+    put(rig, as(OP_bne, t0, zero, -8));
+    put(rig, as(OP_jal, zero, 0, (int64_t)(again - here(rig))));
+    rig_load(rig);
+    rig_resume(rig);
+    for (unsigned i = 0; i < 50; i++) {
+        rig_wait_ends(rig, 2 * i + 1);
+        for (unsigned yields = 0; yields < 4 * i; yields++)
+            sched_yield();
+        irq_set(&wire, true);
+        rig_wait_ends(rig, 2 * i + 2);
+        irq_set(&wire, false);
+    }
+    rig_pause(rig);
+}
+
+/* Its mie leaves the timer out, so the hart sleeps past it; when it lets the timer in, that is pending. */
+static void a_timer_that_ends_no_sleep_is_pending_afterwards(void **state)
+{
+    struct rig *rig = *state;
+    struct irq_line wire = vcpu_irq(rig->vcpu[0], IRQ_M_EXT);
+
+    put_timer_on(rig, 0);
+    put_li(rig, s6, 10);
+    put_timer_in(rig, s6);
+    put_li(rig, t0, IRQ_BIT(IRQ_M_EXT));
+    put(rig, as(OP_csrrw, zero, t0, 0x304));
+    put(rig, as(OP_wfi, 0, 0, 0));
+    uint64_t behind = here(rig);
+    put(rig, as(OP_csrrw, zero, s1, 0x304));
+    put(rig, as(OP_csrrsi, zero, 8, 0x300)); /* MIE */
+    put(rig, as(OP_jal, zero, 0, 0));        /* the trap ends it */
+    rig_load(rig);
+    rig_resume(rig);
+    for (bool passed = false; !passed;) {
+        pause_asleep(rig);
+        assert_int_equal(rig_hart(rig)->pc, behind);
+        passed = guest_clock_ticks(&rig->clock) > rig_hart(rig)->stimecmp;
+        rig_resume(rig);
+    }
+    irq_set(&wire, true);
+    rig_wait_ends(rig, 1);
+    rig_pause(rig);
+    assert_int_equal(rig_hart(rig)->mcause, CAUSE_INTERRUPT | IRQ_S_TIMER);
+}
+
+/* Harts that sleep to short deadlines, again and again, while they are kicked, paused, and time stands still. */
+static void sleepers_meet_their_timers_whatever_comes_between(void **state)
+{
+    struct rig *rig = test_calloc(1, sizeof(*rig));
+    enum { HARTS = 3, SLEEPS = 400 };
+
+    (void)state;
+    rig_new(rig, HARTS);
+    put_timer_on(rig, 0);
+    put(rig, as(OP_addi, s0, zero, SLEEPS));
+    put(rig, as(OP_andi, s6, s0, 255)); /* up to 25 us */
+    put_timer_in(rig, s6);
+    put(rig, as(OP_wfi, 0, 0, 0));
+    put(rig, as(OP_csrrs, s4, zero, 0xc01));
+    put(rig, as(OP_sltu, s4, s4, s3));
+    put(rig, as(OP_add, s5, s5, s4)); /* too early */
+    put(rig, as(OP_addi, s0, s0, -1));
+    put(rig, as(OP_bne, s0, zero, -36));
+    put_end(rig);
+    rig_load(rig);
+    rig_resume(rig);
+    for (unsigned turn = 0; !rig_wait_ends_until(rig, HARTS, 0); turn++) {
+        for (unsigned yields = 0; yields < turn % 16; yields++)
+            sched_yield();
+        vcpu_kick(rig->vcpu[turn % HARTS]);
+        if (turn % 4)
+            continue;
+        rig_pause(rig);
+        guest_clock_stop(&rig->clock);
+        timers_clock_changed(rig->timers);
+        guest_clock_start(&rig->clock);
+        timers_clock_changed(rig->timers);
+        rig_resume(rig);
+    }
+    rig_pause(rig);
+    for (unsigned i = 0; i < HARTS; i++) {
+        assert_int_equal(vcpu_hart(rig->vcpu[i])->x[s0], 0);
+        assert_int_equal(vcpu_hart(rig->vcpu[i])->x[s5], 0);
+    }
+    rig_free(rig);
+    test_free(rig);
+}
+
+static void the_lead_follows_the_least_that_a_host_is_late(void **state)
+{
+    (void)state;
+    int64_t lead_ns = 0;
+
+    for (unsigned i = 0; i < 10000; i++) /* 20 us at least, now and then 3 ms */
+        lead_ns = vcpu_learn_lead_ns(lead_ns, i % 16 == 0 ? 3000000 : 20000 + i % 16 * 1000);
+    assert_in_range(lead_ns, 15000, 30000);
+    for (unsigned i = 0; i < 20; i++) /* a host that is awake anyway */
+        lead_ns = vcpu_learn_lead_ns(lead_ns, 0);
+    assert_in_range(lead_ns, 0, 10);
+    for (unsigned i = 0; i < 10000; i++)
+        lead_ns = vcpu_learn_lead_ns(lead_ns, INT64_MAX / 2);
+    assert_int_equal(lead_ns, VCPU_LEAD_MAX_NS);
+}
+
 #define TEST(name) cmocka_unit_test_setup_teardown(name, make_rig, drop_rig)
 
 int main(void)
@@ -206,6 +406,11 @@ int main(void)
         TEST(a_sleeper_is_still_asleep_after_a_pause),
         TEST(the_timer_compare_register_wakes_a_sleeper),
         TEST(a_timer_that_passed_while_the_hart_was_elsewhere_fires_after_resume),
+        TEST(a_sleeper_hears_its_timer_without_the_timers_thread),
+        TEST(a_sleeper_that_was_woken_early_still_gets_its_timer),
+        TEST(a_timer_that_ends_no_sleep_is_pending_afterwards),
+        cmocka_unit_test(the_lead_follows_the_least_that_a_host_is_late),
+        cmocka_unit_test(sleepers_meet_their_timers_whatever_comes_between),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -1,0 +1,8 @@
+/* Raw images: a file or a block device of the host, byte for byte what the guest sees. */
+#pragma once
+#include "block/block.h"
+
+/* Opened, not taken. `format_said`: the user says that it is raw; else one that begins like a qcow2 image is refused, since
+ * a guest could make a disk of ours look like one that names other files. -errno and a sentence with the path. */
+int raw_open(const char *path, bool format_said, const struct block_options *options, struct block_image **out,
+             struct err *err);

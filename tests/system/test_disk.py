@@ -1,0 +1,241 @@
+#!/usr/bin/env python3
+"""Debian's kernel on ext4 on our disks: what it wrote is there, for the host and for the next boot, after a move too; and
+no two programs have one image.
+
+# boots Linux
+# runs alone
+"""
+import contextlib, hashlib, pathlib, re, shutil, subprocess, sys, tempfile
+
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent / 'lib'))
+from vm import GODWIT, LONG, PATIENCE_S, Failure, Skip, Vm, linux_args, listening, main, test, wait_for
+from linux import healthy, wait_for_line, waiting
+
+HOPS = 20 if LONG else 3
+
+
+def tool(name):
+    path = shutil.which(name) or shutil.which(name, path='/usr/sbin:/sbin')
+    if not path:
+        raise Skip(f'there is no {name} here (Debian package e2fsprogs)')
+    return path
+
+
+@contextlib.contextmanager
+def image(mib=64, ext4=False):
+    with tempfile.TemporaryDirectory(prefix='godwit-disk-', dir='/var/tmp') as folder:
+        path = pathlib.Path(folder) / 'disk'
+        with open(path, 'wb') as file:
+            file.truncate(mib << 20)
+        if ext4:
+            subprocess.run([tool('mkfs.ext4'), '-q', path], check=True)
+        yield path
+
+
+def disk_args(run, *drives, **more):
+    args = linux_args(f'disk,{run}', memory='256M', **more)
+    for drive in drives:
+        args += ['-drive', drive]
+    return args
+
+
+def boot(args, *patterns):
+    """One boot until it has powered off; the matches."""
+    with Vm(args, name='guest') as vm:
+        found = [wait_for_line(vm, pattern) for pattern in patterns]
+        wait_for_line(vm, 'disk: done')
+        if vm.wait_exit() != 0:
+            raise Failure(f'code {vm.wait_exit()} after poweroff: {vm.stderr()}')
+        return found
+
+
+def fsck(path):
+    ran = subprocess.run([tool('e2fsck'), '-fn', path], capture_output=True, text=True)
+    if ran.returncode != 0:
+        raise Failure(f'e2fsck: {ran.stdout}{ran.stderr}')
+
+
+def acknowledged_are_there(path, count):
+    """Every entry that the guest said was durable, with the checksum that it wrote, read by the host."""
+    def read(name):
+        return subprocess.run([tool('debugfs'), '-R', f'cat {name}', path], capture_output=True).stdout
+    sums = dict(reversed(line.split()) for line in read('sums').decode().splitlines())
+    for number in range(1, count + 1):
+        name = f'entry.{number}'
+        if hashlib.md5(read(name)).hexdigest() != sums.get(name):
+            raise Failure(f'{name} was acknowledged, and is not on the disk as it was')
+
+
+def refused(args, words):
+    command = [GODWIT, '-display', 'none', '-monitor', 'none', '-serial', 'null', '-bios', 'none', '-S', *map(str, args)]
+    ran = subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE_S)
+    if ran.returncode != 1 or not re.search(words, ran.stderr):
+        raise Failure(f'{args}: code {ran.returncode}, {ran.stderr!r}')
+
+
+@test
+def ext4_on_a_raw_disk_is_whole_for_the_host_and_for_the_next_boot():
+    with image(ext4=True) as path:
+        boot(disk_args('fill,40', f'file={path},format=raw,discard=unmap,cache=writeback'), r'disk: filled 40 files')
+        fsck(path)
+        boot(disk_args('check', f'file={path},format=raw,readonly=on'), r'disk: checked 40 files, 0 bad')
+
+
+@test
+def several_disks_are_what_the_command_line_says():
+    with image(32) as one, image(16) as two, image(8) as three:
+        args = disk_args('raw', f'file={one},format=raw,if=none,id=d1') + [
+            '-blockdev', f'driver=raw,node-name=d2,read-only=on,file.driver=file,file.filename={two}',
+            '-global', 'virtio-mmio.force-legacy=false',
+            '-device', 'virtio-blk-device,drive=d2,serial=SECOND', '-device', 'virtio-blk-device,drive=d1,num-queues=2',
+            '-drive', f'file={three},format=raw,cache=unsafe']
+        lines = sorted(match.group(0) for match in boot(
+            args, *(rf'disk: vd\w sectors={mib << 11} ro={ro} serial={serial} queues={queues} '
+                    for mib, ro, serial, queues in ((32, 0, '', 2), (16, 1, 'SECOND', 1), (8, 0, '', 1)))))
+        if len({line.split()[1] for line in lines}) != 3:
+            raise Failure(f'not three disks: {lines}')
+
+
+@test
+def legacy_and_modern_registers_read_back_what_was_written():
+    for legacy in ('on', 'off'):
+        with image(16) as path:
+            args = disk_args('raw', f'file={path},format=raw') + ['-global', f'virtio-mmio.force-legacy={legacy}']
+            boot(args, 'disk: wrote', 'disk: read back')
+
+
+@test
+def a_second_process_on_the_same_image_is_refused():
+    with image(16) as path:
+        drive = f'file={path},format=raw'
+        with Vm(['-S', '-bios', 'none', '-drive', drive], name='first') as first:
+            first.wait_status('prelaunch')
+            refused(['-drive', drive], f"disk 'virtio0': {path}: another program is writing it")
+            refused(['-drive', drive + ',readonly=on'], 'another program is writing it')
+        with Vm(['-S', '-bios', 'none', '-drive', drive + ',readonly=on'], name='reader') as reader, \
+                Vm(['-S', '-bios', 'none', '-drive', drive + ',readonly=on'], name='another') as another:
+            reader.wait_status('prelaunch')
+            another.wait_status('prelaunch')
+            refused(['-drive', drive], 'another program uses it and must not find it changed')
+
+
+@contextlib.contextmanager
+def small_host(mib):
+    """A folder on a file system of that size; resize(mib) makes it another."""
+    with tempfile.TemporaryDirectory(prefix='godwit-small-') as folder:
+        def mount(options):
+            ran = subprocess.run(['mount', '-t', 'tmpfs', '-o', options, 'tmpfs', folder], capture_output=True, text=True)
+            if ran.returncode:
+                raise Skip(f'no file system may be mounted here: {ran.stderr.strip()}')
+        mount(f'size={mib}M')
+        try:
+            yield pathlib.Path(folder), lambda mib: mount(f'remount,size={mib}M')
+        finally:
+            subprocess.run(['umount', '-l', folder], check=True)
+
+
+@test
+def a_full_host_stops_the_guest_until_there_is_room_and_loses_nothing():
+    mkfs = tool('mkfs.ext4')
+    with small_host(4) as (folder, resize):
+        path = folder / 'disk'
+        with open(path, 'wb') as file:
+            file.truncate(64 << 20)
+        subprocess.run([mkfs, '-q', path], check=True)
+        with Vm(disk_args('fill,40', f'file={path},format=raw'), name='guest') as vm:
+            vm.wait_status('io-error', limit_s=4 * PATIENCE_S)
+            vm.qmp('cont')  # in vain: it is full still
+            vm.wait_status('io-error')
+            resize(96)
+            vm.qmp('cont')
+            wait_for_line(vm, 'disk: filled 40 files')
+            wait_for_line(vm, 'disk: done')
+            vm.wait_exit()
+        fsck(path)
+        boot(disk_args('check', f'file={path},format=raw,readonly=on'), r'disk: checked 40 files, 0 bad')
+
+
+def acks(vm):
+    return [int(number) for number in re.findall(r'disk: ack=(\d+)', vm.serial())]
+
+
+@test
+def a_guest_moves_with_a_disk_on_shared_storage_and_no_acknowledged_write_is_lost():
+    entries = 30 * (HOPS + 1)
+    with image(128, ext4=True) as path, contextlib.ExitStack() as ends:
+        drive = f'file={path},format=raw,id=shared'
+        args = disk_args(f'journal,{entries}', drive)
+        at, seen = ends.enter_context(Vm(args, name='hop 0')), 0
+        for number in range(1, HOPS + 1):
+            wait_for_line(at, rf'disk: ack={seen + 5}\b')
+            there = ends.enter_context(waiting(args, f'hop {number}'))
+            info = at.migrate(listening(there), limit_s=2 * PATIENCE_S, downtime_limit=2000)
+            there.wait_status('running')
+            print(f'# hop {number}: downtime {info["__org.godwit_report"]["downtime-ms"]:.1f} ms')
+            seen = max(acks(at) + [seen])
+            # The one that it left has let the image go, and may not come back while the other runs.
+            refused(['-drive', drive], 'another program is writing it')
+            if at.qmp.raw('cont').get('error') is None:
+                raise Failure('the guest runs twice')
+            healthy(at)
+            at = there
+        wait_for_line(at, rf'disk: journal {entries} files, 0 bad')
+        wait_for_line(at, 'disk: done')
+        at.wait_exit()
+        fsck(path)
+        acknowledged_are_there(path, entries)
+
+
+@test
+def a_destination_with_another_image_is_refused_and_the_guest_runs_on():
+    with image(16) as path, image(16) as other, image(8) as small:
+        args = ['-m', '64M', '-bios', 'none', '-drive', f'file={path},format=raw,id=d']
+        with Vm(args, name='source') as source:
+            source.wait_status('running')
+            for wrong, words in ((other, "disk 'd' is not the source's"), (small, "disk 'd' is not the source's")):
+                there_args = args[:-1] + [f'file={wrong},format=raw,id=d', '-incoming', 'tcp:127.0.0.1:0']
+                with Vm(there_args, name='destination') as there:
+                    source.start_migration(listening(there))
+                    info = source.wait_migration('failed')
+                    if words not in info.get('error-desc', ''):
+                        raise Failure(f'{info}')
+                source.wait_status('running')
+            refused(['-drive', args[-1]], 'another program is writing it')
+            with Vm(args + ['-incoming', 'tcp:127.0.0.1:0'], name='destination') as there:
+                source.migrate(listening(there))
+                there.wait_status('running')
+                refused(['-drive', args[-1]], 'another program is writing it')
+
+
+@test
+def a_move_that_fails_leaves_the_disk_with_the_source():
+    with image(16) as path:
+        args = ['-m', '64M', '-bios', 'none', '-drive', f'file={path},format=raw,id=d']
+        with Vm(args, name='source') as source:
+            source.wait_status('running')
+            with Vm(args + ['-incoming', 'tcp:127.0.0.1:0'], name='destination') as there:
+                uri = listening(there)
+                source.start_migration(uri, max_bandwidth=1 << 20)
+                wait_for('memory on its way', lambda: source.migration().get('ram', {}).get('transferred', 0) > 0)
+                there.process.kill()
+                there.process.wait()
+                source.wait_migration('failed')
+            source.wait_status('running')
+            refused(['-drive', args[-1]], 'another program is writing it')
+
+
+@test
+def a_guest_in_a_file_lets_its_disk_go_and_takes_it_where_it_is_started():
+    with image(16) as path, tempfile.TemporaryDirectory(prefix='godwit-state-') as folder:
+        args = ['-m', '64M', '-bios', 'none', '-drive', f'file={path},format=raw,id=d']
+        uri = f'file:{folder}/state'
+        with Vm(args, name='source') as source:
+            source.wait_status('running')
+            source.migrate(uri)
+            with Vm(args + ['-incoming', uri], name='restored') as restored:
+                restored.wait_status('running')
+                refused(['-drive', args[-1]], 'another program is writing it')
+
+
+if __name__ == '__main__':
+    main()
