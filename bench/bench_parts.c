@@ -227,8 +227,8 @@ static void part_unpack(void)
         struct unpack unpack;
         const uint8_t *run;
         int units;
-        unpack_begin(&unpack, &chunks[word].frame, chunk_payload(&chunks[word]), UNIT);
-        while ((units = unpack_next(&unpack, scratch.part, &run, NULL)) > 0)
+        unpack_begin(&unpack, &scratch.unpacker, &chunks[word].frame, chunk_payload(&chunks[word]), UNIT);
+        while ((units = unpack_next(&unpack, &run, NULL)) > 0)
             sink += run[0];
         require(units == 0, "a payload");
     }
@@ -369,9 +369,9 @@ int main(int argc, char **argv)
     copy = aligned_alloc(UNIT, bytes_all);
     zeros = aligned_alloc(UNIT, bytes_all);
     raw = aligned_alloc(UNIT, CHUNK);
-    scratch = (struct load_scratch){ aligned_alloc(UNIT, FRAME_PART_MAX), aligned_alloc(UNIT, UNIT) };
+    scratch.unit = aligned_alloc(UNIT, UNIT);
     chunks = calloc(words, sizeof(*chunks));
-    require(memory && copy && zeros && raw && scratch.part && scratch.unit && chunks &&
+    require(memory && copy && zeros && raw && unpacker_init(&scratch.unpacker, NULL) == 0 && scratch.unit && chunks &&
                 digest_new(&there, source.units, NULL) == 0 && digest_new(&here, source.units, NULL) == 0,
             "memory");
     for (size_t at = 0; at < bytes_all; at++)

@@ -149,7 +149,7 @@ struct sink {
     size_t have; /* bytes of the section that is under way */
     uint64_t bytes, data, zero, marks;
     _Alignas(64) uint8_t wire[CHUNK_BYTES];
-    _Alignas(64) uint8_t scratch[FRAME_PART_MAX];
+    struct unpacker unpacker;
 };
 
 static void require(bool what, const char *why)
@@ -167,8 +167,8 @@ static void check_units(struct sink *sink, const struct frame *frame, const uint
     const uint8_t *run;
     int units;
 
-    unpack_begin(&unpack, frame, payload, UNIT);
-    while ((units = unpack_next(&unpack, sink->scratch, &run, NULL)) > 0) {
+    unpack_begin(&unpack, &sink->unpacker, frame, payload, UNIT);
+    while ((units = unpack_next(&unpack, &run, NULL)) > 0) {
         for (int i = 0; i < units; i++, left &= left - 1) {
             uint64_t unit = frame->first_unit + (unsigned)__builtin_ctzll(left);
             require(memcmp(memory.bytes + unit * UNIT, run + i * UNIT, UNIT) == 0, "a page differs");
@@ -366,6 +366,7 @@ int main(int argc, char **argv)
     if (dump) {
         dump_memory(dump, mib << 20);
     }
+    require(unpacker_init(&sink.unpacker, NULL) == 0, "no memory");
     run_lz4(&lz4, 0);
     for (unsigned i = 0; i < repeats; i++) {
         run_lz4(&lz4, i);
@@ -386,6 +387,7 @@ int main(int argc, char **argv)
         printf("              a page: %.0f ns to copy, test and hash, %.0f ns to compress and frame\n",
                (double)s->copy_ns / units, (double)s->compress_ns / units);
     }
+    unpacker_destroy(&sink.unpacker);
     free(memory.bytes);
     free(memory.dirty);
     return 0;

@@ -15,6 +15,7 @@
 enum { GUEST_TICK_NS = 100 };
 
 int64_t clock_now_ns(void);      /* CLOCK_MONOTONIC; any thread */
+int64_t clock_thread_ns(void);   /* CLOCK_THREAD_CPUTIME_ID: a system call, half a microsecond */
 int64_t clock_realtime_ns(void); /* CLOCK_REALTIME, since 1970; any thread */
 
 /* The guest's clock. start/stop/set only by the machine, with all vCPUs parked; read by anybody.

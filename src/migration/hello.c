@@ -8,7 +8,7 @@ void hello_fill(struct hello *hello, enum hello_role role, const struct machine_
     memset(hello, 0, sizeof(*hello));
     hello->protocol = HELLO_PROTOCOL;
     hello->role = (uint8_t)role;
-    hello->capabilities = HELLO_CAN_LZ4 | HELLO_CAN_RETRACT | HELLO_CAN_RESUME;
+    hello->capabilities = HELLO_CAN_LZ4 | HELLO_CAN_ZSTD | HELLO_CAN_RETRACT | HELLO_CAN_RESUME | HELLO_CAN_HEAR_WAITS;
     hello->unit_bytes = PAGE_BYTES;
     hello->channels = 1;
     hello->machine = *machine;
@@ -28,6 +28,16 @@ void hello_encode(const struct hello *hello, struct buf *out)
     buf_put(out, machine.data, machine.size);
     buf_free(&machine);
     /* A later protocol appends here; the reader skips what it does not know. */
+}
+
+unsigned hello_codecs(const struct hello *hello)
+{
+    unsigned codecs = 1u << CODEC_RAW;
+    if (hello->capabilities & HELLO_CAN_LZ4)
+        codecs |= 1u << CODEC_LZ4;
+    if (hello->capabilities & HELLO_CAN_ZSTD)
+        codecs |= 1u << CODEC_ZSTD;
+    return codecs;
 }
 
 int hello_decode(const struct message *message, enum hello_role role, struct hello *out, struct err *err)

@@ -9,10 +9,17 @@
 #include "base/err.h"
 #include "machine/machine.h"
 #include "migration/message.h"
+#include "migration/threads/pipeline.h"
 
 enum { HELLO_PROTOCOL = 1, HELLO_PROTOCOL_MIN = 1 };
 enum hello_role { HELLO_SOURCE = 1, HELLO_DESTINATION = 2 };
-enum hello_capability { HELLO_CAN_LZ4 = 1 << 0, HELLO_CAN_RETRACT = 1 << 1, HELLO_CAN_RESUME = 1 << 2 };
+enum hello_capability {
+    HELLO_CAN_LZ4 = 1 << 0,
+    HELLO_CAN_RETRACT = 1 << 1,
+    HELLO_CAN_RESUME = 1 << 2,
+    HELLO_CAN_ZSTD = 1 << 3,
+    HELLO_CAN_HEAR_WAITS = 1 << 4, /* a source: LOADED may say how long the destination waited for bytes */
+};
 
 struct hello {
     uint16_t protocol;
@@ -25,5 +32,6 @@ struct hello {
 
 void hello_fill(struct hello *hello, enum hello_role role, const struct machine_config *machine);
 void hello_encode(const struct hello *hello, struct buf *out);
+unsigned hello_codecs(const struct hello *hello); /* mask of 1 << enum codec: what the speaker reads */
 /* Strict: -EPROTO with a sentence; `role` is the one the sender must have. */
 int hello_decode(const struct message *message, enum hello_role role, struct hello *out, struct err *err);

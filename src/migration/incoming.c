@@ -30,9 +30,11 @@ static int say_loaded(struct incoming *i)
         .wire_bytes = stats.wire_bytes,
         .rounds = stats.rounds,
         .now_ns = (uint64_t)i->told_ns,
+        .waited_ns = stats.waited_ns,
     };
     message_loaded_encode(&loaded, payload);
-    return incoming_say(i, MESSAGE_LOADED, payload, sizeof(payload));
+    uint32_t bytes = i->peer_hears_waits ? MESSAGE_LOADED_BYTES : MESSAGE_LOADED_BYTES_SHORT;
+    return incoming_say(i, MESSAGE_LOADED, payload, bytes);
 }
 
 /* --- accept and hello ----------------------------------------------------------------------------------------- */
@@ -64,6 +66,7 @@ static int answer_hello(struct incoming *i)
     if (rc == 0)
         rc = hello_decode(i->message, HELLO_SOURCE, hello, &i->err);
     i->peer_can_resume = rc == 0 && hello->capabilities & HELLO_CAN_RESUME;
+    i->peer_hears_waits = rc == 0 && hello->capabilities & HELLO_CAN_HEAR_WAITS;
     if (rc == 0)
         rc = machine_config_match(machine_config_of(i->machine), &hello->machine, &i->err);
     if (rc == 0) {
@@ -148,7 +151,7 @@ static int wait_element(struct incoming *i, uint8_t *type)
         struct loader_stats stats;
         loader_stats(i->loader, &stats);
         bool news = stats.units_data + stats.units_zero != i->told_units || stats.rounds != i->told_rounds;
-        int rc = channel_wait(i->channel, POLLIN, news ? LOADED_EVERY_MS : KEEP_ALIVE_MS);
+        int rc = loader_wait(i->loader, news ? LOADED_EVERY_MS : KEEP_ALIVE_MS);
         if (rc < 0)
             return err_set_errno(&i->err, rc, "waiting for the stream");
         if (rc > 0)

@@ -19,7 +19,7 @@ struct incoming {
     struct section_collector *collector;
     struct message *message;
     struct message_key key;
-    bool one_way, peer_can_resume;
+    bool one_way, peer_can_resume, peer_hears_waits;
 
     enum handover_state at;
     struct {

@@ -81,6 +81,7 @@ void message_loaded_encode(const struct message_loaded *loaded, uint8_t out[MESS
     be64_put(out + 8, loaded->wire_bytes);
     be64_put(out + 16, loaded->rounds);
     be64_put(out + 24, loaded->now_ns);
+    be64_put(out + 32, loaded->waited_ns);
 }
 
 int message_loaded_decode(const struct message *message, struct message_loaded *out)
@@ -90,5 +91,6 @@ int message_loaded_decode(const struct message *message, struct message_loaded *
     out->wire_bytes = reader_be64(&in);
     out->rounds = reader_be64(&in);
     out->now_ns = reader_be64(&in);
+    out->waited_ns = in.size == MESSAGE_LOADED_BYTES_SHORT ? MESSAGE_UNTOLD : reader_be64(&in);
     return in.failed || in.at != in.size ? -EPROTO : 0;
 }

@@ -62,7 +62,10 @@ struct message_loaded {
     uint64_t wire_bytes; /* of the frames they came in */
     uint64_t rounds;     /* end-of-round marks met and checked */
     uint64_t now_ns;     /* the destination's clock, only for differences */
+    uint64_t waited_ns;  /* of that clock's time its receive thread waited for bytes; MESSAGE_UNTOLD: it does not say */
 };
-enum { MESSAGE_LOADED_BYTES = 32 };
+/* Without waited_ns where the source's hello does not ask for it. */
+enum { MESSAGE_LOADED_BYTES = 40, MESSAGE_LOADED_BYTES_SHORT = 32 };
+#define MESSAGE_UNTOLD UINT64_MAX
 void message_loaded_encode(const struct message_loaded *loaded, uint8_t out[MESSAGE_LOADED_BYTES]);
 int message_loaded_decode(const struct message *message, struct message_loaded *out);

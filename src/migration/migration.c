@@ -463,6 +463,9 @@ static void query_outgoing(struct migration *m, int64_t now_ns, struct migration
     out->pages_zero = sent->units_zero;
     out->wire_bytes = sent->wire_bytes;
     out->raw_bytes = sent->raw_bytes;
+    memcpy(out->codec_pages, sent->codec_units, sizeof(out->codec_pages));
+    out->codec = sent->codec;
+    out->codec_acceleration = sent->acceleration;
     out->pipeline_bytes = sent->pool_bytes;
     int64_t moving_ns = m->active_ns ? now_ns - m->active_ns : 0;
     out->mbps = per_second(sent->wire_bytes * 8, moving_ns) / 1e6;
@@ -486,6 +489,7 @@ static void query_incoming(struct migration *m, int64_t now_ns, struct migration
     out->pages_zero = got->units_zero;
     out->wire_bytes = got->wire_bytes;
     out->raw_bytes = got->units_data * m->ram->unit_bytes;
+    memcpy(out->codec_pages, got->codec_units, sizeof(out->codec_pages));
     out->pipeline_bytes = got->pool_bytes;
     int64_t moving_ns = m->active_ns ? now_ns - m->active_ns : 0;
     out->mbps = per_second(got->wire_bytes * 8, moving_ns) / 1e6;

@@ -46,6 +46,9 @@ struct migration_info {
     double loaded_bytes_per_s; /* wire bytes acknowledged as loaded, smoothed */
     uint64_t dirty_pages_per_s;
     uint64_t pages_per_s;
+    uint64_t codec_pages[CODECS]; /* pages_data by enum codec */
+    enum codec codec;             /* of the next pages; source only */
+    int codec_acceleration;
     uint64_t downtime_bytes;              /* wire bytes sent while paused */
     uint64_t pipeline_bytes;              /* memory the street holds */
     uint64_t audited_pages, audit_misses; /* "audit": clean pages looked at; changed without a mark */

@@ -61,6 +61,7 @@ static int say_hello(struct outgoing *o)
     } else {
         rc = hello_decode(answer, HELLO_DESTINATION, hello, &o->err);
         o->peer_can_resume = rc == 0 && hello->capabilities & HELLO_CAN_RESUME;
+        o->codecs = hello_codecs(hello);
     }
     buf_free(&payload);
     buf_free(&out);
@@ -123,6 +124,9 @@ static int begin(struct outgoing *o)
         .source_count = OUTGOING_SOURCES,
         .channel = o->channel,
         .tunables = &m->params.live,
+        .codecs = o->codecs,
+        .settled = o->one_way,
+        .peer_waits_permille = o->one_way ? NULL : &o->ear.peer_waits_permille,
     };
     outgoing_binds(o, false);
     int rc = pipeline_new(&options, &o->pipeline, &o->err);
@@ -182,6 +186,7 @@ static int one_round(struct outgoing *o, struct converge_sample *sample)
         rc = outgoing_wait_loaded(o, before.rounds + 1);
     if (rc < 0)
         return rc;
+    pipeline_round_loaded(o->pipeline, &result, clock_now_ns() - start_ns);
     pipeline_stats(o->pipeline, &after);
     *sample = (struct converge_sample){
         .units_data = result.units_data,

@@ -15,7 +15,7 @@
 #define RATE_MAX  (UINT64_C(1) << 50) /* beyond any link; keeps rate x time inside 64 bits */
 #define LIMIT_MAX UINT64_C(2000000)   /* ms, QEMU's bound on downtime-limit */
 
-static const char *const compression_names[] = { "none", "lz4", NULL };
+static const char *const compression_names[] = { "auto", "none", "lz4", "zstd", NULL };
 
 #define AT(member) offsetof(struct migration_params, member)
 
@@ -29,10 +29,10 @@ const struct param_row param_table[] = {
       "worker threads that scan and compress, or load; 0: one for every host CPU" },
     { "avail-switchover-bandwidth", NULL, PARAM_SIZE_PER_S, AT(avail_switchover_bandwidth), 0, RATE_MAX, 0, NULL,
       "bytes a second that the link gives during the pause, 0: measure" },
-    { "compression", "multifd-compression", PARAM_CHOICE, AT(compression), 0, 1, CODEC_LZ4, compression_names,
-      "codec for pages that are not zero" },
+    { "compression", "multifd-compression", PARAM_CHOICE, AT(compression), 0, CODECS, 0, compression_names,
+      "codec for pages that are not zero; auto: what clears most of them with the link and the CPUs there are" },
     { "compression-acceleration", NULL, PARAM_COUNT, AT(compression_acceleration), 1, 65537, 1, NULL,
-      "LZ4: higher is faster and compresses less" },
+      "compression lz4: higher is faster and compresses less" },
     { "peer-timeout", NULL, PARAM_MS, AT(peer_timeout_ms), 100, LIMIT_MAX, 10000, NULL,
       "a peer that says nothing for this long is given up, ms" },
     { "reconnect-time", NULL, PARAM_MS, AT(reconnect_ms), 0, LIMIT_MAX, 30000, NULL,
@@ -73,10 +73,16 @@ static _Atomic bool *capability_cell(struct migration_params *params, const stru
     return (_Atomic bool *)((char *)params + row->offset);
 }
 
+const char *param_codec_name(enum codec codec)
+{
+    return compression_names[codec + 1];
+}
+
 static void pass_on(struct migration_params *params)
 {
     struct pipeline_tunables *live = &params->live;
-    uint64_t codec = atomic_load_explicit(&params->compression, memory_order_relaxed);
+    uint64_t choice = atomic_load_explicit(&params->compression, memory_order_relaxed);
+    uint64_t codec = choice ? choice - 1 : CODEC_AUTO; /* the names are in the order of enum codec, behind auto */
     uint64_t acceleration = atomic_load_explicit(&params->compression_acceleration, memory_order_relaxed);
     uint64_t cap = atomic_load_explicit(&params->max_bandwidth_bytes_per_s, memory_order_relaxed);
     atomic_store_explicit(&live->codec, (uint32_t)codec, memory_order_relaxed);

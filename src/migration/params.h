@@ -12,7 +12,7 @@ struct migration_params {
     _Atomic uint64_t downtime_limit_ms;          /* "downtime-limit", default 300 */
     _Atomic uint64_t threads;                    /* "threads" (also multifd-channels' CPU sense), default host CPUs */
     _Atomic uint64_t avail_switchover_bandwidth; /* "avail-switchover-bandwidth"; 0: measure */
-    _Atomic uint64_t compression;                /* "compression": none, lz4 (enum codec) */
+    _Atomic uint64_t compression;                /* "compression": auto, none, lz4, zstd */
     _Atomic uint64_t compression_acceleration;   /* "compression-acceleration" 1..65537 */
     _Atomic uint64_t peer_timeout_ms;            /* "peer-timeout": a silent peer is given up after this */
     _Atomic uint64_t reconnect_ms;               /* "reconnect-time": how long a source in doubt asks again; 0: never */
@@ -59,6 +59,8 @@ int param_set_number(struct migration_params *params, const char *name, uint64_t
 uint64_t param_get(const struct migration_params *params, const struct param_row *row);
 int capability_set(struct migration_params *params, const char *name, bool on, struct err *err);
 bool capability_get(const struct migration_params *params, const struct capability_row *row);
+
+const char *param_codec_name(enum codec codec); /* as "compression" spells it */
 
 /* "64K", "1.5G", "300": binary suffixes; -EINVAL on garbage or overflow. */
 int parse_size(const char *text, uint64_t *out);

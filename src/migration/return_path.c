@@ -21,6 +21,13 @@ static void hear_loaded(struct return_path *path, const struct message_loaded *l
             path->burst_bytes_per_s = rate;
         double weight = elapsed > UINT64_C(1000000000) ? 1.0 : (double)elapsed / 1e9;
         path->loaded_bytes_per_s += weight * (rate - path->loaded_bytes_per_s);
+        if (loaded->waited_ns != MESSAGE_UNTOLD && loaded->waited_ns >= path->train.waited_ns) {
+            uint64_t waited = loaded->waited_ns - path->train.waited_ns;
+            /* Relaxed: a number, nothing behind it. */
+            atomic_store_explicit(&path->peer_waits_permille,
+                                  waited < elapsed ? (int32_t)((double)waited * 1000 / (double)elapsed) : 1000,
+                                  memory_order_relaxed);
+        }
         path->train = *loaded;
     }
     path->loaded = *loaded;
@@ -125,6 +132,7 @@ int return_path_start(struct return_path *path, struct channel *channel, const s
     path->lost = lost;
     path->opaque = opaque;
     path->heard_ns = clock_now_ns();
+    atomic_init(&path->peer_waits_permille, -1);
     lock_init(&path->lock, LOCK_LEAF);
     cond_init(&path->changed);
     int rc = thread_start(&path->thread, "return", listen_on, path, err);

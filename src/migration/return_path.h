@@ -26,6 +26,7 @@ struct return_path {
     /* The peer said ERROR or is gone: on the ear's thread, no lock held. A street that nobody empties must end. */
     void (*lost)(void *opaque, const struct err *why);
     void *opaque;
+    _Atomic int32_t peer_waits_permille; /* newest; -1: the peer does not say */
     struct lock lock;
     struct cond changed;
     /* under lock */

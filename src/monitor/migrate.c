@@ -222,7 +222,8 @@ static struct json_object *throttle_member(const struct migration_info *info)
 /* What QEMU has no words for. */
 static struct json_object *own_member(const struct migration_info *info)
 {
-    struct json_object *own = json_object_new_object(), *pause = json_object_new_object();
+    struct json_object *own = json_object_new_object(), *pause = json_object_new_object(),
+                       *codecs = json_object_new_object();
     json_put_str(own, "where", where_name(info->where));
     if (info->error.code)
         json_put_str(own, "reason", reason_name(info->error.code));
@@ -231,6 +232,13 @@ static struct json_object *own_member(const struct migration_info *info)
         json_put_bool(own, "reconnecting", info->reconnecting);
     json_put_bool(own, "incoming", info->incoming);
     json_put_u64(own, "raw-bytes", info->raw_bytes);
+    if (!info->incoming) {
+        json_put_str(own, "codec", param_codec_name(info->codec));
+        json_put_int(own, "codec-acceleration", info->codec_acceleration);
+    }
+    for (unsigned i = 0; i < CODECS; i++)
+        json_put_u64(codecs, param_codec_name((enum codec)i), info->codec_pages[i]);
+    json_put(own, "codec-pages", codecs);
     json_put_u64(own, "pipeline-bytes", info->pipeline_bytes);
     json_put_u64(own, "audited-pages", info->audited_pages);
     json_put_u64(own, "audit-misses", info->audit_misses);
@@ -348,6 +356,20 @@ static void print_throttle(struct json_object *result, FILE *out)
     }
 }
 
+static void print_codecs(struct json_object *own, FILE *out)
+{
+    const char *separator = "codec: ", *now = json_get_str(own, "codec");
+    json_object_object_foreach(json_get(own, "codec-pages"), name, pages)
+    {
+        fprintf(out, "%s%s %" PRId64 " pages", separator, name, json_object_get_int64(pages));
+        separator = ", ";
+    }
+    if (now && !strcmp(now, "lz4"))
+        fprintf(out, "; now lz4 with acceleration %" PRId64 "\n", json_get_int(own, "codec-acceleration"));
+    else
+        fprintf(out, now ? "; now %s\n" : "\n", now);
+}
+
 void print_migrate(struct call *call)
 {
     FILE *out = call->out;
@@ -381,6 +403,7 @@ void print_migrate(struct call *call)
     fprintf(out, "the guest is: %s\n", json_get_str(own, "where"));
     if (wire > 0 && json_get_num(own, "raw-bytes") >= RATIO_BYTES_MIN)
         fprintf(out, "compression ratio: %.2f\n", json_get_num(own, "raw-bytes") / wire);
+    print_codecs(own, out);
     if (json_get_int(own, "audited-pages"))
         fprintf(out, "audited: %" PRId64 " pages, %" PRId64 " misses\n", json_get_int(own, "audited-pages"),
                 json_get_int(own, "audit-misses"));

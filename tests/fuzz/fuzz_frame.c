@@ -1,7 +1,8 @@
 /* The loader against bytes that somebody made up. Each input is a row of sections: u8 flags, u8 section id, a head and a
  * payload as the stream has them. With flag 1 the magic, the reserved bits, the round and the checksum are put right
- * first, so that mutations get past the checks that would stop almost all of them; without it the checks themselves
- * are fed. Whatever comes, the loader ends with a sentence or goes on: it stores only units that exist. */
+ * first, so that mutations get past the checks that would stop almost all of them, and so is what is around a block of
+ * zstd; without it the checks themselves are fed. Whatever comes, the loader ends with a sentence or goes on: it stores
+ * only units that exist. */
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
@@ -36,6 +37,29 @@ static void memory_shutdown(struct channel *channel)
 
 static const struct channel_ops memory_ops = { .read = memory_read, .shutdown = memory_shutdown };
 
+/* One part, which is one Zstandard frame (RFC 8878) of the size that it must have, with one block over the rest: what is
+ * in that, and of which type it is, stays as it came. */
+static void put_zstd_right(uint8_t *payload, uint32_t bytes, unsigned units)
+{
+    static const uint8_t magic_and_descriptor[] = { 0x28, 0xb5, 0x2f, 0xfd, 0xa0 };
+    enum { SIZE_AT = 9, BLOCK_AT = 13, BLOCK_HEAD_BYTES = 3 };
+
+    if (bytes < BLOCK_AT + BLOCK_HEAD_BYTES || units > FRAME_PART_UNITS) {
+        return;
+    }
+    uint32_t content = units * FAKE_UNIT, type = payload[BLOCK_AT] & 6;
+    bool repeat = type == 2;
+    uint32_t block = (repeat ? content : bytes - BLOCK_AT - BLOCK_HEAD_BYTES) << 3 | type | 1;
+    be32_put(payload, bytes - 4);
+    memcpy(payload + 4, magic_and_descriptor, sizeof(magic_and_descriptor));
+    for (unsigned i = 0; i < 4; i++) {
+        payload[SIZE_AT + i] = (uint8_t)(content >> 8 * i);
+    }
+    for (unsigned i = 0; i < BLOCK_HEAD_BYTES; i++) {
+        payload[BLOCK_AT + i] = (uint8_t)(block >> 8 * i);
+    }
+}
+
 static void put_right(uint8_t *head, uint32_t section_id, uint32_t round, size_t bytes)
 {
     uint32_t payload = be32_get(head + 36);
@@ -46,6 +70,9 @@ static void put_right(uint8_t *head, uint32_t section_id, uint32_t round, size_t
     if (payload > bytes - FRAME_HEAD_BYTES) {
         payload = (uint32_t)(bytes - FRAME_HEAD_BYTES);
         be32_put(head + 36, payload);
+    }
+    if (head[5] == CODEC_ZSTD) {
+        put_zstd_right(head + FRAME_HEAD_BYTES, payload, (unsigned)__builtin_popcountll(be64_get(head + 20)));
     }
     uint64_t seed = XXH3_64bits_withSeed(head, 40, section_id);
     be64_put(head + 40, XXH3_64bits_withSeed(head + FRAME_HEAD_BYTES, payload, seed));

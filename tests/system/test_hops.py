@@ -98,6 +98,11 @@ def a_guest_survives_hops_without_compression_and_with_one_thread():
 
 
 @test
+def a_guest_survives_hops_with_zstd():
+    journey(over_tcp(), harts=2, parameters={'compression': 'zstd'})
+
+
+@test
 def a_guest_survives_hops_over_a_command_that_leads_to_the_other():
     with Folder() as folder:
         relay = folder / 'relay'

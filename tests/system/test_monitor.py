@@ -163,6 +163,28 @@ def a_migration_in_the_foreground_shows_progress_and_its_end():
 
 
 @test
+def a_codec_set_while_it_runs_takes_effect_and_shows():
+    with Monitored(memcheck('8M', 2)) as (vm, talk), destination() as there:
+        wait_alive(vm)
+        expect(talk.ask('info migrate_parameters'), 'compression: auto')
+        vm.start_migration(listening(there), max_bandwidth=1 << 20, compression='none')
+        pages = lambda side: side.migration().get('__org.godwit_report', {}).get('codec-pages', {})
+        wait_for('plain pages', lambda: pages(vm).get('none', 0) > 0)
+        expect(talk.ask('info migrate'), r'codec: none [1-9]\d* pages, lz4 0 pages, zstd 0 pages; now none')
+        vm.qmp('migrate-set-parameters', compression='zstd')
+        wait_for('packed pages', lambda: pages(vm).get('zstd', 0) > 0)
+        vm.qmp('migrate-set-parameters', max_bandwidth=0, compression='lz4', downtime_limit=20000)
+        vm.wait_migration('completed')
+        arrived(vm, there)
+        here, over_there = pages(vm), pages(there)
+        if here != over_there or not here['none'] or not here['zstd']:
+            raise Failure(f'sent {here}, arrived {over_there}')
+        expect(talk.ask('info migrate'), 'zstd [1-9]', 'now lz4 with acceleration 1')
+        wait_running_on(there)
+        finish(there)
+
+
+@test
 def a_migration_in_the_background_leaves_the_prompt():
     with Monitored(memcheck('8M', 2)) as (vm, talk), destination() as there, \
             Proxy(listening(there), bytes_per_s=1 << 20) as line:

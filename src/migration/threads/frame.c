@@ -48,7 +48,7 @@ int frame_get(const uint8_t head[FRAME_HEAD_BYTES], struct frame *out, struct er
     if (head[4] != FRAME_CHUNK && head[4] != FRAME_MARK) {
         return err_set(err, -EPROTO, "unknown frame kind %u", head[4]);
     }
-    if ((head[5] & ~CODEC_MASK) || (head[5] != CODEC_RAW && head[5] != CODEC_LZ4)) {
+    if ((head[5] & ~CODEC_MASK) || head[5] >= CODECS) {
         return err_set(err, -EPROTO, "unknown frame codec 0x%02x", head[5]);
     }
     if (be16_get(head + 6)) {
@@ -94,7 +94,7 @@ int frame_check(const struct frame *frame, const struct source *source, struct e
         return err_set(err, -EPROTO, "%s: the chunk at unit %" PRIu64 " holds units that do not exist", source->name,
                        frame->first_unit);
     }
-    /* An LZ4 block is never empty, so that each part is a byte or more behind its length. */
+    /* A packed part is never empty, so that each is a byte or more behind its length. */
     bool fits = frame->codec == CODEC_RAW
                     ? frame->payload_bytes == raw
                     : frame->payload_bytes >= parts * 5u && frame->payload_bytes <= raw + parts * 4u;

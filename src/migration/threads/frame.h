@@ -17,6 +17,7 @@
  *   payload   chunk, raw:  the data units, in order
  *             chunk, LZ4:  the same in parts of 16 units (the last may be short), each be32 length and that many
  *                          bytes: an LZ4 block, or the plain bytes when length says that nothing was saved
+ *             chunk, zstd: likewise; one Zstandard frame (RFC 8878) that says its content's size
  *             mark:        be32 number of sources, and for each in id order be32 section id,
  *                          be64 data units and be64 zero units of this round
  *   footer    u8 0x7e   be32 section id

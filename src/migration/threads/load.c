@@ -27,8 +27,8 @@ static int store_units(struct source *source, struct digest *digest, struct dige
     const uint8_t *run = NULL;
     int units;
 
-    unpack_begin(&unpack, &chunk->frame, chunk_payload(chunk), source->unit_bytes);
-    while ((units = unpack_next(&unpack, scratch->part, &run, err)) > 0) {
+    unpack_begin(&unpack, &scratch->unpacker, &chunk->frame, chunk_payload(chunk), source->unit_bytes);
+    while ((units = unpack_next(&unpack, &run, err)) > 0) {
         for (int i = 0; i < units; i++, left &= left - 1) {
             uint64_t unit = chunk->frame.first_unit + (unsigned)__builtin_ctzll(left);
             int ret = store_unit(source, digest, change, unit, run + (size_t)i * source->unit_bytes, scratch, err);

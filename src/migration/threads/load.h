@@ -9,7 +9,7 @@
 /* A chunk whose head passed frame_check(). The checksum is verified before anything of it is stored; then its units
  * are stored or cleared, and the digest is brought up from what memory holds after the store. */
 struct load_scratch {
-    uint8_t *part; /* FRAME_PART_MAX, aligned to 64 */
+    struct unpacker unpacker;
     uint8_t *unit; /* SOURCE_UNIT_BYTES_MAX, for peek */
 };
 

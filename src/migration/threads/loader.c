@@ -44,7 +44,8 @@ struct loader {
     uint32_t rounds;
     /* atomic */
     _Atomic uint64_t outstanding; /* chunks handed to workers and not stored yet */
-    _Atomic uint64_t units_data, units_zero, wire_bytes, chunks_loaded, rounds_done, load_ns;
+    _Atomic uint64_t units_data, units_zero, wire_bytes, chunks_loaded, rounds_done, load_ns, waited_ns;
+    _Atomic uint64_t codec_units[CODECS];
 };
 
 static void add(_Atomic uint64_t *counter, uint64_t more)
@@ -79,6 +80,7 @@ static void count_chunk(struct loader *l, const struct chunk *chunk)
     add(&state_of(l, chunk->source)->round_data, data);
     add(&state_of(l, chunk->source)->round_zero, zero);
     add(&l->units_data, data);
+    add(&l->codec_units[chunk->frame.codec], data);
     add(&l->units_zero, zero);
     add(&l->wire_bytes, chunk->frame.payload_bytes + FRAME_AROUND_BYTES);
     add(&l->chunks_loaded, 1);
@@ -169,10 +171,36 @@ static int hand_in(struct loader *l, struct chunk *chunk, struct err *err)
     return 0;
 }
 
+int loader_wait(struct loader *l, int timeout_ms)
+{
+    int64_t start = clock_now_ns();
+    int ret = channel_wait(l->channel, POLLIN, timeout_ms);
+
+    add(&l->waited_ns, (uint64_t)(clock_now_ns() - start));
+    return ret;
+}
+
+/* As channel_read_all(), but it knows how long there was nothing to read. */
+static int read_all(struct loader *l, void *out, size_t bytes, struct err *err)
+{
+    size_t done = 0;
+
+    while (done < bytes) {
+        ssize_t got = channel_read(l->channel, (uint8_t *)out + done, bytes - done);
+        if (got > 0) {
+            done += (size_t)got;
+        } else if (got != -EAGAIN || loader_wait(l, -1) < 0) {
+            /* Its end, or a failure, and it stays so: this has the words for all of them. */
+            return channel_read_all(l->channel, (uint8_t *)out + done, bytes - done, -1, err);
+        }
+    }
+    return 0;
+}
+
 /* Head and payload into a chunk, each length checked before it is used. */
 static int receive(struct loader *l, struct chunk *chunk, uint32_t section_id, struct err *err)
 {
-    int ret = channel_read_all(l->channel, chunk_head(chunk), FRAME_HEAD_BYTES, -1, err);
+    int ret = read_all(l, chunk_head(chunk), FRAME_HEAD_BYTES, err);
 
     if (ret == 0) {
         ret = frame_get(chunk_head(chunk), &chunk->frame, err);
@@ -189,7 +217,7 @@ static int receive(struct loader *l, struct chunk *chunk, uint32_t section_id, s
         ret = frame_check(&chunk->frame, chunk->source, err);
     }
     if (ret == 0 && chunk->frame.payload_bytes) {
-        ret = channel_read_all(l->channel, chunk_payload(chunk), chunk->frame.payload_bytes, -1, err);
+        ret = read_all(l, chunk_payload(chunk), chunk->frame.payload_bytes, err);
     }
     return ret;
 }
@@ -246,9 +274,13 @@ void loader_stats(const struct loader *l, struct loader_stats *out)
         .chunks_loaded = get(&l->chunks_loaded),
         .rounds = get(&l->rounds_done),
         .load_ns = get(&l->load_ns),
+        .waited_ns = get(&l->waited_ns),
         .pool_wait_ns = get(&l->pool.wait_ns),
         .pool_bytes = l->memory_bytes,
     };
+    for (unsigned i = 0; i < CODECS; i++) {
+        out->codec_units[i] = get(&l->codec_units[i]);
+    }
 }
 
 int loader_error(struct loader *l, struct err *err)
@@ -277,13 +309,16 @@ static int start_workers(struct loader *l, struct err *err)
         char name[16];
 
         worker->loader = l;
-        worker->scratch.part = aligned_alloc(CHUNK_ALIGN, FRAME_PART_MAX);
+        int ret = unpacker_init(&worker->scratch.unpacker, err);
+        if (ret < 0) {
+            return ret;
+        }
         worker->scratch.unit = aligned_alloc(CHUNK_ALIGN, SOURCE_UNIT_BYTES_MAX);
-        if (!worker->scratch.part || !worker->scratch.unit) {
+        if (!worker->scratch.unit) {
             return err_set(err, -ENOMEM, "no memory for load worker %u", i);
         }
         snprintf(name, sizeof(name), "load/%u", i);
-        int ret = thread_start(&worker->thread, name, load_run, worker, err);
+        ret = thread_start(&worker->thread, name, load_run, worker, err);
         if (ret < 0) {
             return ret;
         }
@@ -354,7 +389,7 @@ void loader_free(struct loader *l)
     queue_close(&l->queue);
     for (unsigned i = 0; l->workers && i < l->worker_count; i++) {
         thread_join(&l->workers[i].thread);
-        free(l->workers[i].scratch.part);
+        unpacker_destroy(&l->workers[i].scratch.unpacker);
         free(l->workers[i].scratch.unit);
     }
     for (unsigned i = 0; l->states && i < l->source_count; i++) {

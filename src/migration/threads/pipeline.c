@@ -14,6 +14,7 @@
 #include "migration/threads/frame.h"
 #include "migration/threads/pool.h"
 #include "migration/threads/scan.h"
+#include "migration/threads/steer.h"
 #include "migration/threads/write.h"
 
 struct source_state {
@@ -28,10 +29,16 @@ struct worker {
     /* owner: its thread */
     struct compressor compressor;
     uint8_t *raw;        /* FRAME_RAW_MAX */
+    uint8_t *probe;      /* PROBE_BYTES */
     struct chunk *spare; /* held before anything is taken, so that units are cleared as late as possible */
     unsigned slice_words;
     struct scan_slice slices[2];
+    int64_t sampled_ns; /* when it measured a chunk last */
+    uint64_t units_since, zeros_since, chunks_since;
 };
+
+enum { PROBE_BYTES = CHUNK_HEAD_BYTES + FRAME_PART_MAX + FRAME_PART_MAX / 255 + 32 + FRAME_FOOTER_BYTES };
+_Static_assert(CHOOSE_PROBE_UNITS == (int)FRAME_PART_UNITS, "a probe is one part");
 
 struct pipeline {
     /* fixed after new */
@@ -44,6 +51,7 @@ struct pipeline {
     struct source_state *states; /* by source */
     struct pool pool;
     struct writer writer;
+    struct steer steer;
     struct scan_cursor cursor;
     /* under fault.lock: the owner and the workers meet here */
     struct fault fault;
@@ -56,7 +64,7 @@ struct pipeline {
     /* atomic */
     _Atomic uint64_t cut_bytes; /* this round takes nothing more once it has made so many */
     _Atomic uint64_t rounds, units_data, units_zero, units_taken, raw_bytes, made_bytes;
-    _Atomic uint64_t revoke_wait_ns, copy_ns, compress_ns;
+    _Atomic uint64_t revoke_wait_ns, copy_ns, compress_ns, codec_units[CODECS];
 };
 
 static void add(_Atomic uint64_t *counter, uint64_t more)
@@ -88,7 +96,8 @@ static bool claim(struct worker *worker, struct scan_slice *slice, bool last)
     return true;
 }
 
-static void count_chunk(struct pipeline *p, const struct scan_slice *slice, const struct scanned *scanned)
+static void count_chunk(struct pipeline *p, const struct scan_slice *slice, const struct scanned *scanned,
+                        enum codec codec)
 {
     struct source_state *state = &p->states[slice->index];
     uint64_t zeros = (uint64_t)__builtin_popcountll(scanned->zero);
@@ -98,21 +107,65 @@ static void count_chunk(struct pipeline *p, const struct scan_slice *slice, cons
     add(&state->round_zero, zeros);
     add(&p->units_data, scanned->units);
     add(&p->units_zero, zeros);
+    add(&p->codec_units[codec], scanned->units);
     add(&p->raw_bytes, (uint64_t)scanned->units * slice->source->unit_bytes);
 }
 
+/* What another codec would cost, and make of these units. Nothing of it is sent. */
+static void probe(struct worker *worker, const struct source *source, const uint8_t *raw)
+{
+    struct steer *steer = &worker->pipeline->steer;
+    unsigned gear = steer_probe(steer);
+    struct frame frame = { .kind = FRAME_CHUNK };
+
+    if (gear == GEARS) {
+        return;
+    }
+    int64_t start = clock_thread_ns();
+    frame.payload_bytes =
+        (uint32_t)compress_chunk(&worker->compressor, gears[gear].codec, gears[gear].acceleration, raw,
+                                 CHOOSE_PROBE_UNITS, source->unit_bytes, worker->probe + CHUNK_HEAD_BYTES);
+    uint64_t wire_bytes = frame_seal(worker->probe, source->id, &frame);
+    steer_probed(steer, gear, clock_thread_ns() - start, wire_bytes);
+}
+
+/* A chunk with its times: at its start, when it was copied, and now. */
+static void sample(struct worker *worker, unsigned gear, const struct scanned *scanned, uint64_t wire_bytes,
+                   const int64_t cpu_ns[2], int64_t start_ns)
+{
+    int64_t cpu_now_ns = clock_thread_ns(), now_ns = clock_now_ns();
+    struct steer_sample measured = {
+        .gear = gear,
+        .units = scanned->units,
+        .wire_bytes = wire_bytes,
+        .copy_ns = cpu_ns[1] - cpu_ns[0],
+        .pack_ns = cpu_now_ns - cpu_ns[1],
+        .wall_ns = now_ns - start_ns,
+        .units_since = worker->units_since,
+        .zeros_since = worker->zeros_since,
+        .chunks_since = worker->chunks_since,
+    };
+
+    worker->sampled_ns = now_ns;
+    worker->units_since = worker->zeros_since = worker->chunks_since = 0;
+    steer_measured(&worker->pipeline->steer, &measured);
+}
+
 /* Copy, zero test, compress and frame one word, back to back. */
-static int make_chunk(struct worker *worker, const struct scan_slice *slice, unsigned i, uint32_t round)
+static int make_chunk(struct worker *worker, const struct scan_slice *slice, unsigned i, uint32_t round, bool last)
 {
     struct pipeline *p = worker->pipeline;
     struct chunk *chunk = worker->spare;
-    enum codec codec = atomic_load_explicit(&p->tunables->codec, memory_order_relaxed);
-    int acceleration = atomic_load_explicit(&p->tunables->acceleration, memory_order_relaxed);
-    uint8_t *raw = codec == CODEC_RAW ? chunk_payload(chunk) : worker->raw;
+    struct gear with;
+    unsigned gear = steer_pick(&p->steer, &with);
+    uint8_t *raw = with.codec == CODEC_RAW ? chunk_payload(chunk) : worker->raw;
     struct scanned scanned;
     struct err err = { 0 };
 
     int64_t start = clock_now_ns();
+    /* The last round keeps the gear that the forecast was made with, and has no time to measure. */
+    bool measure = gear < GEARS && !last && start - worker->sampled_ns >= STEER_SAMPLE_NS;
+    int64_t cpu_ns[2] = { measure ? clock_thread_ns() : 0, 0 };
     int ret = scan_step(slice->source, &p->states[slice->index].digest, slice->words[i], slice->units[i], raw, &scanned,
                         &err);
     if (ret < 0) {
@@ -120,28 +173,38 @@ static int make_chunk(struct worker *worker, const struct scan_slice *slice, uns
         return ret;
     }
     int64_t copied = clock_now_ns();
+    cpu_ns[1] = measure ? clock_thread_ns() : 0;
     struct frame frame = {
         .kind = FRAME_CHUNK,
-        .codec = codec,
+        .codec = with.codec,
         .round = round,
         .first_unit = slice->words[i] * CHUNK_UNITS,
         .data = scanned.data,
         .zero = scanned.zero,
     };
-    frame.payload_bytes = (uint32_t)compress_chunk(&worker->compressor, codec, acceleration, raw, scanned.units,
-                                                   slice->source->unit_bytes, chunk_payload(chunk));
+    frame.payload_bytes = (uint32_t)compress_chunk(&worker->compressor, with.codec, with.acceleration, raw,
+                                                   scanned.units, slice->source->unit_bytes, chunk_payload(chunk));
     chunk->wire_bytes = frame_seal(chunk->wire, slice->source->id, &frame);
-    count_chunk(p, slice, &scanned);
+    count_chunk(p, slice, &scanned, with.codec);
     add(&p->made_bytes, chunk->wire_bytes);
     add(&p->copy_ns, (uint64_t)(copied - start));
     add(&p->compress_ns, (uint64_t)(clock_now_ns() - copied));
+    worker->units_since += scanned.units;
+    worker->zeros_since += (uint64_t)__builtin_popcountll(scanned.zero);
+    worker->chunks_since++;
+    if (measure) {
+        sample(worker, gear, &scanned, chunk->wire_bytes, cpu_ns, start);
+        if (scanned.units >= CHOOSE_PROBE_UNITS) {
+            probe(worker, slice->source, raw);
+        }
+    }
     worker->spare = NULL;
     writer_push(&p->writer, chunk);
     return 0;
 }
 
 /* Every word of a slice whose successor is already claimed, so that its revoke is in flight meanwhile. */
-static int make_slice(struct worker *worker, const struct scan_slice *slice, uint32_t round)
+static int make_slice(struct worker *worker, const struct scan_slice *slice, uint32_t round, bool last)
 {
     struct pipeline *p = worker->pipeline;
     int64_t start = clock_now_ns();
@@ -150,7 +213,7 @@ static int make_slice(struct worker *worker, const struct scan_slice *slice, uin
     int64_t waited = clock_now_ns() - start;
     add(&p->revoke_wait_ns, (uint64_t)waited);
     for (unsigned i = 0; i < slice->count; i++) {
-        if (fault_failed(&p->fault) || make_chunk(worker, slice, i, round) < 0) {
+        if (fault_failed(&p->fault) || make_chunk(worker, slice, i, round, last) < 0) {
             return -ECANCELED;
         }
         worker->spare = pool_take(&p->pool);
@@ -171,7 +234,7 @@ static void work_round(struct worker *worker, uint32_t round, bool last)
     bool more = worker->spare && claim(worker, &worker->slices[now], last);
     while (more) {
         more = claim(worker, &worker->slices[!now], last);
-        if (make_slice(worker, &worker->slices[now], round) < 0) {
+        if (make_slice(worker, &worker->slices[now], round, last) < 0) {
             break;
         }
         now = !now;
@@ -222,7 +285,8 @@ static int start_workers(struct pipeline *p, struct err *err)
         worker->pipeline = p;
         worker->slice_words = SCAN_SLICE_START;
         worker->raw = aligned_alloc(CHUNK_ALIGN, FRAME_RAW_MAX);
-        if (!worker->raw) {
+        worker->probe = aligned_alloc(CHUNK_ALIGN, (PROBE_BYTES + CHUNK_ALIGN - 1) / CHUNK_ALIGN * CHUNK_ALIGN);
+        if (!worker->raw || !worker->probe) {
             return err_set(err, -ENOMEM, "no memory for worker %u", i);
         }
         int ret = compressor_init(&worker->compressor, err);
@@ -257,7 +321,7 @@ static int start(struct pipeline *p, uint64_t bytes, struct err *err)
     if (ret < 0) {
         return ret;
     }
-    p->memory_bytes += pool_bytes(&p->pool) + p->worker_count * (FRAME_RAW_MAX + sizeof(*p->workers));
+    p->memory_bytes += pool_bytes(&p->pool) + p->worker_count * (FRAME_RAW_MAX + PROBE_BYTES + sizeof(*p->workers));
     p->writer.channel = p->channel;
     p->writer.tunables = p->tunables;
     p->writer.pool = &p->pool;
@@ -294,6 +358,7 @@ int pipeline_new(const struct pipeline_options *options, struct pipeline **out, 
         return err_set(err, -ENOMEM, "no memory for a pipeline");
     }
     fault_init(&p->fault);
+    steer_init(&p->steer, options, &p->writer);
     p->source_count = options->source_count;
     p->worker_count = options->workers;
     p->tunables = options->tunables;
@@ -352,6 +417,7 @@ static int begin_round(struct pipeline *p, bool last, uint64_t cut_bytes, struct
     }
     scan_begin(&p->cursor);
     atomic_store_explicit(&p->cut_bytes, cut_bytes, memory_order_relaxed); /* seen with the new round: the lock */
+    steer_disturb(&p->steer);
     lock(&p->fault.lock);
     p->round++;
     p->last = last;
@@ -422,6 +488,11 @@ int pipeline_round(struct pipeline *p, bool last, struct round_result *out, stru
     return ret < 0 ? ret : pipeline_round_end(p, out, err);
 }
 
+void pipeline_round_loaded(struct pipeline *p, const struct round_result *round, int64_t loaded_ns)
+{
+    steer_carried(&p->steer, round->wire_bytes, round->elapsed_ns, loaded_ns);
+}
+
 int pipeline_send(struct pipeline *p, const void *data, size_t bytes, struct err *err)
 {
     const uint8_t *at = data;
@@ -463,6 +534,13 @@ void pipeline_stats(const struct pipeline *p, struct pipeline_stats *out)
         .compress_ns = get(&p->compress_ns),
         .pool_bytes = p->memory_bytes,
     };
+    struct gear gear;
+    steer_pick((struct steer *)(uintptr_t)&p->steer, &gear);
+    out->codec = gear.codec;
+    out->acceleration = gear.acceleration;
+    for (unsigned i = 0; i < CODECS; i++) {
+        out->codec_units[i] = get(&p->codec_units[i]);
+    }
 }
 
 void pipeline_fail(struct pipeline *p, int code, const char *why)
@@ -504,12 +582,14 @@ void pipeline_free(struct pipeline *p)
         thread_join(&p->workers[i].thread);
         compressor_destroy(&p->workers[i].compressor);
         free(p->workers[i].raw);
+        free(p->workers[i].probe);
     }
     writer_join(&p->writer);
     for (unsigned i = 0; p->states && i < p->source_count; i++) {
         digest_destroy(&p->states[i].digest);
     }
     pool_destroy(&p->pool);
+    steer_destroy(&p->steer);
     fault_destroy(&p->fault);
     free(p->workers);
     free(p->states);

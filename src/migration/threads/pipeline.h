@@ -17,14 +17,15 @@
 #include "base/err.h"
 #include "migration/threads/source.h"
 
-enum codec { CODEC_RAW = 0, CODEC_LZ4 = 1 }; /* wire numbers */
+enum codec { CODEC_RAW = 0, CODEC_LZ4 = 1, CODEC_ZSTD = 2 }; /* wire numbers */
+enum { CODECS = 3, CODEC_AUTO = 255 };                       /* AUTO never stands on the wire */
 enum { PIPELINE_WORKERS_MAX = 64, PIPELINE_SOURCES_MAX = 16 };
 
 /* Live-adjustable; read by the stages with relaxed loads. */
 struct pipeline_tunables {
     _Atomic uint64_t max_bytes_per_s; /* true wire bytes; 0: no cap */
-    _Atomic uint32_t codec;           /* enum codec to try first */
-    _Atomic int32_t acceleration;     /* LZ4, 1.. */
+    _Atomic uint32_t codec;           /* enum codec, or CODEC_AUTO: what clears most units */
+    _Atomic int32_t acceleration;     /* LZ4, 1..; AUTO has its own */
     _Atomic bool uncapped;            /* the last round: the cap does not bind */
     _Atomic int64_t frozen_limit_ns;  /* a channel that takes nothing for so long has failed; 0: wait for ever */
 };
@@ -36,7 +37,11 @@ struct pipeline_options {
     struct channel *channel;
     struct pipeline_tunables *tunables;
     uint64_t pool_bytes; /* bound on the pipeline's memory; 0: default from workers */
-    bool plain_pages;    /* later: QEMU as peer */
+    unsigned codecs;     /* mask of 1 << enum codec: what the peer reads; instead of zstd it gets LZ4. 0: all */
+    bool settled;        /* AUTO is LZ4: nobody waits for what is written, and it may be kept */
+    /* Of its time that the peer waits for bytes, 1/1000; below 0, or NULL: it does not say. Outlives the pipeline. */
+    const _Atomic int32_t *peer_waits_permille;
+    bool plain_pages; /* later: QEMU as peer */
 };
 
 /* All counters since the start; relaxed atomics inside, any thread may ask. */
@@ -48,6 +53,9 @@ struct pipeline_stats {
     uint64_t queued_bytes; /* made but not yet written */
     uint64_t frozen_ns, rate_wait_ns, pool_wait_ns, revoke_wait_ns;
     uint64_t copy_ns, compress_ns; /* sums over workers; sampled */
+    uint64_t codec_units[CODECS];  /* units_data by codec */
+    enum codec codec;              /* of the next chunk */
+    int acceleration;              /* LZ4 */
     uint64_t pool_bytes;           /* memory that the pipeline holds */
 };
 
@@ -75,6 +83,9 @@ void pipeline_round_cut(struct pipeline *p);
 /* Begin a round that cuts itself when it has made so many wire bytes, or a little more: a slice of each worker. */
 int pipeline_train_begin(struct pipeline *p, uint64_t bytes, struct err *err);
 int pipeline_round_end(struct pipeline *p, struct round_result *out, struct err *err);
+
+/* The peer has loaded all of a round that was made in made_ns, loaded_ns after its beginning. */
+void pipeline_round_loaded(struct pipeline *p, const struct round_result *round, int64_t loaded_ns);
 
 /* Put bytes (envelope, device sections, hand-over messages) on the wire, in order with the chunks. Copied. */
 int pipeline_send(struct pipeline *p, const void *data, size_t bytes, struct err *err);
@@ -107,6 +118,8 @@ struct loader_options {
 struct loader_stats {
     uint64_t units_data, units_zero, wire_bytes, chunks_loaded, rounds; /* wire_bytes: of loaded frames */
     uint64_t load_ns, pool_wait_ns, pool_bytes;
+    uint64_t codec_units[CODECS]; /* units_data by codec */
+    uint64_t waited_ns;           /* the receive thread waited for bytes */
 };
 
 struct loader;
@@ -118,6 +131,8 @@ int loader_new(const struct loader_options *options, struct loader **out, struct
  * sections only (frame.h); the bodies of START and END belong to the caller. An error of a load worker shows at the
  * next frame, at the latest at the mark; the channel still works then, to tell the source why. */
 int loader_frame(struct loader *l, uint32_t section_id, bool *mark, struct err *err);
+/* Wait for bytes before a frame: 1 when there are some, 0 after timeout_ms, or -errno. The receive thread. */
+int loader_wait(struct loader *l, int timeout_ms);
 /* Wait until every frame handed in is stored. */
 int loader_barrier(struct loader *l, struct err *err);
 /* Units loaded so far: what is acknowledged on the return path. Any thread. */

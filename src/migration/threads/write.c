@@ -126,12 +126,24 @@ static void write_some(struct writer *writer, struct batch *batch)
     }
 }
 
+static struct chunk *next_chunk(struct writer *writer)
+{
+    struct chunk *chunk = queue_try_pop(&writer->queue);
+
+    if (!chunk) {
+        int64_t since = clock_now_ns();
+        chunk = queue_pop(&writer->queue);
+        add(&writer->idle_ns, clock_now_ns() - since);
+    }
+    return chunk;
+}
+
 static void write_run(void *opaque)
 {
     struct writer *writer = opaque;
     struct batch batch = { .count = 0 };
 
-    while ((batch.chunks[0] = queue_pop(&writer->queue))) {
+    while ((batch.chunks[0] = next_chunk(writer))) {
         batch.first = 0;
         batch.done = 0;
         batch.count = 1;

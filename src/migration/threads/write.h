@@ -28,7 +28,7 @@ struct writer {
     struct rate rate;
     int64_t frozen_since_ns; /* 0: it is not */
     /* atomic */
-    _Atomic uint64_t wire_bytes, queued_bytes, frozen_ns, rate_wait_ns;
+    _Atomic uint64_t wire_bytes, queued_bytes, frozen_ns, rate_wait_ns, idle_ns;
 };
 
 /* The fields of the first group up to opaque are set by the caller. */

@@ -83,7 +83,7 @@ static void a_peers_sentence_cannot_move_the_cursor(void **state)
 static void what_is_loaded_is_told_exactly(void **state)
 {
     (void)state;
-    struct message_loaded in = { 1, UINT64_MAX, 3, 4 }, out;
+    struct message_loaded in = { 1, UINT64_MAX, 3, 4, 5 }, out;
     uint8_t payload[MESSAGE_LOADED_BYTES];
     struct buf wire = { 0 };
     message_loaded_encode(&in, payload);
@@ -93,6 +93,10 @@ static void what_is_loaded_is_told_exactly(void **state)
     assert_memory_equal(&in, &out, sizeof(in));
     message->bytes--;
     assert_int_equal(message_loaded_decode(message, &out), -EPROTO);
+    message->bytes = MESSAGE_LOADED_BYTES_SHORT; /* an older destination's */
+    assert_int_equal(message_loaded_decode(message, &out), 0);
+    assert_int_equal(out.now_ns, in.now_ns);
+    assert_true(out.waited_ns == MESSAGE_UNTOLD);
     free(message);
     buf_free(&wire);
 }
@@ -127,6 +131,9 @@ static void a_hello_carries_the_machine(void **state)
     assert_int_equal(hello->machine.harts, 2);
     assert_int_equal(hello->machine.ram_bytes, 64 << 20);
     assert_int_equal(hello->protocol, HELLO_PROTOCOL);
+    assert_int_equal(hello_codecs(hello), (1u << CODECS) - 1);
+    hello->capabilities &= ~(uint64_t)HELLO_CAN_ZSTD; /* an older peer's */
+    assert_int_equal(hello_codecs(hello), 1u << CODEC_RAW | 1u << CODEC_LZ4);
     free(message);
     free(hello);
 }

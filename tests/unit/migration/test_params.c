@@ -95,7 +95,11 @@ static void a_set_reaches_a_running_street_at_once(void **state)
     (void)state;
     struct migration_params params;
     params_init(&params);
-    assert_int_equal(atomic_load(&params.live.codec), CODEC_LZ4);
+    assert_int_equal(atomic_load(&params.live.codec), CODEC_AUTO);
+    for (unsigned codec = 0; codec < CODECS; codec++) {
+        assert_int_equal(param_set_text(&params, "compression", param_codec_name((enum codec)codec), NULL), 0);
+        assert_int_equal(atomic_load(&params.live.codec), codec);
+    }
     assert_int_equal(param_set_text(&params, "compression", "none", NULL), 0);
     assert_int_equal(param_set_text(&params, "max-bandwidth", "7M", NULL), 0);
     assert_int_equal(param_set_text(&params, "compression-acceleration", "9", NULL), 0);

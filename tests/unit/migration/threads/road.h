@@ -85,8 +85,9 @@ static inline void *road_receive(void *opaque)
     return NULL;
 }
 
-/* loaders 0: nobody reads. */
-static inline void road_open(struct road *road, uint64_t units, unsigned workers, unsigned loaders)
+/* loaders 0: nobody reads. codecs, settled: as in struct pipeline_options. */
+static inline void road_open_for(struct road *road, uint64_t units, unsigned workers, unsigned loaders, unsigned codecs,
+                                 bool settled)
 {
     int pair[2], ret = socketpair(AF_UNIX, SOCK_STREAM, 0, pair);
     assert(ret == 0);
@@ -108,6 +109,8 @@ static inline void road_open(struct road *road, uint64_t units, unsigned workers
         .source_count = ROAD_SOURCES,
         .channel = road->out,
         .tunables = &road->tunables,
+        .codecs = codecs,
+        .settled = settled,
     };
     ret = workers ? pipeline_new(&options, &road->pipeline, NULL) : 0;
     assert(ret == 0);
@@ -124,6 +127,11 @@ static inline void road_open(struct road *road, uint64_t units, unsigned workers
         assert(ret == 0);
         road->receiving = true;
     }
+}
+
+static inline void road_open(struct road *road, uint64_t units, unsigned workers, unsigned loaders)
+{
+    road_open_for(road, units, workers, loaders, 0, false);
 }
 
 static inline void road_join(struct road *road)

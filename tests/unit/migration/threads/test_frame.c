@@ -103,6 +103,9 @@ static void a_head_beyond_its_limits_is_refused(void **state)
     f.codec = CODEC_LZ4, f.payload_bytes = 8197, refused(source, f);
     f.payload_bytes = 4, refused(source, f);
     f.payload_bytes = 5, assert_int_equal(frame_check(&f, source, NULL), 0);
+    f.codec = CODEC_ZSTD, assert_int_equal(frame_check(&f, source, NULL), 0);
+    f.payload_bytes = 4, refused(source, f);
+    f.payload_bytes = 8197, refused(source, f);
     f = sample(), f.data = 0, f.zero = 2, f.payload_bytes = 1, refused(source, f);
     fake_free(fake);
 }
@@ -116,7 +119,7 @@ static void heads_of_nonsense_are_refused(void **state)
     static const struct {
         unsigned at;
         uint8_t value;
-    } bad[] = { { 0, 0x46 }, { 4, 0 }, { 4, 3 }, { 5, 2 }, { 5, 0x10 }, { 6, 1 }, { 7, 1 }, { 36, 1 }, { 37, 5 } };
+    } bad[] = { { 0, 0x46 }, { 4, 0 }, { 4, 3 }, { 5, CODECS }, { 5, 0x10 }, { 6, 1 }, { 7, 1 }, { 36, 1 }, { 37, 5 } };
     for (unsigned i = 0; i < sizeof(bad) / sizeof(bad[0]); i++) {
         uint8_t was = head[bad[i].at];
         head[bad[i].at] = bad[i].value;

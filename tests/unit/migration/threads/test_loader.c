@@ -69,6 +69,36 @@ static void a_frame_and_its_mark_are_loaded(void **state)
     road_close(&road);
 }
 
+static void waiting_for_bytes_is_counted(void **state)
+{
+    struct loader_stats stats;
+    struct loader *loader;
+    struct road road;
+    uint8_t prefix[FRAME_PREFIX_BYTES];
+    bool is_mark;
+    (void)state;
+
+    road_open(&road, 200, 0, 0);
+    struct loader_options options = {
+        .workers = 1, .sources = road.sources_there, .source_count = ROAD_SOURCES, .channel = road.in
+    };
+    assert_int_equal(loader_new(&options, &loader, NULL), 0);
+    loader_stats(loader, &stats);
+    assert_int_equal(stats.waited_ns, 0);
+    assert_int_equal(loader_wait(loader, 1), 0);
+    loader_stats(loader, &stats);
+    assert_true(stats.waited_ns > 0);
+    assert_int_equal(channel_write_all(road.out, wire, chunk(1, one_page), -1, NULL), 0);
+    assert_int_equal(loader_wait(loader, 1000), 1);
+    assert_int_equal(channel_read_all(road.in, prefix, sizeof(prefix), -1, NULL), 0);
+    assert_int_equal(loader_frame(loader, 1, &is_mark, NULL), 0);
+    assert_int_equal(loader_barrier(loader, NULL), 0);
+    loader_stats(loader, &stats);
+    assert_int_equal(stats.codec_units[CODEC_RAW], 1);
+    loader_free(loader);
+    road_close(&road);
+}
+
 static void a_forged_mark_is_refused(void **state)
 {
     struct road road;
@@ -201,6 +231,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(a_frame_and_its_mark_are_loaded),
+        cmocka_unit_test(waiting_for_bytes_is_counted),
         cmocka_unit_test(a_forged_mark_is_refused),
         cmocka_unit_test(frames_that_lie_are_refused),
         cmocka_unit_test(a_flipped_bit_stores_nothing),

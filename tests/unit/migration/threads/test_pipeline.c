@@ -3,6 +3,7 @@
 #include <errno.h>
 
 #include "base/clock.h"
+#include "migration/threads/choose.h"
 #include "tests/unit/migration/threads/road.h"
 
 static const unsigned worker_counts[] = { 1, 2, 4 };
@@ -18,17 +19,18 @@ static int end_of_stream(struct road *road)
 static void a_still_guest_arrives_whole_whatever_the_threads_and_the_codec(void **state)
 {
     (void)state;
-    for (unsigned i = 0; i < COUNTS * 2; i++) {
+    static const uint32_t codecs[] = { CODEC_RAW, CODEC_LZ4, CODEC_ZSTD, CODEC_AUTO };
+    for (unsigned i = 0; i < COUNTS * 4; i++) {
         struct road road;
         struct round_result result;
         struct pipeline_stats stats;
         struct loader_stats loaded;
 
-        road_open(&road, 64 * 20 + 7, worker_counts[i / 2], worker_counts[COUNTS - 1 - i / 2]);
+        road_open(&road, 64 * 20 + 7, worker_counts[i / 4], worker_counts[COUNTS - 1 - i / 4]);
         road.here[0]->hole = road.there[0]->hole = 70;
         memset(road.here[0]->pages + 70 * FAKE_UNIT, 0, FAKE_UNIT);
         fake_mark_all(road.here[0]);
-        atomic_store(&road.tunables.codec, i % 2 ? CODEC_LZ4 : CODEC_RAW);
+        atomic_store(&road.tunables.codec, codecs[i % 4]);
         assert_int_equal(pipeline_round(road.pipeline, true, &result, NULL), 0);
         assert_int_equal(end_of_stream(&road), 0);
         road_join(&road);
@@ -42,12 +44,98 @@ static void a_still_guest_arrives_whole_whatever_the_threads_and_the_codec(void 
         assert_int_equal(stats.units_taken, units);
         assert_int_equal(loaded.units_data, stats.units_data);
         assert_int_equal(loaded.units_zero, stats.units_zero);
+        assert_memory_equal(loaded.codec_units, stats.codec_units, sizeof(stats.codec_units));
+        if (codecs[i % 4] != CODEC_AUTO) {
+            assert_int_equal(stats.codec_units[codecs[i % 4]], stats.units_data);
+        }
         assert_int_equal(stats.wire_bytes, result.wire_bytes + 1);
         assert_int_equal(loaded.wire_bytes, result.wire_bytes);
         assert_int_equal(stats.queued_bytes, 0);
         assert_int_equal(road.here[0]->revokes, road.here[0]->waits); /* every revoke was waited for */
         road_close(&road);
     }
+}
+
+static void a_codec_set_between_chunks_is_the_next_ones(void **state)
+{
+    static const uint32_t codecs[] = { CODEC_ZSTD, CODEC_RAW, CODEC_AUTO, CODEC_LZ4, CODEC_ZSTD };
+    struct pipeline_stats stats, before = { 0 };
+    struct round_result result;
+    struct road road;
+    (void)state;
+
+    road_open(&road, 64 * 20 + 7, 2, 2);
+    for (unsigned i = 0; i < sizeof(codecs) / sizeof(codecs[0]); i++) {
+        atomic_store(&road.tunables.codec, codecs[i]);
+        fake_mark_all(road.here[0]);
+        assert_int_equal(pipeline_round(road.pipeline, false, &result, NULL), 0);
+        pipeline_stats(road.pipeline, &stats);
+        if (codecs[i] != CODEC_AUTO) {
+            assert_int_equal(stats.codec, codecs[i]);
+            assert_int_equal(stats.codec_units[codecs[i]] - before.codec_units[codecs[i]], result.units_data);
+        }
+        before = stats;
+    }
+    assert_int_equal(end_of_stream(&road), 0);
+    road_join(&road);
+    assert_int_equal(road.err.code, 0);
+    assert_true(road_arrived_whole(&road));
+    road_close(&road);
+}
+
+static void a_peer_gets_no_codec_that_it_does_not_read(void **state)
+{
+    static const struct {
+        unsigned reads;
+        enum codec wanted, got;
+    } rows[] = {
+        { 1u << CODEC_RAW | 1u << CODEC_LZ4, CODEC_ZSTD, CODEC_LZ4 },
+        { 1u << CODEC_RAW, CODEC_ZSTD, CODEC_RAW },
+        { 1u << CODEC_RAW, CODEC_LZ4, CODEC_RAW },
+        { 1u << CODEC_RAW | 1u << CODEC_ZSTD, CODEC_ZSTD, CODEC_ZSTD },
+    };
+    (void)state;
+
+    for (unsigned i = 0; i < sizeof(rows) / sizeof(rows[0]); i++) {
+        struct pipeline_stats stats;
+        struct road road;
+        road_open_for(&road, 64 * 8, 1, 1, rows[i].reads, false);
+        atomic_store(&road.tunables.codec, rows[i].wanted);
+        assert_int_equal(pipeline_round(road.pipeline, true, NULL, NULL), 0);
+        pipeline_stats(road.pipeline, &stats);
+        assert_int_equal(stats.codec_units[rows[i].got], stats.units_data);
+        assert_int_equal(stats.codec, rows[i].got);
+        road_close(&road);
+    }
+}
+
+/* What the forecast of the pause was made with: nothing is measured, nothing changes. */
+static void the_last_round_keeps_its_codec(void **state)
+{
+    struct pipeline_stats stats;
+    struct road road;
+    (void)state;
+
+    road_open(&road, 64 * 150, 2, 2);
+    atomic_store(&road.tunables.codec, CODEC_AUTO);
+    assert_int_equal(pipeline_round(road.pipeline, true, NULL, NULL), 0);
+    pipeline_stats(road.pipeline, &stats);
+    assert_int_equal(stats.codec_units[gears[GEAR_START].codec], stats.units_data);
+    road_close(&road);
+}
+
+static void where_nobody_waits_auto_is_lz4(void **state)
+{
+    struct pipeline_stats stats;
+    struct road road;
+    (void)state;
+
+    road_open_for(&road, 64 * 8, 1, 1, 0, true);
+    atomic_store(&road.tunables.codec, CODEC_AUTO);
+    assert_int_equal(pipeline_round(road.pipeline, true, NULL, NULL), 0);
+    pipeline_stats(road.pipeline, &stats);
+    assert_int_equal(stats.codec_units[CODEC_LZ4], stats.units_data);
+    road_close(&road);
 }
 
 struct storm {
@@ -318,6 +406,10 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(a_still_guest_arrives_whole_whatever_the_threads_and_the_codec),
+        cmocka_unit_test(a_codec_set_between_chunks_is_the_next_ones),
+        cmocka_unit_test(a_peer_gets_no_codec_that_it_does_not_read),
+        cmocka_unit_test(the_last_round_keeps_its_codec),
+        cmocka_unit_test(where_nobody_waits_auto_is_lz4),
         cmocka_unit_test(a_guest_that_keeps_writing_arrives_whole),
         cmocka_unit_test(a_clean_guest_costs_a_round_only_its_mark),
         cmocka_unit_test(a_round_that_is_cut_leaves_the_rest_to_the_next),
