@@ -51,8 +51,8 @@ struct stub {
     uint8_t *hit; /* STUB_NEAR: where RDX is the addend */
     uint32_t a, b;
     int reg;
-    int8_t fp[GEN_FP_REGS]; /* f registers that the code at `back` expects in XMM; see gen_back() */
-    unsigned at;            /* index of the instruction that wanted it */
+    int8_t fp[GEN_FP_REGS];             /* f registers that the code at `back` expects in XMM; see gen_back() */
+    unsigned at;                        /* index of the instruction that wanted it */
     uint8_t lazy[GEN_LAZY_MAX], lazies; /* as in struct gen */
 };
 
@@ -114,9 +114,9 @@ struct gen {
     const uint8_t *kept_at;
     uint8_t lazy[GEN_LAZY_MAX], lazies; /* shifts put off, by index (gen_lazy.c) */
     bool in_skip;                       /* what is generated may run in vain */
-    bool in_run;                     /* RDX is the addend of the run's page */
-    uint8_t *label[GEN_INSNS_MAX];   /* of targets */
-    uint8_t *forward[GEN_INSNS_MAX]; /* branches waiting for a label, chained through their displacements */
+    bool in_run;                        /* RDX is the addend of the run's page */
+    uint8_t *label[GEN_INSNS_MAX];      /* of targets */
+    uint8_t *forward[GEN_INSNS_MAX];    /* branches waiting for a label, chained through their displacements */
     struct stub stub[GEN_STUBS_MAX];
     unsigned stubs;
     struct {
@@ -180,7 +180,8 @@ bool gen_is_kept(const struct gen *g, unsigned x); /* RAX holds x */
 bool gen_is_word(const struct gen *g, unsigned x); /* x is known to be sign-extended from 32 bits */
 void gen_find_unseen(struct gen *g);               /* fills unseen[] */
 bool gen_writes_f(const struct insn *insn);        /* rd is an f register */
-unsigned gen_reads(const struct insn *insn, unsigned x[2]); /* how many, of plain instructions; the rest read through C */
+unsigned gen_reads(const struct insn *insn,
+                   unsigned x[2]); /* how many, of plain instructions; the rest read through C */
 bool gen_writes_x(const struct insn *insn, unsigned x);
 void gen_note_written(struct gen *g, const struct insn *insn);
 
@@ -192,8 +193,8 @@ bool gen_mem(struct gen *g, const struct insn *insn);
 unsigned gen_run(struct gen *g); /* begins a run of accesses off one base: instructions in it, or 0: there is none */
 bool gen_atomic(struct gen *g, const struct insn *insn);
 bool gen_fp(struct gen *g, const struct insn *insn);
-bool gen_system(struct gen *g, const struct insn *insn); /* CSRs that are only read or written */
-bool gen_flow(struct gen *g, const struct insn *insn);   /* branches and jumps */
+bool gen_system(struct gen *g, const struct insn *insn);              /* CSRs that are only read or written */
+bool gen_flow(struct gen *g, const struct insn *insn);                /* branches and jumps */
 enum host_cond gen_compare(struct gen *g, const struct insn *branch); /* RAX is lost; returns when it is taken */
 bool gen_keeps_rdx(const struct insn *insn); /* plain arithmetic that gen_int() does without RDX */
 
@@ -219,9 +220,9 @@ bool gen_pair(struct gen *g, const struct insn *first, const struct insn *second
 
 /* --- for the parts --------------------------------------------------------------------------------------- */
 
-void gen_flush_count(struct gen *g);                      /* XMM15 += retired; keeps the flags */
+void gen_flush_count(struct gen *g);                               /* XMM15 += retired; keeps the flags */
 void gen_lea_count(struct gen *g, int reg, unsigned instructions); /* reg = where in memory so many stand for XMM15 */
-void gen_add_count(struct gen *g, unsigned instructions); /* XMM15 += instructions */
+void gen_add_count(struct gen *g, unsigned instructions);          /* XMM15 += instructions */
 struct stub *gen_stub(struct gen *g, enum stub_kind kind, uint8_t *site);
 /* The instruction in hand may turn out to be the interpreter's: `site` jumps out for that, and so does each site of
  * gen_also(). Nothing that the guest can see may have been changed yet. The caller ends it by gen_back(), with

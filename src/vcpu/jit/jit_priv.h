@@ -88,7 +88,7 @@ bool pages_watch(struct jit *jit, uint64_t gpa);        /* before its bytes are 
 void pages_forget(struct jit *jit);                     /* everything was flushed */
 /* Is it worth translating now what lies at gpa? Not yet, where it changes all the time. */
 bool pages_worth(struct jit *jit, uint64_t gpa);
-unsigned pages_index(struct jit *jit, uint64_t gpa);    /* of a watched page in tlb.code_page, or TLB_CODE_PAGES */
+unsigned pages_index(struct jit *jit, uint64_t gpa); /* of a watched page in tlb.code_page, or TLB_CODE_PAGES */
 
 /* links.c */
 void links_make(struct vcpu *v); /* the jump at v->jit_site led out of its region, to hart.pc */

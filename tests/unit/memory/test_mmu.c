@@ -405,7 +405,6 @@ static void tables_in_rom_can_be_read_but_not_updated(void **state)
 
 /* --- PMP ----------------------------------------------------------------------------------------------------- */
 
-
 static bool allows(uint8_t priv, uint64_t gpa, uint64_t bytes, enum mmu_access access)
 {
     return mmu_pmp_allows(&pmp, priv, gpa, bytes, access);

@@ -115,8 +115,11 @@ static inline void tight_rotate(struct random_code *p, const struct tight *t)
     unsigned bits = word ? 32 : 64, by = one_in(p, 12) ? 0 : 1 + below(p, bits - 1), rs = PICK(p, t->own);
     unsigned a = one_in(p, 6) ? rs : any_temp(p), b = PICK(p, t->own);
     uint32_t left = as(word ? OP_slliw : OP_slli, a, rs, (int)by),
-             right = as(one_in(p, 8) ? OP_srli : word ? OP_srliw : OP_srli, b, one_in(p, 6) ? PICK(p, t->own) : rs,
-                        (int)(one_in(p, 6) ? below(p, bits) : (bits - by) % bits));
+             right =
+                 as(one_in(p, 8) ? OP_srli
+                    : word       ? OP_srliw
+                                 : OP_srli,
+                    b, one_in(p, 6) ? PICK(p, t->own) : rs, (int)(one_in(p, 6) ? below(p, bits) : (bits - by) % bits));
     bool swap = one_in(p, 2);
 
     if (a == t->counter || a == t->pointer || a == b)
