@@ -49,8 +49,9 @@ int main(unsigned hart, const void *dtb)
 
     trap_hook = count_ebreak;
     harts_start(boot.harts, other);
-    while (boot.harts > 1 && !counts[boot.harts - 1])
-        ;
+    for (unsigned other_hart = 1; other_hart < boot.harts; other_hart++)
+        while (!counts[other_hart])
+            ;
     print("ready\n");
     for (uint64_t n = 1; !leave; n++) {
         __asm__ volatile(".option push\n.option norvc\nebreak\n.option pop\nfmv.d fs11, %0" : : "f"(x) : "fs11");

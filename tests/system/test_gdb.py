@@ -126,6 +126,10 @@ def a_step_is_one_instruction_of_one_hart():
 @test
 def harts_are_threads_that_say_what_they_do():
     with debuggee(harts=3) as vm:
+        def asleep():  # the last hart says that it is about to be, and cannot say that it is
+            return re.search(r'hart 2 \[wfi\]', gdb(vm, 'break work', 'continue', 'info threads'))
+
+        wait_for('hart 2 to sleep', asleep, PATIENCE_S)
         out = gdb(vm, 'break work', 'continue', 'info threads', 'thread 2', 'p $mhartid', 'bt 1', 'thread 3', 'p $mhartid')
         expect(out, r'hart 0 \[paused\].* work', r'hart 1 \[paused\].* count', r'hart 2 \[wfi\].* sleep', r'Switching',
                r'= 1\n', r'#0 .*count', r'= 2\n')
@@ -190,12 +194,16 @@ def a_debugger_that_is_lost_takes_its_breakpoints_along():
         vm.qmp('cont')
         wire = Wire(vm)
         before = wire.ask(f'm{symbol("sum"):x},8')
-        wire.send('vCont;c')
-        wire.close()  # while it runs: it runs on
-        vm.wait_status('running')
-        wire = Wire(vm)
-        if wire.ask(f'm{symbol("sum"):x},8') == before:
-            raise Failure('the guest stood still')
+
+        def has_run_on():
+            nonlocal wire
+            wire.send('vCont;c')
+            wire.close()  # while it runs: it runs on
+            vm.wait_status('running')
+            wire = Wire(vm)  # which stops it, perhaps before a vCPU's thread had its turn
+            return wire.ask(f'm{symbol("sum"):x},8') != before
+
+        wait_for('the guest to run on', has_run_on, 60)
         wire.close()
 
 
