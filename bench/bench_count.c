@@ -108,8 +108,8 @@ static void street_begin(void)
     };
     for (unsigned page = 0; page < BYTES / UNIT; page++)
         fill_page(memory + (size_t)page * UNIT, page % 4);
-    scratch = (struct load_scratch){ aligned_alloc(UNIT, FRAME_PART_MAX), aligned_alloc(UNIT, UNIT) };
-    require(scratch.part && scratch.unit && compressor_init(&compressor, NULL) == 0 &&
+    scratch.unit = aligned_alloc(UNIT, UNIT);
+    require(scratch.unit && unpacker_init(&scratch.unpacker, NULL) == 0 && compressor_init(&compressor, NULL) == 0 &&
                 digest_new(&there, source.units, NULL) == 0 && digest_new(&here, source.units, NULL) == 0,
             "no memory");
     for (unsigned i = 0; i < WORDS; i++) {

@@ -39,7 +39,7 @@ static void store_head(const struct code *code, const void *head, const uint8_t 
 static void link_across(struct code *code, const void *head, const struct translation *to)
 {
     const uint8_t *at = code_writable(code, head);
-    uint8_t bytes[64];
+    uint8_t bytes[64] = { 0 };
     struct emit e = { .at = bytes, .end = bytes + sizeof(bytes) };
 
     if (at[0] != LINK_UNMADE)
