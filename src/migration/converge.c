@@ -21,6 +21,7 @@ static const double SPREAD_MIN = 0.15;  /* no measurement is better than this */
 static const double SPREAD_FIRST = 0.3; /* before there are rounds to compare */
 static const double FIXED_SPREAD = 0.25;
 static const double BIAS_GAIN = 0.5, BIAS_MIN = 0.5, BIAS_MAX = 4.0;
+static const double BIAS_FORGET_NS = 4e9; /* half of it: one pause that went wrong must not forbid the next for ever */
 
 void converge_init(struct converge *c)
 {
@@ -39,6 +40,7 @@ void converge_add(struct converge *c, const struct converge_sample *sample)
 {
     c->sample[c->rounds % CONVERGE_HISTORY] = *sample;
     c->rounds++;
+    c->bias = 1 + (c->bias - 1) * exp2(-(double)sample->elapsed_ns / BIAS_FORGET_NS);
 }
 
 void converge_burst(struct converge *c, uint64_t bytes, int64_t elapsed_ns)

@@ -43,7 +43,7 @@ struct converge {
     double burst_bytes_per_s; /* best rate seen loaded over a short train; 0: none */
     double train_bytes_per_s; /* of trains that were sent to find out, smoothed; 0: none. Counts for more */
     double train_spread;      /* how far they were off, relative, smoothed */
-    double bias;              /* what pauses took / what was predicted, smoothed; 1 at first */
+    double bias;              /* what pauses took / what was predicted, smoothed; 1 at first, and again after a while */
     int64_t best_ns;          /* smallest prediction so far */
     uint64_t stalled_rounds;  /* since then */
 };
@@ -80,5 +80,5 @@ struct converge_verdict converge_decide(struct converge *c, const struct converg
  * nobody sees the pause. */
 int64_t converge_overrun_ns(const struct converge_policy *policy);
 
-/* What really happened, next to what was predicted: corrects later predictions. */
+/* What really happened, next to what was predicted: corrects later predictions, less and less. */
 void converge_learn(struct converge *c, int64_t predicted_ns, int64_t measured_ns);

@@ -149,10 +149,13 @@ static void begin(bool stall_source, bool stall_destination, const char *compres
 
 static void assert_end(struct side *side, enum migration_state state)
 {
-    if (!migration_wait(side->migration, PATIENCE_MS))
-        fail_msg("the migration does not end");
+    bool ended = migration_wait(side->migration, PATIENCE_MS);
     struct migration_info info;
     migration_query(side->migration, &info);
+    if (!ended)
+        fail_msg("the migration does not end: %s after %llu rounds, %llu bytes left, %.0f ms foreseen of %.0f",
+                 migration_state_name(info.state), (unsigned long long)info.rounds,
+                 (unsigned long long)info.ram_remaining, info.expected_downtime_ms, info.downtime_limit_ms);
     if (info.state != state)
         fail_msg("%s, expected %s: %s", migration_state_name(info.state), migration_state_name(state), info.error.text);
 }
