@@ -113,7 +113,7 @@ def line_of(record):
         return f'{text}: {record["why"].splitlines()[0]}'
     measured, foreseen = record['measured'], record['predicted_ms']
     return (f'{text}: got {verdict.got_ms(record):.1f} ms, foreseen {"-" if foreseen is None else f"{foreseen:.1f}"}, total '
-            f'{measured["total_ms"]:.0f} ms, wire {measured["wire_bytes"] / verdict.MIB:.1f} MiB, lost {measured["lost_work_s"] or 0:.2f} s')
+            f'{measured["total_ms"]:.0f} ms, wire {measured["wire_bytes"] / verdict.MIB:.1f} MiB, lost {"-" if measured["lost_work_s"] is None else format(measured["lost_work_s"], ".2f")} s')
 
 
 def learn(best, records):
@@ -156,7 +156,8 @@ def rest(whole, cells):
     there = set()
     for cell in (whole['cells'][name] for name in cells):
         link, words = whole['links'][cell['link']], cell.get('dirtier', {})
-        if words.get('rate'):
+        plain = not cell.keys() & {'parameters', 'destination_share'} and not words.keys() & {'phase', 'hot'}
+        if plain and words.get('rate'):
             there.add((words['rate'] * 4096 >> 20, drive.bytes_of(words['w']) >> 20, words.get('bytes', 4096), words.get('content', 'text'),
                        link.get('rate_mbit', 0), link.get('rtt_ms', 0.1)))
     others = [values for values in itertools.product(*SCENARIOS.values()) if values not in there]

@@ -69,6 +69,7 @@ def share_lost(record):
 
 
 COLUMNS = [
+    ('pages/s before', '{:.0f}', lambda r: r['measured']['pages_per_s_control'] or None),
     ('foreseen ms', '{:.0f}', lambda r: r['predicted_ms']),
     ('got ms', '{:.0f}', got_ms),
     ('usual gap ms', '{:.1f}', usual_ms),
@@ -121,10 +122,14 @@ def foretold(records):
 
 
 def reasons(records):
-    """Sentences: why runs ended that did not move the guest, each once, with how often."""
+    """Sentences: why runs ended that did not move the guest, each once, with how often and what was sent in vain."""
     told = {}
     for record in records:
         if not record['success']:
             told.setdefault((record['cell'], record['configuration'], kind_of(record), record['why'].splitlines()[0]), []).append(record)
-    return [f'{cell}, {name}: {kind}{f" ({len(runs)} times)" if len(runs) > 1 else ""}: {why}' for (cell, name, kind, why), runs in told.items()]
-
+    found = []
+    for (cell, name, kind, why), runs in told.items():
+        sent = [run['measured']['wire_bytes'] / MIB for run in runs if run.get('measured', {}).get('wire_bytes')]
+        found.append(f'{cell}, {name}: {kind}{f" ({len(runs)} times)" if len(runs) > 1 else ""}: {why}'
+                     + (f'; {spread(sent, "{:.0f}")} MiB sent' if sent else ''))
+    return found

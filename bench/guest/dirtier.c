@@ -184,6 +184,8 @@ static void finish(pthread_t *thread)
     for (unsigned i = 0; i < writers; i++)
         if (writer[i].errors)
             printf("\nERROR page %llu holds what was not written last\n", (unsigned long long)writer[i].bad_page);
+    for (unsigned i = 0; i < writers; i++)
+        printf("\nWRITER %u pages %llu", i, (unsigned long long)writer[i].written);
     fflush(stdout);
     snprintf(text, sizeof(text), "\nEND %s pages %llu errors %llu\n", errors() ? "failed" : "ok",
              (unsigned long long)written(), (unsigned long long)errors());

@@ -23,6 +23,7 @@
  *   READY pages N ...
  *   D n rtc NS guest NS gap NS at NS pages N errors N     every 100 ms of guest time: gap is the longest time between two beats
  *                                                         since the line before, on the host's clock, and at when it ended
+ *   WRITER n pages N                                      of each, before the END
  *   END ok|failed pages N errors N                        after a q on the serial line; an x spoils a word */
 #pragma once
 #include <stdbool.h>

@@ -144,6 +144,8 @@ int main(unsigned hart, const void *dtb)
     for (unsigned i = 0; i < harts; i++)
         if (writer[i].errors)
             print("\nERROR page %lu holds what was not written last\n", writer[i].bad_page);
+    for (unsigned i = 0; i < harts; i++)
+        print("\nWRITER %u pages %lu", i, writer[i].written);
     print("\nEND %s pages %lu errors %lu\n", errors() ? "failed" : "ok", written(), errors());
     power_off();
 }
