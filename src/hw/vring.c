@@ -19,6 +19,7 @@ const struct field vring_fields[] = {
     FIELD_U16_OF(struct vring_state, used_idx),
     FIELD_U16_OF(struct vring_state, signalled_used),
     FIELD_BOOL_OF(struct vring_state, ready),
+    FIELD_DERIVED_OF(struct vring_state, spare),
     FIELD_TABLE_END,
 };
 
