@@ -26,7 +26,7 @@ enum field_type {
     FIELD_BYTES,  /* count raw bytes */
     FIELD_STRUCT, /* count times the rows of `sub`, stride bytes apart */
     FIELD_DERIVED, /* count bytes that do not travel: made from the rest, or nothing at all (room up to the next member) */
-    FIELD_END,    /* closes a table */
+    FIELD_END,     /* closes a table */
 };
 
 struct field {

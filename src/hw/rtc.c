@@ -38,6 +38,7 @@ struct rtc {
     bool drained;
 };
 
+/* clang-format off */
 static const struct field rtc_fields[] = {
     FIELD_U64_OF(struct rtc_state, offset_ns),
     FIELD_U64_OF(struct rtc_state, alarm_ns),
@@ -48,6 +49,7 @@ static const struct field rtc_fields[] = {
     FIELD_DERIVED_OF(struct rtc_state, spare),
     FIELD_TABLE_END,
 };
+/* clang-format on */
 
 static const struct state_desc rtc_desc = {
     .name = "godwit/rtc",

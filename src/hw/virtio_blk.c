@@ -113,9 +113,12 @@ struct blk {
 static const struct virtio_backend_ops blk_ops;
 
 static const struct field blk_disk_fields[] = {
-    FIELD_U64_OF(struct blk_disk, sectors),  FIELD_U32_OF(struct blk_disk, sector_bytes),
-    FIELD_U8_OF(struct blk_disk, queues),    FIELD_BOOL_OF(struct blk_disk, readonly),
-    FIELD_BYTES_OF(struct blk_disk, serial), FIELD_DERIVED_OF(struct blk_disk, spare),
+    FIELD_U64_OF(struct blk_disk, sectors),
+    FIELD_U32_OF(struct blk_disk, sector_bytes),
+    FIELD_U8_OF(struct blk_disk, queues),
+    FIELD_BOOL_OF(struct blk_disk, readonly),
+    FIELD_BYTES_OF(struct blk_disk, serial),
+    FIELD_DERIVED_OF(struct blk_disk, spare),
     FIELD_TABLE_END,
 };
 

@@ -79,9 +79,9 @@ struct hart {
     uint8_t priv;   /* enum hart_priv */
     uint8_t fflags; /* NX 1, UF 2, OF 4, DZ 8, NV 16 */
     uint8_t frm;
-    bool waiting;          /* executed wfi and sleeps; wakes when mip & mie is not 0 */
-    bool stopped;          /* never started: used by nobody on virt (all harts start at reset), kept 0 */
-    bool reserved;         /* LR/SC reservation */
+    bool waiting;  /* executed wfi and sleeps; wakes when mip & mie is not 0 */
+    bool stopped;  /* never started: used by nobody on virt (all harts start at reset), kept 0 */
+    bool reserved; /* LR/SC reservation */
     uint8_t spare[2];
     uint64_t reserved_gpa; /* physical, what LR read */
     uint64_t reserved_value;

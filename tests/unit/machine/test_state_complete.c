@@ -9,7 +9,15 @@
 #include "machine/machine.h"
 #include "tests/unit/machine/files.h"
 
-enum { MIB = 1 << 20, HARTS = 2, DISK_BYTES = 4 * MIB, TRIES = 200, SEEDS = 20, PATH_MAX_BYTES = 160, OBJECT_MAX_BYTES = 1 << 15 };
+enum {
+    MIB = 1 << 20,
+    HARTS = 2,
+    DISK_BYTES = 4 * MIB,
+    TRIES = 200,
+    SEEDS = 20,
+    PATH_MAX_BYTES = 160,
+    OBJECT_MAX_BYTES = 1 << 15
+};
 
 struct rig {
     struct chardev *serial, *console;
@@ -138,9 +146,10 @@ static void every_byte_of_a_state_object_has_exactly_one_row(void **state)
         each_element(desc->fields, 0, "", cover_element, &cover);
         for (size_t at = 0; at < desc->object_size; at++)
             if (cover.times[at] != 1)
-                fail_msg("%s: byte %zu of %zu is named by %u rows: a member without a row of its own, or room that is no "
-                         "member",
-                         desc->name, at, desc->object_size, cover.times[at]);
+                fail_msg(
+                    "%s: byte %zu of %zu is named by %u rows: a member without a row of its own, or room that is no "
+                    "member",
+                    desc->name, at, desc->object_size, cover.times[at]);
         free(cover.times);
     }
 }
@@ -149,8 +158,8 @@ static void every_byte_of_a_state_object_has_exactly_one_row(void **state)
 
 /* Elements with one legal value on this machine, whatever the rest says. */
 static const char *const fixed[] = {
-    "x[0]", "stopped", "mseccfg", "mhpmcounter[0]", "mhpmcounter[1]", "mhpmcounter[2]", "mhpmevent[0]", "mhpmevent[1]",
-    "mhpmevent[2]", "disk.", /* the image, which is there */
+    "x[0]",           "stopped",      "mseccfg",      "mhpmcounter[0]", "mhpmcounter[1]",
+    "mhpmcounter[2]", "mhpmevent[0]", "mhpmevent[1]", "mhpmevent[2]",   "disk.", /* the image, which is there */
 };
 
 /* Also of queues that this device does not have some elements must be 0. */
@@ -184,7 +193,7 @@ static uint64_t any_value(uint64_t now)
 
 struct fill {
     const struct machine_section *section;
-    uint8_t *object; /* a legal one, always */
+    uint8_t *object;  /* a legal one, always */
     uint8_t *changed; /* by offset: this element was given another value once */
     struct err err;
 };
@@ -341,7 +350,8 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup_teardown(every_byte_of_a_state_object_has_exactly_one_row, setup, teardown),
-        cmocka_unit_test_setup_teardown(a_machine_full_of_random_values_is_the_same_after_it_was_moved, setup, teardown),
+        cmocka_unit_test_setup_teardown(a_machine_full_of_random_values_is_the_same_after_it_was_moved, setup,
+                                        teardown),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
