@@ -51,12 +51,12 @@ def waves(limits):
 
 
 def plan(whole, cells, limits, configurations, repeats, best):
-    """[(repeat, cell, configuration, limits)]: one guest each, in the order in which they are run."""
+    """[(repeat, cell, configuration, limits)]: one guest each, in the order in which they are run. configurations: of a cell."""
     chains = []
     for repeat in range(repeats):
         for wave in waves(limits):
             for cell in cells:
-                for name in compare.in_turn(configurations, repeat):
+                for name in compare.in_turn(configurations(cell), repeat):
                     wanted = {}
                     for limit in wave:
                         wanted.setdefault(resolve(name, cell, limit, best, whole), []).append(limit)
@@ -118,7 +118,7 @@ def line_of(record):
 
 def learn(best, records):
     """Keeps the best configuration of each cell and limit."""
-    best.learn(records)
+    best.keep(verdict.best_of(records))
     for emulator, kept in best.kept.items():
         for place, entry in kept.items():
             if '/' in place:
@@ -199,7 +199,10 @@ def main():
         return 0
     if not watch.RELAY.exists():
         sys.exit('convergence: the relay is not built: make bench-tools')
-    wanted = args.configurations or (chosen['candidates'] if args.learn else chosen['configurations'])
+
+    def wanted(cell):
+        candidates = whole['cells'][cell].get('candidates', chosen['candidates']) if args.learn else None
+        return args.configurations or candidates or chosen['configurations']
     results = args.results.with_suffix('.learn.jsonl') if args.learn else args.results
     chains = plan(whole, cells, limits, wanted, args.runs or (1 if args.learn else chosen['pairs']), best)
     records = run_all(whole, chains, args, results, shlex.join(['bench/convergence.py', *sys.argv[1:]]))

@@ -1,5 +1,5 @@
 """Whether a move kept to what was asked of it, and tables of that: pure, of the records of bench/convergence.py."""
-import re
+import re, statistics
 
 from compare import spread
 
@@ -119,6 +119,28 @@ def foretold(records):
     """(runs in which what was foreseen was within a quarter, or 2 ms, of what the guest got; all that had both)."""
     both = [(run['predicted_ms'], got_ms(run)) for run in records if run['success'] and run.get('predicted_ms')]
     return sum(abs(said - got) <= max(0.25 * got, 2) for said, got in both), len(both)
+
+
+def best_of(records):
+    """{(emulator, CELL/LIMIT): which of an emulator's configurations was best there}: of those that moved the guest most often those that
+    went far over the limit least often, then those that kept it most often, then the one with the least total. godwit's are not chosen from."""
+    groups, found = {}, {}
+    for record in records:
+        if record['emulator'].startswith('qemu'):
+            groups.setdefault((record['emulator'], record['cell']), {}).setdefault(record['configuration'], []).append(record)
+
+    def rank(runs):
+        kinds, totals = [kind_of(run) for run in runs], [run['measured']['total_ms'] for run in runs if run['success']]
+        shares = [kinds.count(kind) / len(runs) for kind in ('far over', 'kept')]
+        return -len(totals) / len(runs), shares[0], -shares[1], statistics.median(totals) if totals else 0
+
+    for place, group in groups.items():
+        name, runs = min(group.items(), key=lambda item: rank(item[1]))
+        if rank(runs)[0] < 0:
+            found[place] = {'configuration': name, 'date': max(run['date'] for run in runs)[:10], 'version': runs[-1]['version'],
+                            'runs': len(runs), 'of': sorted(group), 'median_total_ms': round(rank(runs)[3]),
+                            'load': round(statistics.median(run['load'] for run in runs), 1)}
+    return found
 
 
 def reasons(records):

@@ -102,6 +102,14 @@ def shares_and_tables_count_every_run_and_no_policy_as_a_miss():
     assert rows[1][:5] == ['a.b', '100', 'godwit', '4', 'kept 1, over 1, far over 1, policy 1'] and rows[1][-1].startswith('2.00'), rows
     assert rows[2][-1] == '-' and rows[1][9].startswith('100 ['), rows
     assert verdict.foretold(records) == (2, 4) and 'policy: given up after 3 rounds' in verdict.reasons(records)[0]
+    runs = {'keeps': record(100, 50, 0), 'quick': record(100, 140, 0), 'far': record(100, 900, 0), 'never': record(100, 0, 0, **gave_up)}
+    runs['quick']['measured']['total_ms'], runs['far']['measured']['total_ms'] = 50, 10
+
+    def best(*names):
+        told = [dict(runs[name], emulator='qemu', configuration=name, date='2026-11-21T10', version='1', load=1) for name in names]
+        return {place: entry['configuration'] for place, entry in verdict.best_of(told).items()}
+    assert best('never', 'far', 'quick', 'keeps') == {('qemu', 'a.b/100'): 'keeps'} and best('never') == {}
+    assert best('never', 'far', 'quick') == {('qemu', 'a.b/100'): 'quick'} and best('never', 'far') == {('qemu', 'a.b/100'): 'far'}
     assert verdict.grouped([record(30, 1, 0), dict(record(30, 2, 0), identity='newer')])['a.b', 30.0]['godwit'][0]['measured']['pause_ms'] == 2
 
 
@@ -110,7 +118,7 @@ def shares_and_tables_count_every_run_and_no_policy_as_a_miss():
 @test
 def each_cell_is_run_once_before_any_is_run_twice_and_nothing_ever_again():
     whole = {'cells': {'a': {}, 'b': {}}, 'configurations': {'mock': {}, 'fine': {}}}
-    chains = program.plan(whole, ['a', 'b'], [300, 100, 30], ['mock', 'fine'], 2, None)
+    chains = program.plan(whole, ['a', 'b'], [300, 100, 30], lambda cell: ['mock', 'fine'], 2, None)
     assert chains == [(repeat, cell, name, limits) for repeat, names in ((0, ('mock', 'fine')), (1, ('fine', 'mock')))
                       for limits in ((300, 30), (100,)) for cell in 'ab' for name in names], chains
     need_relay()
