@@ -5,23 +5,20 @@
     bench/convergence.py --minutes 30                    as much of it as fits; begun again, it goes on where it was
     bench/convergence.py --cells NAME,... --limits 300,30 --runs 1
     bench/convergence.py --learn --limits 100            first which of QEMU's configurations is best in each cell (bench/best.json)
-    bench/convergence.py --rest                          the scenarios' other combinations, which are not run here
+    bench/rest.py                                        the scenarios' other combinations, on paper
 
 A guest is started once for some limits: each move's destination is the source of the next, with a control of its own before it, and the
 guest checks all of its memory at the end. First each cell is run once with every other limit, then with the rest, then all again, in the
 opposite order of emulators. Runs are JSON lines of build/results/convergence.jsonl, and a run that stands there is never run again; the
 table goes beside them as Markdown, and to the screen. What each figure means: bench/README.md.
 """
-import argparse, itertools, json, math, pathlib, shlex, sys, time
+import argparse, json, math, pathlib, shlex, sys, time
 
 import compare, drive, harness, verdict, watch
 from compare import lib
 
 SET = 'convergence'
 DEFAULTS = {'control_s': 2, 'warm_s': 1, 'tail_s': 0.6}
-# The scenarios that cells are picked from; every combination is one of them.
-SCENARIOS = {'MiB/s': (50, 100, 200, 400), 'over MiB': (64, 256, 1024), 'bytes a page': (4096, 8),
-             'content': ('random', 'text', 'counters', 'zero', 'same'), 'Mbit/s': (100, 1000, 10000, 0), 'round trip ms': (0.1, 10, 50)}
 
 
 def asked_cells(whole, names, limits, bound_s):
@@ -151,19 +148,6 @@ def write(records, path, stops):
     print(path.read_text())
 
 
-def rest(whole, cells):
-    """Lines: the combinations of SCENARIOS that are none of the cells."""
-    there = set()
-    for cell in (whole['cells'][name] for name in cells):
-        link, words = whole['links'][cell['link']], cell.get('dirtier', {})
-        plain = not cell.keys() & {'parameters', 'destination_share'} and not words.keys() & {'phase', 'hot'}
-        if plain and words.get('rate'):
-            there.add((words['rate'] * 4096 >> 20, drive.bytes_of(words['w']) >> 20, words.get('bytes', 4096), words.get('content', 'text'),
-                       link.get('rate_mbit', 0), link.get('rtt_ms', 0.1)))
-    others = [values for values in itertools.product(*SCENARIOS.values()) if values not in there]
-    return [', '.join(f'{value} {name}' for name, value in zip(SCENARIOS, values)) for values in others]
-
-
 def options():
     parse = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     words = lambda text: text.split(',')
@@ -182,7 +166,6 @@ def options():
     parse.add_argument('--stops', type=pathlib.Path, default=lib.BUILD / 'results/best-stops.jsonl',
                        help='the best stopping points of recorded traces, if there are any')
     parse.add_argument('--plant', action='store_true', help='spoil a word of every guest: every run must count as wrong')
-    parse.add_argument('--rest', action='store_true', help='print what is not run')
     args = parse.parse_args()
     args.minutes = args.hours * 60 if args.hours else args.minutes
     return args
@@ -194,9 +177,6 @@ def main():
     chosen = whole['sets'][SET]
     cells, limits = args.cells or chosen['cells'], args.limits or chosen['limits_ms']
     asked_cells(whole, cells, limits, args.bound)
-    if args.rest:
-        print('\n'.join(rest(whole, cells)))
-        return 0
     if not watch.RELAY.exists():
         sys.exit('convergence: the relay is not built: make bench-tools')
 

@@ -8,7 +8,7 @@ from guests import guest
 from vm import BUILD, GODWIT, LONG, PATIENCE_S, TOP, Failure, Skip, main, test, wait_for
 
 sys.path.insert(0, str(TOP / 'bench'))
-import compare, drive, harness, verdict, watch
+import compare, drive, harness, rest, verdict, watch
 import convergence as program
 
 CELL = {'guest': 'bare', 'memory': '64M', 'link': 'near', 'limit_ms': 300, 'warm_s': 0.1, 'control_s': 0.3, 'tail_s': 0.1}
@@ -188,9 +188,20 @@ def the_cells_span_the_scenarios():
     assert any(cell.get('parameters') == {'max-bandwidth': 100 << 20} for cell in cells.values())
     told = (TOP / 'docs/benchmarks.md').read_text()
     assert all(f'| `{name}` |' in told for name in cells), 'each stands in the docs with its reason'
-    program.asked_cells(whole, list(cells), [300], 20)
-    others = program.rest(whole, list(cells))
+    others = rest.others(whole, list(cells))
     assert len(set(others)) == len(others) == 4 * 3 * 2 * 5 * 4 * 3 - 6, len(others)
+
+
+@test
+def what_is_no_cell_is_played_on_paper():
+    if not (BUILD / 'bench/simulate').exists():
+        raise Skip('the simulator is not built (make bench-tools)')
+    easy = rest.Scenario(50, 64, 4096, 'text', 1000, 0.1)
+    moved, got_ms = rest.play(easy, 300)
+    assert moved and 0 < got_ms <= 300 and rest.fits(easy, 300), got_ms
+    hopeless = easy._replace(rate=400, set=1024, content='random', link=100)
+    assert rest.play(hopeless, 30)[0] is False and not rest.fits(hopeless, 30)
+    assert not rest.fits(easy._replace(rtt=50), 100), 'round trips alone take longer'
 
 
 @test
