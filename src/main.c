@@ -427,6 +427,9 @@ static int machine_make(struct app *app, struct err *err)
         result = migration_new(app->machine, &app->migration, err);
     if (result == 0)
         result = tunables_set(app, err);
+    if (result == 0 && app->options.sandbox[0])
+        migration_sandbox(app->migration,
+                          strcmp(app->options.sandbox, "on") == 0 ? MIGRATION_SANDBOX_MUST : MIGRATION_SANDBOX_OFF);
     return result;
 }
 
