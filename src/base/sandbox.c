@@ -151,14 +151,14 @@ static int confine_calls(enum sandbox_kind kind, struct err *err)
      LANDLOCK_ACCESS_FS_MAKE_CHAR | LANDLOCK_ACCESS_FS_MAKE_DIR | LANDLOCK_ACCESS_FS_MAKE_REG |                        \
      LANDLOCK_ACCESS_FS_MAKE_SOCK | LANDLOCK_ACCESS_FS_MAKE_FIFO | LANDLOCK_ACCESS_FS_MAKE_BLOCK |                     \
      LANDLOCK_ACCESS_FS_MAKE_SYM)
+#define OPEN_RIGHTS (LANDLOCK_ACCESS_FS_WRITE_FILE | LANDLOCK_ACCESS_FS_READ_FILE)
 #define FOLDER_RIGHTS                                                                                                  \
-    (LANDLOCK_ACCESS_FS_WRITE_FILE | LANDLOCK_ACCESS_FS_READ_FILE | LANDLOCK_ACCESS_FS_READ_DIR |                      \
-     LANDLOCK_ACCESS_FS_REMOVE_FILE | LANDLOCK_ACCESS_FS_MAKE_REG)
+    (OPEN_RIGHTS | LANDLOCK_ACCESS_FS_READ_DIR | LANDLOCK_ACCESS_FS_REMOVE_FILE | LANDLOCK_ACCESS_FS_MAKE_REG)
 
-static int allow_folder(int ruleset, const char *folder)
+static int allow(int ruleset, const char *path, uint64_t rights)
 {
-    struct landlock_path_beneath_attr rule = { .allowed_access = FOLDER_RIGHTS };
-    rule.parent_fd = open(folder, O_PATH | O_DIRECTORY | O_CLOEXEC);
+    struct landlock_path_beneath_attr rule = { .allowed_access = rights };
+    rule.parent_fd = open(path, O_PATH | O_CLOEXEC);
     if (rule.parent_fd < 0)
         return -errno;
     long result = syscall(SYS_landlock_add_rule, ruleset, LANDLOCK_RULE_PATH_BENEATH, &rule, 0);
@@ -167,26 +167,38 @@ static int allow_folder(int ruleset, const char *folder)
     return code;
 }
 
-static int confine_files(const char *folder, struct err *err)
+static int allow_kept(int ruleset, const struct sandbox_kept *kept, struct err *err)
+{
+    int result = kept->folder ? allow(ruleset, kept->folder, FOLDER_RIGHTS) : 0;
+    if (result < 0)
+        return err_set_errno(err, result, "landlock: %s", kept->folder);
+    for (unsigned i = 0; i < kept->files; i++) {
+        result = allow(ruleset, kept->file[i], OPEN_RIGHTS);
+        if (result < 0 && result != -ENOENT)
+            return err_set_errno(err, result, "landlock: %s", kept->file[i]);
+    }
+    return 0;
+}
+
+static int confine_files(const struct sandbox_kept *kept, struct err *err)
 {
     struct landlock_ruleset_attr attr = { .handled_access_fs = FILE_RIGHTS };
     int ruleset = (int)syscall(SYS_landlock_create_ruleset, &attr, sizeof(attr), 0);
     if (ruleset < 0)
         return err_set_errno(err, -errno, "landlock");
-    int result = folder ? allow_folder(ruleset, folder) : 0;
-    if (result == 0 && prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) < 0)
-        result = -errno;
-    if (result == 0 && syscall(SYS_landlock_restrict_self, ruleset, 0) < 0)
-        result = -errno;
+    int result = kept ? allow_kept(ruleset, kept, err) : 0;
+    if (result == 0 &&
+        (prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) < 0 || syscall(SYS_landlock_restrict_self, ruleset, 0) < 0))
+        result = err_set_errno(err, -errno, "landlock");
     close(ruleset);
-    return result < 0 ? err_set_errno(err, result, "landlock%s%s", folder ? ": " : "", folder ? folder : "") : 0;
+    return result;
 }
 
-int sandbox_enter(enum sandbox_kind kind, const char *folder, struct err *err)
+int sandbox_enter(enum sandbox_kind kind, const struct sandbox_kept *kept, struct err *err)
 {
     /* Both are tried: a kernel may have one and not the other. Files first, which need a file to be opened. */
     struct err files = { 0 }, calls = { 0 };
-    confine_files(folder, &files);
+    confine_files(kept, &files);
     confine_calls(kind, &calls);
     const struct err *first = files.code ? &files : &calls;
     return first->code ? err_set(err, first->code, "the sandbox: %s", first->text) : 0;

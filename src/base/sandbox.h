@@ -7,11 +7,20 @@
 #pragma once
 #include "base/err.h"
 
+enum { SANDBOX_FILES_MAX = 16 };
+
 enum sandbox_kind {
-    SANDBOX_READER, /* may still open, make and remove files in one folder; may accept who calls, and start threads */
+    SANDBOX_READER, /* may still open what is kept; may accept who calls, and start threads */
     SANDBOX_WORKER, /* no files at all */
 };
 
-/* folder: SANDBOX_READER's; must exist. NULL: none. 0; -ENOSYS, -EPERM and others with a sentence when this kernel, or who
+/* What a reader keeps. */
+struct sandbox_kept {
+    const char *folder;                  /* files in it may be opened, made and removed; NULL: none */
+    const char *file[SANDBOX_FILES_MAX]; /* may be opened to read and write, when they are there */
+    unsigned files;
+};
+
+/* kept: NULL for a worker. 0; -ENOSYS, -EPERM and others with a sentence when this kernel, or who
  * confines us already, does not have it: then the thread is as it was, or held by a part of it. */
-int sandbox_enter(enum sandbox_kind kind, const char *folder, struct err *err);
+int sandbox_enter(enum sandbox_kind kind, const struct sandbox_kept *kept, struct err *err);

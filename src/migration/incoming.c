@@ -119,14 +119,22 @@ static void stop_listening(struct incoming *i)
     i->m->listener = NULL;
 }
 
-/* From here on this thread, and those that it starts, can open nothing but notes. */
+/* From here on this thread, and those that it starts, can open nothing but notes and the guest's disks. */
 static int confine(struct incoming *i)
 {
+    const struct machine_config *config = machine_config_of(i->machine);
+    struct sandbox_kept kept = { 0 };
     char folder[RELEASED_PATH_MAX];
     struct err err = { 0 };
+    _Static_assert((int)MACHINE_DRIVES_MAX <= (int)SANDBOX_FILES_MAX,
+                   "images that are opened to write at the hand-over");
     if (i->one_way || i->m->sandbox == MIGRATION_SANDBOX_OFF)
         return 0;
-    int rc = sandbox_enter(SANDBOX_READER, released_folder(folder, sizeof(folder)) == 0 ? folder : NULL, &err);
+    if (released_folder(folder, sizeof(folder)) == 0)
+        kept.folder = folder;
+    for (unsigned d = 0; d < config->drives; d++)
+        kept.file[kept.files++] = config->drive[d].file;
+    int rc = sandbox_enter(SANDBOX_READER, &kept, &err);
     if (rc < 0 && i->m->sandbox == MIGRATION_SANDBOX_MUST)
         return err_set(&i->err, rc, "%s", err.text);
     return 0;

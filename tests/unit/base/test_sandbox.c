@@ -18,13 +18,13 @@
 /* What a thread found, each 0 or an errno. */
 struct tried {
     enum sandbox_kind kind;
-    const char *folder;
+    struct sandbox_kept kept;
     int entered; /* -errno */
-    int read_file, write_file, write_in_folder, remove_in_folder;
+    int read_file, write_file, write_kept_file, write_in_folder, remove_in_folder;
     int run_program, make_process, make_socket, trace, signal_other, signal_self, start_thread, memory;
 };
 
-static char folder[] = "/tmp/godwit-test-XXXXXX";
+static char folder[] = "/tmp/godwit-test-XXXXXX", kept_file[] = "/tmp/godwit-test-XXXXXX";
 static pid_t parent;
 
 static int code_of(int fd)
@@ -79,9 +79,10 @@ static void try_all(void *opaque)
     char path[64], other[64];
     snprintf(path, sizeof(path), "%s/note", folder);
     snprintf(other, sizeof(other), "%s-elsewhere", folder);
-    t->entered = sandbox_enter(t->kind, t->folder, &err);
+    t->entered = sandbox_enter(t->kind, &t->kept, &err);
     t->read_file = code_of(open("/etc/passwd", O_RDONLY | O_CLOEXEC));
     t->write_file = code_of(open(other, O_WRONLY | O_CREAT | O_CLOEXEC, 0600));
+    t->write_kept_file = code_of(open(kept_file, O_RDWR | O_CLOEXEC));
     t->write_in_folder = code_of(open(path, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0600));
     t->remove_in_folder = unlink(path) < 0 ? errno : 0;
     char *const none[] = { NULL };
@@ -96,16 +97,21 @@ static void try_all(void *opaque)
     unlink(other);
 }
 
-static struct tried within(enum sandbox_kind kind, const char *allowed)
+static void try_within(struct tried *t)
 {
-    struct tried t = { .kind = kind, .folder = allowed };
     struct thread thread = { 0 };
     struct err err = { 0 };
-    assert_int_equal(thread_start(&thread, "sandboxed", try_all, &t, &err), 0);
+    assert_int_equal(thread_start(&thread, "sandboxed", try_all, t, &err), 0);
     thread_join(&thread);
-    if (t.entered == -ENOSYS || t.entered == -EOPNOTSUPP || t.entered == -EPERM)
+    if (t->entered == -ENOSYS || t->entered == -EOPNOTSUPP || t->entered == -EPERM)
         skip(); /* not on this host */
-    assert_int_equal(t.entered, 0);
+    assert_int_equal(t->entered, 0);
+}
+
+static struct tried within(enum sandbox_kind kind, const char *folder_kept)
+{
+    struct tried t = { .kind = kind, .kept = { .folder = folder_kept } };
+    try_within(&t);
     return t;
 }
 
@@ -138,6 +144,17 @@ static void a_reader_without_a_folder_has_no_files(void **state)
     struct tried t = within(SANDBOX_READER, NULL);
     check_common(&t);
     assert_int_equal(t.write_in_folder, EACCES);
+    assert_int_equal(t.write_kept_file, EACCES);
+}
+
+static void a_reader_keeps_the_files_that_it_names(void **state)
+{
+    (void)state;
+    struct tried t = { .kind = SANDBOX_READER, .kept = { .file = { kept_file, "/nonexistent" }, .files = 2 } };
+    try_within(&t);
+    check_common(&t);
+    assert_int_equal(t.write_kept_file, 0);
+    assert_int_equal(t.write_in_folder, EACCES);
 }
 
 static void a_worker_has_no_files(void **state)
@@ -161,13 +178,15 @@ static int setup(void **state)
 {
     (void)state;
     parent = getppid();
-    return mkdtemp(folder) ? 0 : -1;
+    int fd = mkstemp(kept_file);
+    close(fd);
+    return fd >= 0 && mkdtemp(folder) ? 0 : -1;
 }
 
 static int teardown(void **state)
 {
     (void)state;
-    return rmdir(folder);
+    return unlink(kept_file) | rmdir(folder);
 }
 
 int main(void)
@@ -175,6 +194,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(a_reader_has_one_folder_and_no_way_out),
         cmocka_unit_test(a_reader_without_a_folder_has_no_files),
+        cmocka_unit_test(a_reader_keeps_the_files_that_it_names),
         cmocka_unit_test(a_worker_has_no_files),
         cmocka_unit_test(threads_beside_it_are_free),
     };
