@@ -12,7 +12,7 @@ guest checks all of its memory at the end. First each cell is run once with ever
 opposite order of emulators. Runs are JSON lines of build/results/convergence.jsonl, and a run that stands there is never run again; the
 table goes beside them as Markdown, and to the screen. What each figure means: bench/README.md.
 """
-import argparse, json, math, pathlib, shlex, sys, time
+import argparse, math, pathlib, shlex, subprocess, sys, time
 
 import compare, drive, harness, verdict, watch
 from compare import lib
@@ -122,15 +122,22 @@ def learn(best, records):
                 print(f'# best {emulator} in {place}: {entry["configuration"]}, {entry["median_total_ms"]} ms')
 
 
-def best_stops(path):
-    """{(cell, asked): ms}: the best stopping point of a cell's recorded trace, from lines of JSON with cell, asked_ms, best_total_ms."""
-    if not path or not path.exists():
-        return {}
-    lines = [json.loads(line) for line in path.read_text().splitlines()]
-    return {(line['cell'], float(line['asked_ms'])): line['best_total_ms'] for line in lines}
+TRACE_COLUMNS = ['trace', 'asked ms', 'pause ms', 'total s', 'best stop s', 'total of it', 'controller s', 'of it']
 
 
-def write(records, path, stops):
+def replayed(folder, simulate):
+    """Rows: recorded migrations beside the best moment to stop (bench/simulate --trace); none where there are no recordings."""
+    files = sorted(folder.glob('*.trace'))
+    if not files:
+        return []
+    done = subprocess.run([simulate, '--trace', *files], stdout=subprocess.PIPE, text=True)
+    if done.returncode:
+        sys.exit(f'convergence: {simulate} --trace: exit code {done.returncode}')
+    rows = [line.split() for line in done.stdout.splitlines()[1:]]
+    return [TRACE_COLUMNS, *([pathlib.Path(name).stem, *figures] for name, *figures in rows)]
+
+
+def write(records, path, traces):
     """The tables, as Markdown."""
     if not records:
         return
@@ -139,8 +146,10 @@ def write(records, path, stops):
     parts = [f'{min(r["date"] for r in records)} to {max(r["date"] for r in records)}, commit '
              f'{", ".join(dict.fromkeys(str(r["commit"]) for r in records))}, {", ".join(dict.fromkeys(r["version"] for r in records))}; '
              f'load before a run {loads}. Medians [least .. most] of the runs that moved the guest.',
-             harness.report.markdown(verdict.table(records, stops)), harness.report.markdown(verdict.shares(records)),
+             harness.report.markdown(verdict.table(records)), harness.report.markdown(verdict.shares(records)),
              f'What godwit foresaw was within a quarter, or 2 ms, of what the guest got in {hits} of {both} runs.']
+    if traces:
+        parts += ['Recorded migrations, and what the controller would do in them today, beside the best moment to stop:', harness.report.markdown(traces)]
     told = verdict.reasons(records)
     if told:
         parts.append('What did not move the guest:\n\n' + '\n'.join(f'* {sentence}' for sentence in told))
@@ -163,8 +172,6 @@ def options():
     parse.add_argument('--results', type=pathlib.Path, default=lib.BUILD / f'results/{SET}.jsonl')
     parse.add_argument('--best', type=pathlib.Path, default=harness.HERE / 'best.json')
     parse.add_argument('--learn', action='store_true', help="QEMU's candidates instead, once; keeps the best in --best")
-    parse.add_argument('--stops', type=pathlib.Path, default=lib.BUILD / 'results/best-stops.jsonl',
-                       help='the best stopping points of recorded traces, if there are any')
     parse.add_argument('--plant', action='store_true', help='spoil a word of every guest: every run must count as wrong')
     args = parse.parse_args()
     args.minutes = args.hours * 60 if args.hours else args.minutes
@@ -188,7 +195,7 @@ def main():
     records = run_all(whole, chains, args, results, shlex.join(['bench/convergence.py', *sys.argv[1:]]))
     if args.learn and not args.plant:
         learn(best, records)
-    write(records, results.with_suffix('.md'), best_stops(args.stops))
+    write(records, results.with_suffix('.md'), replayed(harness.HERE / 'traces', lib.BUILD / 'bench/simulate'))
     wrong = [record for record in records if record['verdict'] == 'wrong memory']
     print(f'{len(records)} runs, {len(wrong)} of guests whose memory was wrong; {results}')
     return 1 if wrong else 0

@@ -87,16 +87,12 @@ def ends(records):
     return counted[0][0] if len(counted) == 1 else ', '.join(f'{kind} {count}' for kind, count in counted)
 
 
-def table(records, best_stops=None):
-    """Rows: cell by limit by configuration. best_stops: {(cell, asked): the total in ms of the best stopping point}, where one is known."""
-    rows = [['cell', 'asked ms', '', 'runs', 'ended', *(heading for heading, _, _ in COLUMNS), *(['of the best total'] if best_stops else [])]]
+def table(records):
+    """Rows: cell by limit by configuration."""
+    rows = [['cell', 'asked ms', '', 'runs', 'ended', *(heading for heading, _, _ in COLUMNS)]]
     for (cell, asked), group in grouped(records).items():
         for name, runs in group.items():
-            row = [cell, f'{asked:g}', name, str(len(runs)), ends(runs), *(figure(runs, get, form) for _, form, get in COLUMNS)]
-            if best_stops:
-                least = best_stops.get((cell, asked)) if name.startswith('godwit') else None
-                row.append(figure(runs, lambda r: r['measured']['total_ms'] / least, '{:.2f}') if least else '-')
-            rows.append(row)
+            rows.append([cell, f'{asked:g}', name, str(len(runs)), ends(runs), *(figure(runs, get, form) for _, form, get in COLUMNS)])
     return rows
 
 
