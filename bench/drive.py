@@ -311,8 +311,8 @@ def hops(emulator, configuration, cells, link, images, folder, plant):
                 records.append(dict(new_record(), _close=sides))
             record, source = records[-1], here
             record.update(command=command, hop=hop)
-            here, there, control, move, why = moved(source, emulator, args, cell, configuration, link, folder, record, plant,
-                                                    f'hop-{hop}')
+            here, there, control, move, why = moved(source, emulator, args, cell, configuration, link, folder, record,
+                                                    plant and cell is cells[-1], f'hop-{hop}')
             tell(record, source, there if here is there else None, control, move, int(cell.get('tail_s', 2) * 1e9), why)
             gone = there if here is source else source
             gone.close()  # its memory is wanted by the next

@@ -108,9 +108,8 @@ def of_four_writers_one_is_hot():
         vm.wait_exit()
         said = vm.serial()
     *cold, hot = [int(pages) for pages in re.findall(r'WRITER \d pages (\d+)', said)]
-    first, last = (int(time) for time in re.findall(r'guest (\d+) gap', said)[::len(re.findall(r'guest (\d+) gap', said)) - 1])
-    most = 2000 * 0.1 / 3 * ((last - first) / 1e9 + 0.3)  # a line before the first, one after the last, and what may be made up for
-    assert len(cold) == 3 and max(cold) <= most and hot > sum(cold) and 'END ok' in said, (cold, hot, most)
+    # what is late by more than 10 ms is left out, of each: so it is not 27 times on any host
+    assert len(cold) == 3 and hot > 3 * max(cold) > 0 and 'END ok' in said, (cold, hot)
 
 
 @test
