@@ -4,7 +4,7 @@ import pathlib, socket, sys, threading, time
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent / 'lib'))
 from vm import Failure, Vm, listening, main, test, wait_for
-from proxy import GO, PREPARED, Lines
+from proxy import GO, PREPARED, Lines, message
 from guests import arrived, finish, machine, memcheck, wait_alive, wait_running_on
 
 CHANNELS = 4
@@ -22,9 +22,11 @@ class Bundle:
     """Listens on a tcp port and passes connections on to `uri`, both ways. Connection 0 is the main one.
 
     after: {connection: (bytes, what)}: when so many bytes of it went there, it is 'cut', or nothing passes any more ('stall').
+    hold: the first message of this kind that comes back over the main one, and what is behind it, waits for `let_go`.
     """
 
-    def __init__(self, uri, after=None):
+    def __init__(self, uri, after=None, hold=None):
+        self.hold, self.let_go = hold and message(hold), threading.Event()
         host, port = uri[len('tcp:'):].rsplit(':', 1)
         self.target, self.after, self.sent, self.ends, self.threads = (host, int(port)), after or {}, [], [], []
         self.over, self.happened = threading.Event(), threading.Event()
@@ -37,6 +39,7 @@ class Bundle:
 
     def __exit__(self, *_):
         self.over.set()
+        self.let_go.set()
         Lines._hang_up(self.listener, *self.ends)
         for thread in self.threads:
             thread.join()
@@ -60,17 +63,22 @@ class Bundle:
             self._start(self._pump, there, here, None)
 
     def _pump(self, source, sink, number):
-        limit, what = self.after.get(number, (None, None))
+        limit, what = self.after.get(number, (float('inf'), None))
         try:
             while data := source.recv(16384):
+                if number is not None and self.sent[number] + len(data) > limit:
+                    sink.sendall(data[:limit - self.sent[number]])
+                    self.happened.set()
+                    if what == 'stall':
+                        self.over.wait()
+                    break
+                if number is None and self.hold and self.hold in data:
+                    self.happened.set()
+                    self.let_go.wait()
+                    self.hold = None
                 sink.sendall(data)
                 if number is not None:
                     self.sent[number] += len(data)
-                if limit is not None and self.sent[number] >= limit:
-                    self.happened.set()
-                    if what == 'cut':
-                        break
-                    self.over.wait()
         except OSError:
             pass
         Lines._hang_up(source, sink)
@@ -217,6 +225,22 @@ def a_line_cut_in_the_hand_over_is_made_again_for_words_alone():
                 source.start_migration(line.uri)
                 source.wait_migration('failed')
                 wait_running_on(source)
+
+
+@test
+def a_pause_that_is_taken_back_goes_on_over_the_same_channels():
+    """PREPARED is late: the source takes its guest back, says RETRACT, and sends what was written since."""
+    with source_vm() as source, destination_vm() as there, Bundle(listening(there), hold=PREPARED) as bundle:
+        wait_alive(source, 2)
+        source.start_migration(bundle.uri, channels=CHANNELS, downtime_limit=200)
+        wait_for('PREPARED', bundle.happened.is_set)
+        source.wait_migration('active')
+        wait_running_on(source)
+        bundle.let_go.set()
+        source.wait_migration('completed')
+        arrived(source, there)
+        wait_running_on(there)
+        finish(there)
 
 
 @test
