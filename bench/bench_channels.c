@@ -361,8 +361,8 @@ static void tell(const char *name, const struct run *run, const struct run *firs
     double mb = (double)memory.source.units * UNIT / 1e6;
     struct spread wall = spread_of(run->wall, repeats), cpu = spread_of(run->cpu, repeats);
     struct spread ratio = ratio_of(first->wall, run->wall, repeats);
-    printf("%-24s %6.0f MB/s [%.0f .. %.0f]  %6.0f MB per CPU second  faster than the first: %.2f [%.2f .. %.2f]\n", name,
-           mb / wall.median, mb / wall.high, mb / wall.low, mb / cpu.median, ratio.median, ratio.low, ratio.high);
+    printf("%-24s %6.0f MB/s [%.0f .. %.0f]  %6.0f MB per CPU second  faster than the first: %.2f [%.2f .. %.2f]\n",
+           name, mb / wall.median, mb / wall.high, mb / wall.low, mb / cpu.median, ratio.median, ratio.low, ratio.high);
 }
 
 int main(int argc, char **argv)

@@ -21,7 +21,8 @@ int channels_wanted(struct migration_params *params, const char *uri, struct err
     if (count < 2)
         return 0;
     if (strncmp(uri, "tcp:", 4) != 0 && strncmp(uri, "unix:", 5) != 0)
-        return err_set(err, -EINVAL, "%llu channels: '%.128s' is one connection, only tcp: and unix: can be called again",
+        return err_set(err, -EINVAL,
+                       "%llu channels: '%.128s' is one connection, only tcp: and unix: can be called again",
                        (unsigned long long)count, uri);
     return (int)count;
 }

@@ -14,9 +14,9 @@ struct incoming {
     struct source *sources[INCOMING_SOURCES];
     struct channel *channel; /* what memory comes over; the loader's as long as there is one */
     struct channels data;
-    unsigned data_wanted;    /* data channels that the source has announced */
-    struct channel *line;    /* what words go over: the channel, a later one, or NULL */
-    struct channel *knock;   /* somebody who has not yet said who he is */
+    unsigned data_wanted;  /* data channels that the source has announced */
+    struct channel *line;  /* what words go over: the channel, a later one, or NULL */
+    struct channel *knock; /* somebody who has not yet said who he is */
     int64_t knock_until_ns;
     struct loader *loader;
     struct section_collector *collector;

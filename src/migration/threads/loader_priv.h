@@ -59,7 +59,7 @@ struct loader {
     uint32_t rounds; /* closed ones */
     bool resting;    /* no frame is taken in */
     /* atomic */
-    _Atomic uint64_t outstanding; /* chunks handed to workers and not stored yet */
+    _Atomic uint64_t outstanding;  /* chunks handed to workers and not stored yet */
     _Atomic uint64_t round_frames; /* that were taken in since a round was closed */
     _Atomic uint64_t units_data, units_zero, wire_bytes, chunks_loaded, rounds_done, load_ns, waited_ns;
     _Atomic uint64_t codec_units[CODECS];

@@ -124,8 +124,7 @@ static int read_mark(struct loader *l, struct chunk *chunk, uint32_t section_id,
         ret = err_set(err, -EPROTO, "an end-of-round mark came under section %" PRIu32, section_id);
     }
     if (ret == 0) {
-        ret =
-            frame_mark_get(chunk_payload(chunk), chunk->frame.payload_bytes, l->sources, l->source_count, told, err);
+        ret = frame_mark_get(chunk_payload(chunk), chunk->frame.payload_bytes, l->sources, l->source_count, told, err);
     }
     if (ret == 0) {
         loader_add(&l->wire_bytes, chunk->frame.payload_bytes + FRAME_AROUND_BYTES);

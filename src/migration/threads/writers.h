@@ -37,7 +37,7 @@ void writers_begin_round(struct writers *writers); /* nothing is being pushed */
 int writers_end_round(struct writers *writers, uint32_t round, struct source *const *sources, unsigned source_count,
                       struct frame_counts *sums, uint64_t *wire_bytes, struct err *err);
 
-bool writers_idle(const struct writers *writers); /* nothing pushed is left; any thread */
+bool writers_idle(const struct writers *writers);            /* nothing pushed is left; any thread */
 int writers_flush(struct writers *writers, struct err *err); /* everything pushed was taken by the channels */
 void writers_totals(const struct writers *writers, struct writer_totals *out); /* any thread */
 void writers_close(struct writers *writers); /* any thread: as writer_close(), and shuts the channels down */

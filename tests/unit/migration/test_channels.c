@@ -33,7 +33,8 @@ struct place {
 static void *gather_run(void *opaque)
 {
     struct place *p = opaque;
-    p->rc = channels_gather(p->listener, p->main_there, p->abort_fd, &ours, p->count, p->patience_ms, &p->data, &p->err);
+    p->rc =
+        channels_gather(p->listener, p->main_there, p->abort_fd, &ours, p->count, p->patience_ms, &p->data, &p->err);
     return NULL;
 }
 
@@ -206,8 +207,9 @@ static void the_wait_has_a_limit_and_says_what_was_missing(void **state)
     struct channel *one = let_in(&p, 1, 2);
     sent_away(&p, MESSAGE_CHANNEL, &stranger, 2, 2, "another migration");
     assert_int_equal(join(&p), -ETIMEDOUT);
-    assert_string_equal(p.err.text, "1 of 2 data channels came; the last that was refused: it waits for the data channels "
-                                    "of another migration");
+    assert_string_equal(p.err.text,
+                        "1 of 2 data channels came; the last that was refused: it waits for the data channels "
+                        "of another migration");
     assert_int_equal(p.data.count, 0);
     channel_close(one);
     close_place(&p);
