@@ -152,6 +152,8 @@ static void strangers_and_what_is_stale_are_sent_away_and_disturb_nobody(void **
     sent_away(&p, MESSAGE_HELLO, &ours, 2, 2, "another migration");
     assert_int_equal(channel_write_all(half, "GDWT", 4, -1, NULL), 0);
     channel_close(half); /* in the middle of a word */
+    uint8_t byte;
+    assert_int_equal(channel_read_all(silent, &byte, 1, -1, NULL), -EPIPE); /* its time is up, and the wait goes on */
     two = let_in(&p, 2, 2);
     assert_int_equal(join(&p), 0);
     channel_close(silent);
