@@ -7,6 +7,7 @@
 #include <unistd.h>
 
 #include "base/clock.h"
+#include "base/sandbox.h"
 #include "migration/threads/loader_priv.h"
 
 void loader_end_all(struct loader *l, int code, const char *why)
@@ -44,7 +45,11 @@ static void load_run(void *opaque)
     struct worker *worker = opaque;
     struct loader *l = worker->loader;
     struct chunk *chunk;
+    struct err none = { 0 };
 
+    if (l->confined) { /* the receive thread is too: what this host does not have was said there */
+        sandbox_enter(SANDBOX_WORKER, NULL, &none);
+    }
     while ((chunk = queue_pop(&l->queue))) {
         struct err err = { 0 };
         int64_t start = clock_now_ns();
@@ -184,6 +189,7 @@ int loader_new(const struct loader_options *options, struct loader **out, struct
     l->source_count = options->source_count;
     l->worker_count = options->workers;
     l->channel = options->channel;
+    l->confined = options->confined;
     l->receiver_count = options->data_count;
     l->wake_fd = -1;
     l->sources = calloc(l->source_count, sizeof(*l->sources));

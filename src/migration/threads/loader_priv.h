@@ -43,6 +43,7 @@ struct loader {
     struct source **sources;
     unsigned source_count, worker_count;
     struct channel *channel;
+    bool confined;
     uint64_t memory_bytes;
     struct worker *workers;
     struct source_state *states;

@@ -120,6 +120,7 @@ struct loader_options {
     struct channel *const *data; /* as the source has them */
     unsigned data_count;
     uint64_t pool_bytes;
+    bool confined; /* workers give up what they do not need: base/sandbox.h */
 };
 
 struct loader_stats {
