@@ -149,7 +149,7 @@ static int compare_counts(struct loader *l, uint32_t round, const struct frame_c
 /* Everything of the marked round is stored, and nothing else was taken in. */
 static int close_round(struct loader *l, struct err *err)
 {
-    struct frame_counts came[PIPELINE_SOURCES_MAX];
+    struct frame_counts came[PIPELINE_SOURCES_MAX] = { { 0 } };
 
     for (unsigned i = 0; i < l->source_count; i++) {
         struct source_state *state = &l->states[i];
@@ -293,7 +293,7 @@ static void end_round(struct receiver *r)
 
 static int take_mark(struct receiver *r, struct chunk *chunk, uint32_t section_id, struct err *err)
 {
-    struct frame_counts told[PIPELINE_SOURCES_MAX];
+    struct frame_counts told[PIPELINE_SOURCES_MAX] = { { 0 } };
     int ret = read_mark(r->loader, chunk, section_id, told, err);
 
     return ret < 0 ? ret : compare_counts(r->loader, r->ended + 1, told, r->carried, err);
