@@ -417,7 +417,7 @@ static int begin_round(struct pipeline *p, bool last, uint64_t cut_bytes, struct
     }
     scan_begin(&p->cursor);
     atomic_store_explicit(&p->cut_bytes, cut_bytes, memory_order_relaxed); /* seen with the new round: the lock */
-    steer_disturb(&p->steer);
+    steer_round_begins(&p->steer);
     lock(&p->fault.lock);
     p->round++;
     p->last = last;
