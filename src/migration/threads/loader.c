@@ -6,9 +6,11 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/bytes.h"
 #include "base/clock.h"
 #include "base/queue.h"
 #include "base/thread.h"
+#include "migration/threads/delta.h"
 #include "migration/threads/digest.h"
 #include "migration/threads/fault.h"
 #include "migration/threads/load.h"
@@ -45,7 +47,7 @@ struct loader {
     /* atomic */
     _Atomic uint64_t outstanding; /* chunks handed to workers and not stored yet */
     _Atomic uint64_t units_data, units_zero, wire_bytes, chunks_loaded, rounds_done, load_ns, waited_ns;
-    _Atomic uint64_t codec_units[CODECS];
+    _Atomic uint64_t codec_units[CODECS], delta_units;
 };
 
 static void add(_Atomic uint64_t *counter, uint64_t more)
@@ -72,6 +74,13 @@ static struct source_state *state_of(struct loader *l, const struct source *sour
 
 /* --- load workers -------------------------------------------------------------------------------------- */
 
+/* Of one that was loaded. */
+static uint64_t frame_deltas(const struct chunk *chunk)
+{
+    const uint8_t *end = chunk->wire + CHUNK_HEAD_BYTES + chunk->frame.payload_bytes;
+    return chunk->frame.kind == FRAME_DELTAS ? (uint64_t)__builtin_popcountll(be64_get(end - DELTA_TAIL_BYTES)) : 0;
+}
+
 static void count_chunk(struct loader *l, const struct chunk *chunk)
 {
     uint64_t data = (uint64_t)__builtin_popcountll(chunk->frame.data);
@@ -80,7 +89,9 @@ static void count_chunk(struct loader *l, const struct chunk *chunk)
     add(&state_of(l, chunk->source)->round_data, data);
     add(&state_of(l, chunk->source)->round_zero, zero);
     add(&l->units_data, data);
-    add(&l->codec_units[chunk->frame.codec], data);
+    uint64_t deltas = frame_deltas(chunk);
+    add(&l->delta_units, deltas);
+    add(&l->codec_units[chunk->frame.codec], data - deltas);
     add(&l->units_zero, zero);
     add(&l->wire_bytes, chunk->frame.payload_bytes + FRAME_AROUND_BYTES);
     add(&l->chunks_loaded, 1);
@@ -213,7 +224,7 @@ static int receive(struct loader *l, struct chunk *chunk, uint32_t section_id, s
     if (ret == 0 && !chunk->source) {
         ret = err_set(err, -EPROTO, "a frame came under section %" PRIu32 ", which is no source", section_id);
     }
-    if (ret == 0 && chunk->frame.kind == FRAME_CHUNK) {
+    if (ret == 0 && chunk->frame.kind != FRAME_MARK) {
         ret = frame_check(&chunk->frame, chunk->source, err);
     }
     if (ret == 0 && chunk->frame.payload_bytes) {
@@ -273,6 +284,7 @@ void loader_stats(const struct loader *l, struct loader_stats *out)
         .wire_bytes = get(&l->wire_bytes),
         .chunks_loaded = get(&l->chunks_loaded),
         .rounds = get(&l->rounds_done),
+        .delta_units = get(&l->delta_units),
         .load_ns = get(&l->load_ns),
         .waited_ns = get(&l->waited_ns),
         .pool_wait_ns = get(&l->pool.wait_ns),
@@ -314,7 +326,8 @@ static int start_workers(struct loader *l, struct err *err)
             return ret;
         }
         worker->scratch.unit = aligned_alloc(CHUNK_ALIGN, SOURCE_UNIT_BYTES_MAX);
-        if (!worker->scratch.unit) {
+        worker->scratch.merged = aligned_alloc(CHUNK_ALIGN, SOURCE_UNIT_BYTES_MAX);
+        if (!worker->scratch.unit || !worker->scratch.merged) {
             return err_set(err, -ENOMEM, "no memory for load worker %u", i);
         }
         snprintf(name, sizeof(name), "load/%u", i);
@@ -344,7 +357,7 @@ static int start(struct loader *l, const struct loader_options *options, struct 
         }
         l->memory_bytes += source->units * sizeof(uint64_t) + seen * sizeof(uint64_t);
     }
-    l->memory_bytes += pool_bytes(&l->pool) + l->worker_count * (uint64_t)(FRAME_PART_MAX + SOURCE_UNIT_BYTES_MAX);
+    l->memory_bytes += pool_bytes(&l->pool) + l->worker_count * (uint64_t)(FRAME_PART_MAX + 2 * SOURCE_UNIT_BYTES_MAX);
     return start_workers(l, err);
 }
 
@@ -391,6 +404,7 @@ void loader_free(struct loader *l)
         thread_join(&l->workers[i].thread);
         unpacker_destroy(&l->workers[i].scratch.unpacker);
         free(l->workers[i].scratch.unit);
+        free(l->workers[i].scratch.merged);
     }
     for (unsigned i = 0; l->states && i < l->source_count; i++) {
         digest_destroy(&l->states[i].digest);

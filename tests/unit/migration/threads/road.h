@@ -85,9 +85,9 @@ static inline void *road_receive(void *opaque)
     return NULL;
 }
 
-/* loaders 0: nobody reads. codecs, settled: as in struct pipeline_options. */
-static inline void road_open_for(struct road *road, uint64_t units, unsigned workers, unsigned loaders, unsigned codecs,
-                                 bool settled)
+/* loaders 0: nobody reads. codecs, settled, cache_bytes: as in struct pipeline_options. */
+static inline void road_open_with(struct road *road, uint64_t units, unsigned workers, unsigned loaders,
+                                  unsigned codecs, bool settled, uint64_t cache_bytes)
 {
     int pair[2], ret = socketpair(AF_UNIX, SOCK_STREAM, 0, pair);
     assert(ret == 0);
@@ -111,6 +111,7 @@ static inline void road_open_for(struct road *road, uint64_t units, unsigned wor
         .tunables = &road->tunables,
         .codecs = codecs,
         .settled = settled,
+        .delta_cache_bytes = cache_bytes,
     };
     ret = workers ? pipeline_new(&options, &road->pipeline, NULL) : 0;
     assert(ret == 0);
@@ -129,9 +130,21 @@ static inline void road_open_for(struct road *road, uint64_t units, unsigned wor
     }
 }
 
+static inline void road_open_for(struct road *road, uint64_t units, unsigned workers, unsigned loaders, unsigned codecs,
+                                 bool settled)
+{
+    road_open_with(road, units, workers, loaders, codecs, settled, 0);
+}
+
 static inline void road_open(struct road *road, uint64_t units, unsigned workers, unsigned loaders)
 {
     road_open_for(road, units, workers, loaders, 0, false);
+}
+
+static inline void road_open_deltas(struct road *road, uint64_t units, unsigned workers, unsigned loaders,
+                                    uint64_t cache_bytes)
+{
+    road_open_with(road, units, workers, loaders, 0, false, cache_bytes);
 }
 
 static inline void road_join(struct road *road)
