@@ -33,6 +33,7 @@ struct worker {
     uint8_t *probe;         /* PROBE_BYTES */
     uint8_t *deltas;        /* DELTA_OUT_MAX; NULL: none are made */
     uint64_t pool_waits_ns; /* as it was at the last chunk */
+    unsigned keep_chunks;   /* in the first round: so many more leave copies */
     struct chunk *spare;    /* held before anything is taken, so that units are cleared as late as possible */
     unsigned slice_words;
     struct scan_slice slices[2];
@@ -40,6 +41,7 @@ struct worker {
     uint64_t units_since, zeros_since, chunks_since;
 };
 
+enum { KEEP_CHUNKS = 16 };
 enum { PROBE_BYTES = CHUNK_HEAD_BYTES + FRAME_PART_MAX + FRAME_PART_MAX / 255 + 32 + FRAME_FOOTER_BYTES };
 _Static_assert(CHOOSE_PROBE_UNITS == (int)FRAME_PART_UNITS, "a probe is one part");
 
@@ -140,8 +142,12 @@ static void make_deltas(struct worker *worker, const struct scan_slice *slice, u
 {
     struct pipeline *p = worker->pipeline;
     uint64_t waits_ns = get(&p->pool.wait_ns);
-    bool keep = round > 1 || waits_ns != worker->pool_waits_ns;
 
+    if (waits_ns != worker->pool_waits_ns) {
+        worker->keep_chunks = KEEP_CHUNKS; /* a wait makes room for several */
+    }
+    bool keep = round > 1 || worker->keep_chunks > 0;
+    worker->keep_chunks -= worker->keep_chunks > 0;
     *made = (struct delta_made){ .rest = scanned->units };
     worker->pool_waits_ns = waits_ns;
     if (p->delta_cache) {
