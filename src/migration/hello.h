@@ -20,6 +20,7 @@ enum hello_capability {
     HELLO_CAN_ZSTD = 1 << 3,
     HELLO_CAN_CHANNELS = 1 << 6,   /* a destination: takes data channels */
     HELLO_CAN_HEAR_WAITS = 1 << 4, /* a source: LOADED may say how long the destination waited for bytes */
+    HELLO_CAN_DELTAS = 1 << 5,     /* a destination: chunks may hold deltas */
 };
 
 struct hello {

@@ -62,6 +62,7 @@ static int say_hello(struct outgoing *o, unsigned channels)
     } else {
         rc = hello_decode(answer, HELLO_DESTINATION, hello, &o->err);
         o->peer_can_resume = rc == 0 && hello->capabilities & HELLO_CAN_RESUME;
+        o->peer_reads_deltas = rc == 0 && hello->capabilities & HELLO_CAN_DELTAS;
         o->codecs = hello_codecs(hello);
         if (rc == 0 && channels && !(hello->capabilities & HELLO_CAN_CHANNELS))
             rc = err_set(&o->err, -EREMOTEIO, "the destination knows no data channels, and channels is %u", channels);
@@ -127,6 +128,7 @@ void outgoing_binds(struct outgoing *o, bool paused)
 static int begin(struct outgoing *o)
 {
     struct migration *m = o->m;
+    bool deltas = o->peer_reads_deltas && atomic_load_explicit(&m->params.capability_deltas, memory_order_relaxed);
     struct pipeline_options options = {
         .workers = (unsigned)param(&m->params.threads),
         .sources = o->sources,
@@ -137,6 +139,7 @@ static int begin(struct outgoing *o)
         .tunables = &m->params.live,
         .codecs = o->codecs,
         .settled = o->one_way,
+        .delta_cache_bytes = deltas ? param(&m->params.delta_cache_bytes) : 0,
         .peer_waits_permille = o->one_way ? NULL : &o->ear.peer_waits_permille,
     };
     outgoing_binds(o, false);
