@@ -8,7 +8,7 @@
 #include "migration/threads/load.h"
 #include "tests/unit/migration/threads/road.h"
 
-enum { UNITS = 64 * 3, CACHE = UNITS * FAKE_UNIT };
+enum { UNITS = 64 * 3, CACHE = UNITS * FAKE_UNIT, MANY = 64 * 12 };
 
 /* --- one delta ------------------------------------------------------------------------------------------- */
 
@@ -259,23 +259,46 @@ static void a_frame_too_short_for_a_delta_is_refused_before_its_payload_is_read(
 
 /* --- the cache ------------------------------------------------------------------------------------------- */
 
+/* The guest writes once, as soon as its page was read: whoever reads it again gets what only the next round may send. */
+static uint64_t written;
+
+static int copy_and_write(struct source *source, uint64_t unit, void *out)
+{
+    int ret = fake_copy(source, unit, out);
+    fake_of(source)->pages[unit * FAKE_UNIT + 1000] += !(written >> unit & 1);
+    written |= UINT64_C(1) << unit;
+    return ret;
+}
+
 static void the_copy_is_what_was_sent_and_not_what_came_after(void **state)
 {
+    struct source_ops racing = fake_ops;
     struct err err = { 0 };
     struct bench b;
     (void)state;
 
+    racing.copy = copy_and_write;
     begin_with_two_deltas(&b, CODEC_RAW);
     assert_int_equal(load(&b, &err), 0);
+    b.here->source.ops = &racing;
     for (uint32_t round = 3; round < 12; round++) {
-        make(&b, CODEC_RAW, 3, round);
-        fake_write(b.here, round % 2, 64 + round * 8, round); /* between the copy and the next round */
-        assert_int_equal(b.made.units, 3);
-        assert_int_equal(load(&b, &err), 0);
+        uint64_t sent[2], loaded[2];
+        written = round % 2 ? 0 : UINT64_MAX;
+        fake_write(b.here, 5, round % 512, round); /* unit 5 is new in round 3 */
+        make(&b, CODEC_RAW, 0x23, round);
+        assert_int_equal(b.made.units, round == 3 ? 0x03 : 0x23);
+        if (load(&b, &err) < 0) {
+            fail_msg("round %u: %s", round, err.text);
+        }
+        digest_get(&b.sent, sent);
+        digest_get(&b.loaded, loaded);
+        assert_memory_equal(sent, loaded, sizeof(sent));
     }
-    make(&b, CODEC_RAW, 3, 12);
+    b.here->source.ops = &fake_ops;
+    make(&b, CODEC_RAW, 0x23, 12);
     assert_int_equal(load(&b, &err), 0);
     assert_memory_equal(b.here->pages, b.there->pages, 2 * FAKE_UNIT);
+    assert_memory_equal(b.here->pages + 5 * FAKE_UNIT, b.there->pages + 5 * FAKE_UNIT, FAKE_UNIT);
     bench_close(&b);
 }
 
@@ -311,14 +334,17 @@ static void units_that_are_evicted_between_are_sent_whole(void **state)
     (void)state;
 
     bench_open(&b, 4 * FAKE_UNIT);
-    for (unsigned unit = 0; unit < 8; unit++) {
-        fill_random(b.here->pages + unit * FAKE_UNIT, &seed);
+    fill_random(b.here->pages, &seed);
+    for (unsigned unit = 1; unit < 8;
+         unit++) { /* much alike: somebody else's copy would do for a delta, on the wrong version */
+        memcpy(b.here->pages + unit * FAKE_UNIT, b.here->pages, FAKE_UNIT);
+        fake_write(b.here, unit, 0, unit);
     }
     for (uint32_t round = 1; round < 200; round++) {
         uint64_t units = round / 10 % 2 ? 0x0f : 0xf0;
         for (unsigned unit = 0; unit < 8; unit++) {
             if (units >> unit & 1) {
-                fake_write(b.here, unit, (unsigned)(fake_random(&seed) % 512), fake_random(&seed));
+                fake_write(b.here, unit, 8 * (unsigned)(fake_random(&seed) % 6), fake_random(&seed));
             }
         }
         make(&b, CODEC_RAW, units, round);
@@ -334,6 +360,64 @@ static void units_that_are_evicted_between_are_sent_whole(void **state)
     delta_stats(b.cache, &stats);
     assert_int_equal(stats.units - (unsigned)__builtin_popcountll(b.made.units), deltas);
     assert_true(stats.held_bytes < 8 * FAKE_UNIT + 64 * UNITS);
+    bench_close(&b);
+}
+
+/* All words of a round; each delta's base is the hash of what was sent last. The deltas. */
+static unsigned make_all(struct bench *b, uint32_t round)
+{
+    unsigned deltas = 0;
+
+    delta_round(b->cache, round, false);
+    for (uint64_t word = 0; word < b->here->source.words; word++) {
+        uint32_t last[CHUNK_UNITS];
+        for (unsigned i = 0; i < CHUNK_UNITS; i++) {
+            last[i] = (uint32_t)digest_last(&b->sent, word * CHUNK_UNITS + i);
+        }
+        assert_int_equal(scan_step(b->sources[0], &b->sent, word, UINT64_MAX, b->raw, &b->scanned, NULL), 0);
+        delta_step(b->cache, 0, word, &b->sent, &b->scanned, true, b->raw, b->out, &b->made);
+        const uint8_t *at = b->out;
+        for (uint64_t left = b->made.units; left; left &= left - 1, deltas++) {
+            assert_int_equal(be32_get(at), last[__builtin_ctzll(left)]);
+            at += DELTA_HEAD_BYTES + __builtin_popcountll(be64_get(at + 4)) * DELTA_LINE_BYTES;
+        }
+    }
+    return deltas;
+}
+
+/* What is sent while deltas are off is no copy: when they are tried again nothing of before may be left. */
+static void copies_of_before_are_gone_when_it_is_tried_again(void **state)
+{
+    struct delta_stats stats;
+    unsigned deltas = 0, rounds = 0;
+    struct bench b;
+    uint64_t seed = 9;
+    (void)state;
+
+    bench_open(&b, MANY * FAKE_UNIT);
+    fake_free(b.here);
+    b.here = fake_new(1, MANY);
+    b.sources[0] = &b.here->source;
+    digest_destroy(&b.sent);
+    assert_int_equal(digest_new(&b.sent, MANY, NULL), 0);
+    delta_cache_free(b.cache);
+    assert_int_equal(delta_cache_new(b.sources, 1, MANY * FAKE_UNIT, &b.cache, NULL), 0);
+    do {
+        for (unsigned unit = 0; unit < MANY; unit++) {
+            fill_random(b.here->pages + unit * FAKE_UNIT, &seed);
+        }
+        make_all(&b, ++rounds);
+        delta_stats(b.cache, &stats);
+    } while (!stats.off && rounds < 10);
+    assert_int_equal(rounds, 2); /* it is seen in the first round with copies, and soon */
+    assert_int_equal(stats.misses, MANY * 2 / 3);
+    for (unsigned i = 0; i < 8; i++) {
+        for (unsigned unit = 0; unit < MANY; unit++) {
+            fake_write(b.here, unit, 5, i + 1);
+        }
+        deltas += make_all(&b, ++rounds);
+    }
+    assert_true(deltas > 2 * MANY);
     bench_close(&b);
 }
 
@@ -386,6 +470,10 @@ static void move_with(unsigned workers, unsigned loaders, enum codec codec, uint
         assert_int_equal(pthread_create(&guest[i].thread, NULL, dirty_some, &guest[i]), 0);
     }
     for (unsigned round = 0; round < ROUNDS; round++) {
+        for (uint64_t unit = 1; unit < road.here[0]->source.units;
+             unit += 2) { /* however little the guest gets to run */
+            fake_write(road.here[0], unit, 9, round);
+        }
         assert_int_equal(pipeline_round(road.pipeline, false, &result, NULL), 0);
     }
     for (unsigned i = 0; i < 2; i++) {
@@ -481,6 +569,7 @@ int main(void)
         cmocka_unit_test(the_copy_is_what_was_sent_and_not_what_came_after),
         cmocka_unit_test(a_unit_that_was_zeros_or_was_given_up_is_sent_whole),
         cmocka_unit_test(units_that_are_evicted_between_are_sent_whole),
+        cmocka_unit_test(copies_of_before_are_gone_when_it_is_tried_again),
         cmocka_unit_test(a_guest_that_changes_little_arrives_whole_whatever_the_threads),
         cmocka_unit_test(a_second_attempt_begins_with_no_copies),
         cmocka_unit_test(whole_random_pages_turn_deltas_off_until_it_is_tried_again),
