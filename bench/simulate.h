@@ -139,6 +139,9 @@ struct sim {
     uint32_t *touched, epoch; /* of each page: the harvest since which it needs no mark */
     int64_t now_ns, tick_ns;
     uint64_t left; /* dirty pages */
+    uint64_t round_data, round_zero; /* of the running round */
+    double round_bytes;
+    int64_t round_from_ns;
     bool throttles, cut;
     struct converge converge;
     struct converge_costs costs;
@@ -265,6 +268,22 @@ static inline void sim_window_ends(struct sim *s, double *worst, struct sim_runn
     runner->window_written = runner->window_wanted = 0;
 }
 
+/* Of the round that is being sent, as it is now. */
+static inline struct converge_sample sim_sample(const struct sim *s)
+{
+    double elapsed_ns = (double)(s->now_ns - s->round_from_ns), busy_ns = s->round_bytes / s->c->link.bytes_per_s * 1e9;
+
+    return (struct converge_sample){
+        .units_data = s->round_data,
+        .units_zero = s->round_zero,
+        .wire_bytes = (uint64_t)s->round_bytes,
+        .elapsed_ns = (int64_t)elapsed_ns,
+        .rate_wait_ns = s->c->link.cap_bytes_per_s > 0 && busy_ns < elapsed_ns ? (int64_t)(elapsed_ns - busy_ns) : 0,
+        .cpu_ns = (int64_t)(s->round_data * 3000),
+        .dirty_units = s->left,
+    };
+}
+
 static inline void sim_tick(struct sim *s)
 {
     struct quota_stats stats[SIM_HARTS];
@@ -277,13 +296,10 @@ static inline void sim_tick(struct sim *s)
     }
     if (!s->throttles)
         return;
-    struct throttle_need need = {
-        .wanted = s->converge.rounds > 0,
-        .clear_units_per_s = converge_clear_units_per_s(&s->converge),
-        .fit_units = converge_fit_units(&s->converge, &s->policy, &s->costs),
-        .left_units = (double)s->left,
-        .share_max = s->c->share_max > 0 ? s->c->share_max : 0.5,
-    };
+    struct converge_sample running = sim_sample(s);
+    struct throttle_need need =
+        throttle_need(&s->throttle, &s->converge, &s->policy, &s->costs, &running,
+                      s->pages - (running.units_data + running.units_zero), s->c->share_max > 0 ? s->c->share_max : 0.5);
     s->policy.hurry = throttle_tick(&s->throttle, THROTTLE_TICK_NS, stats, harts, &need);
     s->cut = s->policy.hurry && throttle_cuts(&need);
     for (unsigned i = 0; i < harts; i++)
@@ -324,42 +340,46 @@ static inline double sim_link_rate(const struct sim *s, bool paused)
     return link->cap_bytes_per_s > 0 && !paused ? fmin(rate, link->cap_bytes_per_s) : rate;
 }
 
+/* Bytes on the wire. */
+static inline double sim_take(struct sim *s, uint64_t word)
+{
+    double bytes = 0;
+
+    for (uint64_t bits = s->dirty[word]; bits; bits &= bits - 1) {
+        bool data = word * 64 + (unsigned)__builtin_ctzll(bits) < s->data_pages;
+        s->round_data += data;
+        s->round_zero += !data;
+        s->left--;
+        bytes += data ? s->c->guest.page_bytes : 0.2;
+    }
+    s->dirty[word] = 0;
+    s->round_bytes += bytes;
+    return bytes;
+}
+
 /* Once over all words; false: not over when `until_ns` came. */
 static inline bool sim_round(struct sim *s, bool paused, int64_t until_ns, struct converge_sample *sample)
 {
-    int64_t start_ns = s->now_ns;
-    double budget = 0, bytes = 0;
-    *sample = (struct converge_sample){ 0 };
-    s->cut = false;
+    double budget = 0;
 
+    s->cut = false;
+    s->round_data = s->round_zero = 0;
+    s->round_bytes = 0;
+    s->round_from_ns = s->now_ns;
     for (uint64_t word = 0; word < s->words && !s->cut;) {
         if (s->now_ns >= until_ns)
             return false;
         sim_step(s, paused);
         budget = fmin(budget, 0) + sim_link_rate(s, paused) * (double)SIM_STEP_NS / 1e9;
         s->epoch += s->now_ns % SIM_MS < SIM_STEP_NS; /* a slice is harvested */
-        for (; word < s->words && budget > 0; word++) {
-            for (uint64_t bits = s->dirty[word]; bits; bits &= bits - 1) {
-                bool data = word * 64 + (unsigned)__builtin_ctzll(bits) < s->data_pages;
-                sample->units_data += data;
-                sample->units_zero += !data;
-                s->left--;
-                double cost = data ? s->c->guest.page_bytes : 0.2;
-                budget -= cost;
-                bytes += cost;
-            }
-            s->dirty[word] = 0;
-        }
+        for (; word < s->words && budget > 0; word++)
+            budget -= sim_take(s, word);
     }
+    struct converge_sample sent = sim_sample(s);
     sim_wait(s, s->c->link.rtt_ms + 0.3, paused);
-    double busy_ns = bytes / s->c->link.bytes_per_s * 1e9 + (s->c->link.rtt_ms + 0.3) * (double)SIM_MS;
-    sample->wire_bytes = (uint64_t)bytes;
-    sample->elapsed_ns = s->now_ns - start_ns;
-    if (s->c->link.cap_bytes_per_s > 0 && busy_ns < (double)sample->elapsed_ns)
-        sample->rate_wait_ns = sample->elapsed_ns - (int64_t)busy_ns;
-    sample->cpu_ns = (int64_t)(sample->units_data * 3000);
-    sample->dirty_units = s->left;
-    s->result->wire_mib += bytes / SIM_MIB;
+    *sample = sim_sample(s);
+    sample->rate_wait_ns = sent.rate_wait_ns; /* to wait for the peer's word is not to wait for the cap */
+    s->result->wire_mib += s->round_bytes / SIM_MIB;
     return true;
 }
 

@@ -57,6 +57,11 @@ static inline unsigned sim_cases(struct sim_case out[SIM_CASES_MAX])
     out[n++] = sim_ends(
         sim_one_hart("cap", "200 MiB/s over 256 MiB through a cap of 100 MiB/s", sim_uniform(256, 200), cap100, 100), 0,
         8);
+    struct sim_link cap_of_400 = cap100;
+    cap_of_400.bytes_per_s = 400e6;
+    out[n++] = sim_ends(
+        sim_one_hart("cap-400", "the same, and the link gives no more than 400 MB/s without", sim_uniform(256, 200), cap_of_400, 100),
+        0, 8);
     out[n++] = sim_ends(sim_one_hart("cap-index", "the same, and 64 pages more that every write touches",
                                      sim_uniform(256, 200), cap100, 100),
                         0, 8);

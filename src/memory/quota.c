@@ -1,8 +1,9 @@
 #include "memory/quota.h"
 
 enum {
-    WORK_CREDIT_NS = 5 * 1000 * 1000, /* work that late wake-ups took is made up for */
-    DEBT_NS = 10 * 1000 * 1000,       /* and nobody is held longer for what it did before */
+    WORK_CREDIT_NS = 10 * 1000 * 1000, /* work that late wake-ups took is made up for */
+    WORK_DEBT_NS = 1000 * 1000,        /* more than its due, done before, is forgiven: each 100 ms have their own half */
+    PAGE_DEBT_NS = 10 * 1000 * 1000,   /* and nobody is held longer for pages that it dirtied before */
 };
 static const int64_t WORK_NONE_NS = 1000 * 1000 * 1000;
 
@@ -38,11 +39,11 @@ static int64_t least(int64_t a, int64_t b)
     return a < b ? a : b;
 }
 
-static int64_t pay(int64_t due_ns, int64_t worth, int64_t now_ns, int64_t credit_ns)
+static int64_t pay(int64_t due_ns, int64_t worth, int64_t now_ns, int64_t credit_ns, int64_t debt_ns)
 {
     int64_t from_ns = due_ns < now_ns - credit_ns ? now_ns - credit_ns : due_ns;
 
-    return least(from_ns + worth, now_ns + DEBT_NS);
+    return least(from_ns + worth, now_ns + debt_ns);
 }
 
 void quota_window(struct quota *quota, uint32_t window)
@@ -73,10 +74,10 @@ bool quota_spend(struct quota *quota, bool touch, bool fresh, int64_t now_ns)
     int64_t work_ns = atomic_load_explicit(&quota->work_ns, memory_order_relaxed);
 
     if (touch)
-        quota->work_due_ns = pay(quota->work_due_ns, work_ns, now_ns, WORK_CREDIT_NS);
+        quota->work_due_ns = pay(quota->work_due_ns, work_ns, now_ns, WORK_CREDIT_NS, WORK_DEBT_NS);
     if (!fresh || page_ns == 0)
         return false;
-    quota->page_due_ns = pay(quota->page_due_ns, page_ns, now_ns, QUOTA_BURST_NS);
+    quota->page_due_ns = pay(quota->page_due_ns, page_ns, now_ns, QUOTA_BURST_NS, PAGE_DEBT_NS);
     quota->owes = least(quota->page_due_ns, quota->work_due_ns) - now_ns >= QUOTA_HOLD_MIN_NS;
     return quota->owes;
 }

@@ -44,6 +44,7 @@ void outgoing_throttle_begin(struct outgoing *o)
     dirty_quota_stats(o->ram->dirty, now);
     throttle_init(&o->throttle, now, DIRTY_WRITERS_MAX);
     o->tick_ns = clock_now_ns();
+    o->all_units = outgoing_dirty_units(o);
     lock(&m->lock);
     memcpy(m->quota_base, now, sizeof(m->quota_base));
     unlock(&m->lock);
@@ -68,18 +69,33 @@ static void report(struct outgoing *o, unsigned harts)
     unlock(&o->m->lock);
 }
 
+/* Of the round that is being sent. */
+static struct converge_sample so_far(struct outgoing *o)
+{
+    struct pipeline_stats now;
+
+    pipeline_stats(o->pipeline, &now);
+    return (struct converge_sample){
+        .units_data = now.units_data - o->round_from.units_data,
+        .units_zero = now.units_zero - o->round_from.units_zero,
+        .wire_bytes = now.wire_bytes - o->round_from.wire_bytes,
+        .elapsed_ns = clock_now_ns() - o->round_from_ns,
+        .rate_wait_ns = (int64_t)(now.rate_wait_ns - o->round_from.rate_wait_ns),
+        .cpu_ns = (int64_t)(now.copy_ns + now.compress_ns - o->round_from.copy_ns - o->round_from.compress_ns),
+        .dirty_units = outgoing_dirty_units(o),
+    };
+}
+
 static void tick(struct outgoing *o, int64_t elapsed_ns)
 {
     struct quota_stats now[DIRTY_WRITERS_MAX];
     unsigned harts = dirty_quota_stats(o->ram->dirty, now);
     struct converge_policy policy = outgoing_policy(o);
-    struct throttle_need need = {
-        .wanted = o->converge.rounds > 0,
-        .clear_units_per_s = converge_clear_units_per_s(&o->converge),
-        .fit_units = converge_fit_units(&o->converge, &policy, &o->m->costs),
-        .left_units = (double)outgoing_dirty_units(o),
-        .share_max = share_max(o),
-    };
+    struct converge_sample running = so_far(o);
+    uint64_t taken = running.units_data + running.units_zero;
+    uint64_t ahead = o->all_units > taken ? o->all_units - taken : 0;
+    struct throttle_need need =
+        throttle_need(&o->throttle, &o->converge, &policy, &o->m->costs, &running, ahead, share_max(o));
 
     if (!throttle_tick(&o->throttle, elapsed_ns, now, harts, &need)) {
         take_back(o);
@@ -97,6 +113,8 @@ static void tick(struct outgoing *o, int64_t elapsed_ns)
 
 void outgoing_throttle_round(struct outgoing *o)
 {
+    pipeline_stats(o->pipeline, &o->round_from);
+    o->round_from_ns = clock_now_ns();
     do {
         int64_t now_ns = clock_now_ns();
         if (!atomic_load_explicit(&o->m->params.capability_auto_converge, memory_order_relaxed)) {
