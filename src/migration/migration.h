@@ -56,6 +56,7 @@ struct migration_info {
     unsigned throttle_percent;                   /* of the last tick the most held vCPU was held; 0: none was */
     unsigned vcpus;                              /* entries of quota[]; 0 where none was ever held */
     struct quota_stats quota[DIRTY_WRITERS_MAX]; /* since this migration began */
+    double held_pause_ms; /* of the most paused vCPU: holds beyond 1 ms, which the guest sees as pause beside the pause */
     /* the pause in parts, ms */
     double pause_ms, last_round_ms, device_ms, prepared_ms, go_ms;
     bool reconnecting; /* unresolved, and the source still asks by itself */
