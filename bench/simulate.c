@@ -9,18 +9,19 @@
 
 static void print_head(void)
 {
-    printf("%-12s %-5s %-9s %7s %7s %7s %7s %7s %8s  %s\n", "case", "", "end", "total s", "asked", "foreseen", "got ms",
+    printf("%-12s %-5s %-9s %7s %7s %15s %7s %7s %8s  %s\n", "case", "", "end", "total s", "asked", "foreseen", "got ms",
            "rounds", "wire MiB", "work kept by hart (worst 100 ms), held");
 }
 
 static void play(const struct sim_case *c, bool throttles)
 {
     struct sim_result r = sim_play(c, throttles);
-    char end[16];
+    char end[16], foreseen[40];
 
+    snprintf(foreseen, sizeof(foreseen), "%.0f (%.0f..%.0f)", r.predicted_ms, r.lower_ms, r.upper_ms);
     snprintf(end, sizeof(end), "%s%s", r.completed ? "moved" : "no end", r.overruns ? "*" : "");
-    printf("%-12s %-5s %-9s %7.2f %7.0f %8.1f %7.1f %7u %8.0f ", c->name, throttles ? "held" : "alone", end, r.total_s,
-           c->limit_ms, r.predicted_ms, r.completed ? r.got_ms : 0, r.rounds, r.wire_mib);
+    printf("%-12s %-5s %-9s %7.2f %7.0f %15s %7.1f %7u %8.0f ", c->name, throttles ? "held" : "alone", end, r.total_s,
+           c->limit_ms, foreseen, r.completed ? r.got_ms : 0, r.rounds, r.wire_mib);
     for (unsigned i = 0; i < c->guest.harts; i++)
         printf(" %3.0f%% (%.0f%%) %.0f%%", r.work[i] * 100, r.worst[i] * 100, r.held[i] * 100);
     printf("\n");

@@ -64,7 +64,7 @@ struct sim_case {
 struct sim_result {
     bool completed;
     unsigned rounds, overruns;
-    double total_s, predicted_ms, got_ms, wire_mib;
+    double total_s, predicted_ms, lower_ms, upper_ms, got_ms, wire_mib;
     double work[SIM_HARTS];  /* of its pace, from start to pause */
     double worst[SIM_HARTS]; /* in the worst 100 ms */
     double held[SIM_HARTS];  /* share of the time */
@@ -376,7 +376,8 @@ static inline bool sim_round(struct sim *s, bool paused, int64_t until_ns, struc
             budget -= sim_take(s, word);
     }
     struct converge_sample sent = sim_sample(s);
-    sim_wait(s, s->c->link.rtt_ms + 0.3, paused);
+    if (!paused) /* the last one's word comes with PREPARED */
+        sim_wait(s, s->c->link.rtt_ms + 0.3, paused);
     *sample = sim_sample(s);
     sample->rate_wait_ns = sent.rate_wait_ns; /* to wait for the peer's word is not to wait for the cap */
     s->result->wire_mib += s->round_bytes / SIM_MIB;
@@ -421,6 +422,7 @@ static inline struct sim_result sim_play(const struct sim_case *c, bool throttle
     sim_start(&s, c, throttles, &result);
     for (unsigned i = 0; i < SIM_HARTS; i++)
         result.worst[i] = 1;
+    converge_trip(&s.converge, (int64_t)((c->link.rtt_ms + 0.3) * (double)SIM_MS)); /* the hello */
     while (!result.completed && (double)s.now_ns / 1e9 < patience_s && result.overruns <= SIM_OVERRUNS) {
         struct converge_sample sample;
         if (!sim_round(&s, false, (int64_t)(patience_s * 1e9), &sample))
@@ -431,6 +433,8 @@ static inline struct sim_result sim_play(const struct sim_case *c, bool throttle
         converge_add(&s.converge, &sample);
         struct converge_verdict verdict = converge_decide(&s.converge, &s.policy, &s.costs);
         result.predicted_ms = (double)verdict.predicted_ns / (double)SIM_MS;
+        result.lower_ms = (double)verdict.lower_ns / (double)SIM_MS;
+        result.upper_ms = (double)verdict.upper_ns / (double)SIM_MS;
         if (verdict.action == CONVERGE_SWITCH_OVER) {
             sim_count_work(&s);
             result.completed = sim_pause(&s);

@@ -40,7 +40,15 @@ void converge_add(struct converge *c, const struct converge_sample *sample)
 {
     c->sample[c->rounds % CONVERGE_HISTORY] = *sample;
     c->rounds++;
+    if (c->trip_ns) /* an upper bound on it; by itself, with all that it sent, it is no measurement */
+        converge_trip(c, sample->elapsed_ns);
     c->bias = 1 + (c->bias - 1) * exp2(-(double)sample->elapsed_ns / BIAS_FORGET_NS);
+}
+
+void converge_trip(struct converge *c, int64_t elapsed_ns)
+{
+    if (elapsed_ns > 0 && (c->trip_ns == 0 || elapsed_ns < c->trip_ns))
+        c->trip_ns = elapsed_ns;
 }
 
 void converge_burst(struct converge *c, uint64_t bytes, int64_t elapsed_ns)
@@ -177,10 +185,11 @@ double converge_unit_ns(const struct converge *c, const struct converge_policy *
     return unit_ns(c, policy, &fit);
 }
 
-static double fixed_ns_of(const struct converge_costs *costs, const struct fit *fit)
+/* An empty round waits for one round trip as well, where rounds have shown how long it takes. */
+static double fixed_ns_of(const struct converge *c, const struct converge_costs *costs, const struct fit *fit)
 {
-    return (double)(costs->pause_ns + costs->device_ns + costs->handover_ns) +
-           fmax((double)costs->round_ns, fit->empty_ns);
+    return (double)(costs->pause_ns + costs->device_ns + costs->handover_ns + c->trip_ns) +
+           fmax((double)(costs->round_ns + c->trip_ns), fit->empty_ns);
 }
 
 double converge_fit_units(const struct converge *c, const struct converge_policy *policy,
@@ -190,7 +199,7 @@ double converge_fit_units(const struct converge *c, const struct converge_policy
         return 0;
     struct fit fit = fit_window(c);
     double each_ns = unit_ns(c, policy, &fit) * (1 + spread_of(c, policy, &fit));
-    double left_ns = (double)policy->downtime_limit_ns / c->bias - fixed_ns_of(costs, &fit) * (1 + FIXED_SPREAD);
+    double left_ns = (double)policy->downtime_limit_ns / c->bias - fixed_ns_of(c, costs, &fit) * (1 + FIXED_SPREAD);
     return left_ns > 0 && each_ns > 0 ? left_ns / each_ns : 0;
 }
 
@@ -229,11 +238,14 @@ struct converge_verdict converge_decide(struct converge *c, const struct converg
     const struct converge_sample *last = nth_newest(c, 0);
     struct fit fit = fit_window(c);
     double ram_ns = (double)last->dirty_units * unit_ns(c, policy, &fit);
-    double fixed_ns = fixed_ns_of(costs, &fit);
+    double fixed_ns = fixed_ns_of(c, costs, &fit);
     double predicted = c->bias * (ram_ns + fixed_ns);
-    double upper = c->bias * (ram_ns * (1 + spread_of(c, policy, &fit)) + fixed_ns * (1 + FIXED_SPREAD));
+    double spread = spread_of(c, policy, &fit);
+    double upper = c->bias * (ram_ns * (1 + spread) + fixed_ns * (1 + FIXED_SPREAD));
+    double lower = c->bias * (ram_ns * (1 - spread) + fixed_ns * (1 - FIXED_SPREAD));
     verdict.predicted_ns = (int64_t)fmin(predicted, 9e18);
     verdict.upper_ns = (int64_t)fmin(upper, 9e18);
+    verdict.lower_ns = (int64_t)fmin(lower, 9e18);
 
     if (verdict.predicted_ns < c->best_ns - c->best_ns / 25) { /* by 4 %, or noise would count as progress */
         c->best_ns = verdict.predicted_ns;

@@ -36,6 +36,7 @@ struct migration_info {
     int64_t setup_ms, total_ms;   /* so far, or in all */
     double downtime_ms;           /* measured: last guest instruction here to RUNNING from there */
     double expected_downtime_ms;  /* the controller's forecast, now */
+    double expected_least_ms, expected_most_ms; /* its band */
     double predicted_downtime_ms; /* what it said when it stopped */
     double downtime_limit_ms;
     uint64_t rounds;

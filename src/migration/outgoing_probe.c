@@ -45,6 +45,7 @@ int outgoing_probe(struct outgoing *o, const struct converge_sample *sample)
     outgoing_binds(o, false);
     if (rc < 0)
         return rc;
+    converge_trip(&o->converge, none.elapsed_ns);
     if (some.bytes > none.bytes && some.elapsed_ns > none.elapsed_ns)
         converge_train(&o->converge, some.bytes - none.bytes, some.elapsed_ns - none.elapsed_ns);
     double owed_ns = (double)(none.bytes + some.bytes) * 1e9 / (double)cap;

@@ -246,6 +246,8 @@ static struct json_object *own_member(const struct migration_info *info)
     json_put_num(own, "loaded-bytes-per-second", info->loaded_bytes_per_s);
     json_put_num(own, "downtime-limit-ms", info->downtime_limit_ms);
     json_put_num(own, "expected-downtime-ms", info->expected_downtime_ms);
+    json_put_num(own, "expected-downtime-least-ms", info->expected_least_ms);
+    json_put_num(own, "expected-downtime-most-ms", info->expected_most_ms);
     json_put_num(own, "predicted-downtime-ms", info->predicted_downtime_ms);
     json_put_num(own, "downtime-ms", info->downtime_ms);
     if (info->vcpus)

@@ -16,6 +16,10 @@ static void check_end(const struct sim_case *c, bool throttles)
                  r.completed ? "moved" : "given up", r.total_s, within_s);
     if (r.completed && r.got_ms > c->limit_ms)
         fail_msg("a pause of %.1f ms, and %.0f was the limit", r.got_ms, c->limit_ms);
+    /* One round, most of it zeroes, says too little of what a page costs; and a line that stands still may do so in the pause. */
+    bool foreseeable = r.completed && r.rounds > 1 && c->link.stall_ms <= 0;
+    if (foreseeable && (r.got_ms < r.lower_ms - 5 || r.got_ms > r.upper_ms + 5))
+        fail_msg("a pause of %.1f ms, and %.1f to %.1f were foreseen", r.got_ms, r.lower_ms, r.upper_ms);
     for (unsigned i = 0; i < c->guest.harts; i++) {
         bool hot = r.held[i] > 0;
         if (!throttles && hot)
