@@ -38,8 +38,11 @@ int outgoing_probe(struct outgoing *o, const struct converge_sample *sample)
 
     struct train none = { 0 }, some = { 0 };
     uint64_t bytes = cap / NS_PER_S * TRAIN_NS + cap % NS_PER_S * TRAIN_NS / NS_PER_S;
+    /* Half of its time before it, half behind: over no second is the cap passed by more than half a train. */
+    int rc = outgoing_wait(o, TRAIN_NS / 2);
     outgoing_binds(o, true);
-    int rc = send_train(o, 0, &none);
+    if (rc == 0)
+        rc = send_train(o, 0, &none);
     if (rc == 0)
         rc = send_train(o, bytes > TRAIN_BYTES_MIN ? bytes : TRAIN_BYTES_MIN, &some);
     outgoing_binds(o, false);
@@ -49,7 +52,7 @@ int outgoing_probe(struct outgoing *o, const struct converge_sample *sample)
     if (some.bytes > none.bytes && some.elapsed_ns > none.elapsed_ns)
         converge_train(&o->converge, some.bytes - none.bytes, some.elapsed_ns - none.elapsed_ns);
     double owed_ns = (double)(none.bytes + some.bytes) * 1e9 / (double)cap;
-    rc = outgoing_wait(o, (int64_t)owed_ns - none.elapsed_ns - some.elapsed_ns);
+    rc = outgoing_wait(o, (int64_t)owed_ns - TRAIN_NS / 2 - none.elapsed_ns - some.elapsed_ns);
     o->probed_ns = clock_now_ns();
     return rc;
 }
