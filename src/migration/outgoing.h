@@ -42,6 +42,7 @@ struct outgoing {
     uint64_t all_units;               /* dirty before the first round */
     struct pipeline_stats round_from; /* the running round's start, for the ticks in it */
     int64_t round_from_ns;
+    struct converge_policy round_policy;
     int64_t predicted_ns;
     int64_t overrun_at_ns; /* the pause is taken back then; INT64_MAX: never */
     unsigned overruns;

@@ -86,18 +86,28 @@ static struct converge_sample so_far(struct outgoing *o)
     };
 }
 
-static void tick(struct outgoing *o, int64_t elapsed_ns)
+static struct throttle_need need_now(struct outgoing *o, const struct converge_policy *policy)
 {
-    struct quota_stats now[DIRTY_WRITERS_MAX];
-    unsigned harts = dirty_quota_stats(o->ram->dirty, now);
-    struct converge_policy policy = outgoing_policy(o);
     struct converge_sample running = so_far(o);
     uint64_t taken = running.units_data + running.units_zero;
     uint64_t ahead = o->all_units > taken ? o->all_units - taken : 0;
-    struct throttle_need need =
-        throttle_need(&o->throttle, &o->converge, &policy, &o->m->costs, &running, ahead, share_max(o));
 
-    if (!throttle_tick(&o->throttle, elapsed_ns, now, harts, &need)) {
+    return throttle_need(&o->throttle, &o->converge, policy, &o->m->costs, &running, ahead, share_max(o));
+}
+
+/* Every 100 ms. `throttles`: auto-converge. */
+static void tick(struct outgoing *o, int64_t elapsed_ns, bool throttles)
+{
+    struct quota_stats now[DIRTY_WRITERS_MAX];
+    struct converge_policy policy = outgoing_policy(o);
+    bool changed = throttle_limit_changed(&o->round_policy, &policy);
+
+    if (!throttles && !changed)
+        return; /* to look at what is left is not free */
+    unsigned harts = dirty_quota_stats(o->ram->dirty, now);
+    struct throttle_need need = need_now(o, &policy);
+    bool cut = changed && throttle_cuts(&need);
+    if (!throttles || !throttle_tick(&o->throttle, elapsed_ns, now, harts, &need)) {
         take_back(o);
     } else {
         if (o->throttle.ticks == 1)
@@ -105,9 +115,10 @@ static void tick(struct outgoing *o, int64_t elapsed_ns)
         o->throttling = true;
         for (unsigned i = 0; i < harts; i++)
             dirty_quota_set(o->ram->dirty, i, o->throttle.order[i].pages_per_s, o->throttle.order[i].work_per_s);
-        if (throttle_cuts(&need))
-            pipeline_round_cut(o->pipeline);
+        cut = cut || throttle_cuts(&need);
     }
+    if (cut)
+        pipeline_round_cut(o->pipeline);
     report(o, harts);
 }
 
@@ -115,19 +126,21 @@ void outgoing_throttle_round(struct outgoing *o)
 {
     pipeline_stats(o->pipeline, &o->round_from);
     o->round_from_ns = clock_now_ns();
+    o->round_policy = outgoing_policy(o);
     do {
         int64_t now_ns = clock_now_ns();
-        if (!atomic_load_explicit(&o->m->params.capability_auto_converge, memory_order_relaxed)) {
+        bool throttles = atomic_load_explicit(&o->m->params.capability_auto_converge, memory_order_relaxed);
+        bool over = now_ns - o->tick_ns >= THROTTLE_TICK_NS;
+        if (throttles == (o->window != 0) && !over)
+            continue;
+        if (over && throttles == (o->window != 0))
+            tick(o, now_ns - o->tick_ns, throttles);
+        if (throttles) {
+            next_window(o);
+        } else {
             take_back(o);
             stop_counting(o);
-            o->tick_ns = now_ns;
-        } else if (!o->window) {
-            next_window(o);
-            o->tick_ns = now_ns;
-        } else if (now_ns - o->tick_ns >= THROTTLE_TICK_NS) {
-            tick(o, now_ns - o->tick_ns);
-            next_window(o);
-            o->tick_ns = now_ns;
         }
+        o->tick_ns = now_ns;
     } while (!pipeline_round_wait(o->pipeline, o->tick_ns + THROTTLE_TICK_NS));
 }

@@ -120,6 +120,12 @@ bool throttle_cuts(const struct throttle_need *need)
     return need->left_units < need->fit_units * CUT_SHARE;
 }
 
+bool throttle_limit_changed(const struct converge_policy *begun, const struct converge_policy *now)
+{
+    return begun->downtime_limit_ns != now->downtime_limit_ns ||
+           begun->switchover_bytes_per_s != now->switchover_bytes_per_s;
+}
+
 /* For a tick, to see what it wants. */
 static bool let_go(const struct throttle_hart *hart, const struct throttle_need *need)
 {

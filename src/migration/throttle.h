@@ -53,6 +53,8 @@ struct throttle_need throttle_need(struct throttle *throttle, const struct conve
 void throttle_init(struct throttle *throttle, const struct quota_stats *now, unsigned harts);
 /* Is the round to be cut short, since what is left fits already? Every moment costs the held harts work. */
 bool throttle_cuts(const struct throttle_need *need);
+/* Then it may be cut short as well for a limit that was changed since it began: what is left may fit the new one. */
+bool throttle_limit_changed(const struct converge_policy *begun, const struct converge_policy *now);
 /* `harts` counters after `elapsed_ns`; the orders are for the time until the next tick. True: some hart has a quota. */
 bool throttle_tick(struct throttle *throttle, int64_t elapsed_ns, const struct quota_stats *now, unsigned harts,
                    const struct throttle_need *need);

@@ -181,6 +181,26 @@ static void the_first_round_holds_harts_when_its_end_would_not_fit(void **state)
     assert_false(throttle_need(&s->throttle, &c, &policy, &costs, &running, 100000, 0.5).wanted);
 }
 
+static void a_round_is_cut_for_what_fits_and_asked_anew_for_a_changed_limit(void **state)
+{
+    (void)state;
+    struct converge_policy begun = { .downtime_limit_ns = 10000000 }, now = begun;
+    struct throttle_need need = { .fit_units = 1000, .left_units = 500 };
+
+    assert_true(throttle_cuts(&need));
+    need.left_units = 999; /* nearly, and more is dirtied until the pause */
+    assert_false(throttle_cuts(&need));
+    assert_false(throttle_limit_changed(&begun, &now)); /* another round halves what is left */
+    now.downtime_limit_ns = 300000000;
+    assert_true(throttle_limit_changed(&begun, &now));
+    now = begun;
+    now.switchover_bytes_per_s = 1000000000;
+    assert_true(throttle_limit_changed(&begun, &now));
+    now = begun;
+    now.max_bytes_per_s = 5; /* the writer heeds that by itself */
+    assert_false(throttle_limit_changed(&begun, &now));
+}
+
 /* --- and what the controller says of the need ------------------------------------------------------------------- */
 
 static void zero_pages_do_not_make_the_others_look_cheap(void **state)
@@ -216,6 +236,7 @@ int main(void)
         cmocka_unit_test(a_held_hart_is_let_go_now_and_then_to_see_what_it_wants),
         cmocka_unit_test(nobody_is_let_go_when_the_end_is_near),
         cmocka_unit_test(the_first_round_holds_harts_when_its_end_would_not_fit),
+        cmocka_unit_test(a_round_is_cut_for_what_fits_and_asked_anew_for_a_changed_limit),
         cmocka_unit_test(zero_pages_do_not_make_the_others_look_cheap),
     };
     enum { PARTS = sizeof(parts) / sizeof(*parts) };
