@@ -21,6 +21,8 @@ enum { SIM_GROUPS = 24, SIM_PHASES = 2, SIM_HARTS = 4, SIM_OVERRUNS = 4 };
 #define SIM_MS      INT64_C(1000000)
 #define SIM_STEP_NS INT64_C(100000)
 #define SIM_MIB     1048576.0
+#define SIM_DEVICES_MS 1.5
+#define SIM_START_MS 1.0
 
 struct sim_group {
     double pages, writes_per_s;
@@ -64,6 +66,7 @@ struct sim_case {
 struct sim_result {
     bool completed;
     unsigned rounds, overruns;
+    double best_s; /* the least total of all moments at which the pause would have kept the limit; INFINITY: there was none */
     double total_s, predicted_ms, lower_ms, upper_ms, got_ms, wire_mib;
     double work[SIM_HARTS];  /* of its pace, from start to pause */
     double worst[SIM_HARTS]; /* in the worst 100 ms */
@@ -306,6 +309,31 @@ static inline void sim_tick(struct sim *s)
         quota_set(&s->runner[i].quota, s->throttle.order[i].pages_per_s, s->throttle.order[i].work_per_s);
 }
 
+static inline double sim_link_rate(const struct sim *s, bool paused)
+{
+    const struct sim_link *link = &s->c->link;
+    double rate = link->bytes_per_s, ms = (double)s->now_ns / (double)SIM_MS;
+    unsigned x = (unsigned)(ms / 10) * 2654435761u;
+
+    if (link->stall_every_ms > 0 && fmod(ms, link->stall_every_ms) < link->stall_ms)
+        return 0;
+    rate *= 1 + link->jitter * ((double)((x >> 16) & 0xff) / 127.5 - 1);
+    return link->cap_bytes_per_s > 0 && !paused ? fmin(rate, link->cap_bytes_per_s) : rate;
+}
+
+/* Were the guest stopped now, as if the link's rate stayed as it is: would it be over first of all? */
+static inline void sim_try_stop(struct sim *s)
+{
+    double rate = sim_link_rate(s, true), pause_ms = SIM_DEVICES_MS + SIM_START_MS + 2 * s->c->link.rtt_ms;
+    uint64_t data = 0;
+
+    for (uint64_t word = 0; word < (s->data_pages + 63) / 64; word++)
+        data += (unsigned)__builtin_popcountll(s->dirty[word]);
+    pause_ms += rate > 0 ? (double)data * s->c->guest.page_bytes / rate * 1e3 : INFINITY;
+    if (pause_ms <= s->c->limit_ms)
+        s->result->best_s = fmin(s->result->best_s, (double)s->now_ns / 1e9 + pause_ms / 1e3);
+}
+
 /* The harts run, or not, for a step; ticks come by. */
 static inline void sim_step(struct sim *s, bool paused)
 {
@@ -314,6 +342,8 @@ static inline void sim_step(struct sim *s, bool paused)
     for (unsigned i = 0; i < s->c->guest.harts && !paused; i++)
         sim_hart_runs(s, &s->runner[i], until_ns);
     s->now_ns = until_ns;
+    if (!paused && s->now_ns % SIM_MS == 0)
+        sim_try_stop(s);
     if (!paused && until_ns - s->tick_ns >= THROTTLE_TICK_NS) {
         s->tick_ns = until_ns;
         sim_tick(s);
@@ -327,18 +357,6 @@ static inline void sim_wait(struct sim *s, double ms, bool paused)
 }
 
 /* --- the link -------------------------------------------------------------------------------------------------- */
-
-static inline double sim_link_rate(const struct sim *s, bool paused)
-{
-    const struct sim_link *link = &s->c->link;
-    double rate = link->bytes_per_s, ms = (double)s->now_ns / (double)SIM_MS;
-    unsigned x = (unsigned)(ms / 10) * 2654435761u;
-
-    if (link->stall_every_ms > 0 && fmod(ms, link->stall_every_ms) < link->stall_ms)
-        return 0;
-    rate *= 1 + link->jitter * ((double)((x >> 16) & 0xff) / 127.5 - 1);
-    return link->cap_bytes_per_s > 0 && !paused ? fmin(rate, link->cap_bytes_per_s) : rate;
-}
 
 /* Bytes on the wire. */
 static inline double sim_take(struct sim *s, uint64_t word)
@@ -389,7 +407,6 @@ static inline bool sim_round(struct sim *s, bool paused, int64_t until_ns, struc
 /* True: the guest is there. */
 static inline bool sim_pause(struct sim *s)
 {
-    const double DEVICES_MS = 1.5, START_MS = 1;
     int64_t from_ns = s->now_ns, overrun_ns = from_ns + converge_overrun_ns(&s->policy);
     struct converge_sample last;
 
@@ -397,7 +414,7 @@ static inline bool sim_pause(struct sim *s)
         s->result->overruns++;
         return false;
     }
-    sim_wait(s, DEVICES_MS + START_MS + 2 * s->c->link.rtt_ms, true);
+    sim_wait(s, SIM_DEVICES_MS + SIM_START_MS + 2 * s->c->link.rtt_ms, true);
     s->result->got_ms = (double)(s->now_ns - from_ns) / (double)SIM_MS;
     return true;
 }
@@ -415,7 +432,7 @@ static inline void sim_count_work(struct sim *s)
 
 static inline struct sim_result sim_play(const struct sim_case *c, bool throttles)
 {
-    struct sim_result result = { 0 };
+    struct sim_result result = { .best_s = INFINITY };
     struct sim s;
     double patience_s = c->patience_s > 0 ? c->patience_s : 30;
 
@@ -430,6 +447,9 @@ static inline struct sim_result sim_play(const struct sim_case *c, bool throttle
         result.rounds++;
         converge_burst(&s.converge, (uint64_t)(c->link.bytes_per_s / 100),
                        10 * SIM_MS); /* the train the writer saved up */
+        unsigned probes = s.converge.train_bytes_per_s > 0 ? 1 : 3; /* and those that are sent to find out: outgoing_probe.c */
+        for (unsigned i = 0; i < probes && sample.rate_wait_ns > sample.elapsed_ns / 10; i++)
+            converge_train(&s.converge, (uint64_t)(sim_link_rate(&s, true) / 100), 10 * SIM_MS);
         converge_add(&s.converge, &sample);
         struct converge_verdict verdict = converge_decide(&s.converge, &s.policy, &s.costs);
         result.predicted_ms = (double)verdict.predicted_ns / (double)SIM_MS;

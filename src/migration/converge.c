@@ -13,6 +13,7 @@ enum {
     EXTRA_ROUNDS = 5,                 /* rounds that may still be spent after the limit fits */
     OVERRUN_SLACK_NS = 100 * 1000000, /* a host that is busy for a moment is no reason to throw a pause away */
 };
+static const double EXTRA_SHARE = 0.15; /* and so much of the time that it took to fit */
 static const double ZERO_COSTS = 1.0 / 64;
 static const double LINE_MIN = 0.05; /* variance of rounds' sizes over their mean square */
 static const double TRAIN_WEIGHT = 0.4;
@@ -40,6 +41,7 @@ void converge_add(struct converge *c, const struct converge_sample *sample)
 {
     c->sample[c->rounds % CONVERGE_HISTORY] = *sample;
     c->rounds++;
+    c->elapsed_ns += sample->elapsed_ns;
     if (c->trip_ns) /* an upper bound on it; by itself, with all that it sent, it is no measurement */
         converge_trip(c, sample->elapsed_ns);
     c->bias = 1 + (c->bias - 1) * exp2(-(double)sample->elapsed_ns / BIAS_FORGET_NS);
@@ -217,15 +219,18 @@ static struct converge_verdict again(struct converge_verdict verdict, const char
     return verdict;
 }
 
-/* The limit fits. Is another round worth it all the same? Only while what is left halves from round to round, and
- * while memory is a good part of the pause. */
+/* The limit fits. Is another round worth it all the same? Only while what is left halves from round to round, while
+ * memory is a good part of the pause, and while all that is spent on it is little beside what was spent so far: what fits
+ * now may not fit then. */
 static bool worth_another(const struct converge *c, const struct converge_policy *policy, double ram_ns,
                           double fixed_ns)
 {
     const struct converge_sample *last = nth_newest(c, 0);
     if (c->rounds > EXTRA_ROUNDS || policy->guest_paused || policy->hurry)
         return false;
-    return ram_ns > fixed_ns / 2 && (double)last->dirty_units * 2 < units_of(last);
+    double next_ns = (double)last->dirty_units * (double)last->elapsed_ns / fmax(units_of(last), 1);
+    double spent_ns = (double)(c->elapsed_ns - c->fits_at_ns);
+    return spent_ns + next_ns <= (double)c->fits_at_ns * EXTRA_SHARE && ram_ns > fixed_ns / 2 && (double)last->dirty_units * 2 < units_of(last);
 }
 
 struct converge_verdict converge_decide(struct converge *c, const struct converge_policy *policy,
@@ -256,6 +261,8 @@ struct converge_verdict converge_decide(struct converge *c, const struct converg
     verdict.stalled = c->stalled_rounds >= STALL_ROUNDS;
 
     bool fits = verdict.upper_ns <= policy->downtime_limit_ns || (policy->guest_paused && last->dirty_units == 0);
+    if (fits && !c->fits_at_ns)
+        c->fits_at_ns = c->elapsed_ns;
     if (fits && !worth_another(c, policy, ram_ns, fixed_ns)) {
         verdict.action = CONVERGE_SWITCH_OVER;
         verdict.reason = "the pause fits its limit";

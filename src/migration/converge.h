@@ -46,6 +46,8 @@ struct converge {
     double bias;              /* what pauses took / what was predicted, smoothed; 1 at first, and again after a while */
     int64_t best_ns;          /* smallest prediction so far */
     uint64_t stalled_rounds;  /* since then */
+    int64_t elapsed_ns;       /* all rounds */
+    int64_t fits_at_ns;       /* elapsed_ns when the pause fitted for the first time; 0: it never did */
     int64_t trip_ns;          /* the least that a round trip may have taken so far; 0: none was seen */
 };
 

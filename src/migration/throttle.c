@@ -8,7 +8,7 @@ static const double HELD_NOT = 0.02; /* of a tick: it was as good as free */
 static const double DOUBT = 0.4;     /* so much more than usual is looked at twice */
 static const double LEARN_SHARE = 0.25;
 static const double WORK_SPARE = 1.02; /* wake-ups come late, and no two ticks are alike */
-static const double CUT_SHARE = 0.85;  /* a little is dirtied until the pause */
+static const double CUT_SHARE = 0.85, CUT_S = 0.03; /* a little is dirtied until the pause: so much of what fits, or of a second */
 static const double NEAR_SHARE = 3;    /* of what fits: the end is near, and a hart let go now would put it off */
 static const double TICKS_PER_S = 1e9 / THROTTLE_TICK_NS;
 static const double CLEAR_SHARE = 0.5; /* of what the link clears: what is left halves from round to round */
@@ -117,7 +117,7 @@ struct throttle_need throttle_need(struct throttle *throttle, const struct conve
 
 bool throttle_cuts(const struct throttle_need *need)
 {
-    return need->left_units < need->fit_units * CUT_SHARE;
+    return need->left_units < fmax(need->fit_units * CUT_SHARE, need->fit_units - need->clear_units_per_s * CUT_S);
 }
 
 bool throttle_limit_changed(const struct converge_policy *begun, const struct converge_policy *now)

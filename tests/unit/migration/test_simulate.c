@@ -185,10 +185,15 @@ static void a_round_is_cut_for_what_fits_and_asked_anew_for_a_changed_limit(void
 {
     (void)state;
     struct converge_policy begun = { .downtime_limit_ns = 10000000 }, now = begun;
-    struct throttle_need need = { .fit_units = 1000, .left_units = 500 };
+    struct throttle_need need = { .fit_units = 1000, .left_units = 500, .clear_units_per_s = 20000 };
 
     assert_true(throttle_cuts(&need));
     need.left_units = 999; /* nearly, and more is dirtied until the pause */
+    assert_false(throttle_cuts(&need));
+    need.fit_units = 100000; /* so many that it hardly matters */
+    need.left_units = 99000;
+    assert_true(throttle_cuts(&need));
+    need.left_units = 99500;
     assert_false(throttle_cuts(&need));
     assert_false(throttle_limit_changed(&begun, &now)); /* another round halves what is left */
     now.downtime_limit_ns = 300000000;
