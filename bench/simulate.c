@@ -11,8 +11,8 @@
 
 static void print_head(void)
 {
-    printf("%-12s %-5s %-9s %7s %7s %15s %7s %6s %7s %8s  %s\n", "case", "", "end", "total s", "asked", "foreseen", "got ms", "ratio",
-           "rounds", "wire MiB", "work kept by hart (worst 100 ms), held");
+    printf("%-12s %-5s %-9s %7s %7s %15s %7s %6s %7s %8s  %s\n", "case", "", "end", "total s", "asked", "foreseen",
+           "got ms", "ratio", "rounds", "wire MiB", "work kept by hart (worst 100 ms), held");
 }
 
 static void play(const struct sim_case *c, bool throttles)
@@ -22,9 +22,9 @@ static void play(const struct sim_case *c, bool throttles)
 
     snprintf(foreseen, sizeof(foreseen), "%.0f (%.0f..%.0f)", r.predicted_ms, r.lower_ms, r.upper_ms);
     snprintf(end, sizeof(end), "%s%s", r.completed ? "moved" : "no end", r.overruns ? "*" : "");
-    printf("%-12s %-5s %-9s %7.2f %7.0f %15s %7.1f %6.2f %7u %8.0f ", c->name, throttles ? "held" : "alone", end, r.total_s,
-           c->limit_ms, foreseen, r.completed ? r.got_ms : 0,
-           r.completed ? r.total_s / r.best_s : 0, r.rounds, r.wire_mib);
+    printf("%-12s %-5s %-9s %7.2f %7.0f %15s %7.1f %6.2f %7u %8.0f ", c->name, throttles ? "held" : "alone", end,
+           r.total_s, c->limit_ms, foreseen, r.completed ? r.got_ms : 0, r.completed ? r.total_s / r.best_s : 0,
+           r.rounds, r.wire_mib);
     for (unsigned i = 0; i < c->guest.harts; i++)
         printf(" %3.0f%% (%.0f%%) %.0f%%", r.work[i] * 100, r.worst[i] * 100, r.held[i] * 100);
     printf("\n");
@@ -88,7 +88,8 @@ static int replay(char **paths, int count)
     static struct trace trace;
     char why[256];
 
-    printf("%-40s %7s %9s %9s %9s %6s %11s %6s\n", "trace", "asked", "pause ms", "total s", "best s", "ratio", "controller", "ratio");
+    printf("%-40s %7s %9s %9s %9s %6s %11s %6s\n", "trace", "asked", "pause ms", "total s", "best s", "ratio",
+           "controller", "ratio");
     for (int i = 0; i < count; i++) {
         if (trace_read(paths[i], &trace, why, sizeof(why)) < 0) {
             fprintf(stderr, "%s\n", why);
@@ -106,9 +107,9 @@ int main(int argc, char **argv)
 {
     enum { CURVE, LIMIT, LINK, CAP, RTT, SHARE, STILL, TRACE };
     static const struct option options[] = {
-        { "curve", 1, NULL, CURVE }, { "limit", 1, NULL, LIMIT }, { "link", 1, NULL, LINK },   { "cap", 1, NULL, CAP },
-        { "trace", 0, NULL, TRACE },
-        { "rtt", 1, NULL, RTT },     { "share", 1, NULL, SHARE }, { "still", 1, NULL, STILL }, { 0 },
+        { "curve", 1, NULL, CURVE }, { "limit", 1, NULL, LIMIT }, { "link", 1, NULL, LINK },
+        { "cap", 1, NULL, CAP },     { "trace", 0, NULL, TRACE }, { "rtt", 1, NULL, RTT },
+        { "share", 1, NULL, SHARE }, { "still", 1, NULL, STILL }, { 0 },
     };
     struct sim_link gbit = { .bytes_per_s = SIM_1G, .rtt_ms = 0.1 };
     struct sim_case mine = sim_one_hart("curve", "", (struct sim_phase){ 0 }, gbit, 300), all[SIM_CASES_MAX];

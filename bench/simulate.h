@@ -18,11 +18,11 @@
 #include "migration/throttle.h"
 
 enum { SIM_GROUPS = 24, SIM_PHASES = 2, SIM_HARTS = 4, SIM_OVERRUNS = 4 };
-#define SIM_MS      INT64_C(1000000)
-#define SIM_STEP_NS INT64_C(100000)
-#define SIM_MIB     1048576.0
+#define SIM_MS         INT64_C(1000000)
+#define SIM_STEP_NS    INT64_C(100000)
+#define SIM_MIB        1048576.0
 #define SIM_DEVICES_MS 1.5
-#define SIM_START_MS 1.0
+#define SIM_START_MS   1.0
 
 struct sim_group {
     double pages, writes_per_s;
@@ -61,12 +61,14 @@ struct sim_case {
     double patience_s;          /* given up then; 0: 30 */
     /* what is expected, without throttling and with it: the most seconds, 0: never ends */
     double alone_s, held_s;
+    double ratio; /* of the total to the best stop's, at most; 0: 1.2 */
 };
 
 struct sim_result {
     bool completed;
     unsigned rounds, overruns;
-    double best_s; /* the least total of all moments at which the pause would have kept the limit; INFINITY: there was none */
+    double
+        best_s; /* the least total of all moments at which the pause would have kept the limit; INFINITY: there was none */
     double total_s, predicted_ms, lower_ms, upper_ms, got_ms, wire_mib;
     double work[SIM_HARTS];  /* of its pace, from start to pause */
     double worst[SIM_HARTS]; /* in the worst 100 ms */
@@ -141,7 +143,7 @@ struct sim {
     uint64_t *dirty;
     uint32_t *touched, epoch; /* of each page: the harvest since which it needs no mark */
     int64_t now_ns, tick_ns;
-    uint64_t left; /* dirty pages */
+    uint64_t left;                   /* dirty pages */
     uint64_t round_data, round_zero; /* of the running round */
     double round_bytes;
     int64_t round_from_ns;
@@ -300,9 +302,9 @@ static inline void sim_tick(struct sim *s)
     if (!s->throttles)
         return;
     struct converge_sample running = sim_sample(s);
-    struct throttle_need need =
-        throttle_need(&s->throttle, &s->converge, &s->policy, &s->costs, &running,
-                      s->pages - (running.units_data + running.units_zero), s->c->share_max > 0 ? s->c->share_max : 0.5);
+    struct throttle_need need = throttle_need(&s->throttle, &s->converge, &s->policy, &s->costs, &running,
+                                              s->pages - (running.units_data + running.units_zero),
+                                              s->c->share_max > 0 ? s->c->share_max : 0.5);
     s->policy.hurry = throttle_tick(&s->throttle, THROTTLE_TICK_NS, stats, harts, &need);
     s->cut = s->policy.hurry && throttle_cuts(&need);
     for (unsigned i = 0; i < harts; i++)
@@ -447,7 +449,8 @@ static inline struct sim_result sim_play(const struct sim_case *c, bool throttle
         result.rounds++;
         converge_burst(&s.converge, (uint64_t)(c->link.bytes_per_s / 100),
                        10 * SIM_MS); /* the train the writer saved up */
-        unsigned probes = s.converge.train_bytes_per_s > 0 ? 1 : 3; /* and those that are sent to find out: outgoing_probe.c */
+        unsigned probes =
+            s.converge.train_bytes_per_s > 0 ? 1 : 3; /* and those that are sent to find out: outgoing_probe.c */
         for (unsigned i = 0; i < probes && sample.rate_wait_ns > sample.elapsed_ns / 10; i++)
             converge_train(&s.converge, (uint64_t)(sim_link_rate(&s, true) / 100), 10 * SIM_MS);
         converge_add(&s.converge, &sample);

@@ -17,13 +17,13 @@
 enum { TRACE_SLICES_MAX = 4096 };
 
 struct trace_slice {
-    double ms;                        /* since the migration began */
-    uint64_t round;                   /* finished by then */
-    uint64_t left, data, zero, wire;  /* pages dirty now; pages and bytes sent since the beginning */
+    double ms;                       /* since the migration began */
+    uint64_t round;                  /* finished by then */
+    uint64_t left, data, zero, wire; /* pages dirty now; pages and bytes sent since the beginning */
 };
 
 struct trace {
-    double limit_ms, cap_bytes_per_s; /* asked; cap 0: none */
+    double limit_ms, cap_bytes_per_s;    /* asked; cap 0: none */
     double total_ms, pause_ms, fixed_ms; /* as it went; fixed: of the pause, what was not memory */
     unsigned slices;
     struct trace_slice slice[TRACE_SLICES_MAX];

@@ -2,8 +2,8 @@
 
 enum {
     WORK_CREDIT_NS = 10 * 1000 * 1000, /* work that late wake-ups took is made up for */
-    WORK_DEBT_NS = 1000 * 1000,        /* more than its due, done before, is forgiven: each 100 ms have their own half */
-    PAGE_DEBT_NS = 10 * 1000 * 1000,   /* and nobody is held longer for pages that it dirtied before */
+    WORK_DEBT_NS = 1000 * 1000,      /* more than its due, done before, is forgiven: each 100 ms have their own half */
+    PAGE_DEBT_NS = 10 * 1000 * 1000, /* and nobody is held longer for pages that it dirtied before */
 };
 static const int64_t LENGTH_FIRST_NS = 62500; /* and each class twice the one before */
 static const int64_t WORK_NONE_NS = 1000 * 1000 * 1000;

@@ -228,9 +228,11 @@ static bool worth_another(const struct converge *c, const struct converge_policy
     const struct converge_sample *last = nth_newest(c, 0);
     if (c->rounds > EXTRA_ROUNDS || policy->guest_paused || policy->hurry)
         return false;
+    double before = c->rounds > 1 ? (double)nth_newest(c, 1)->dirty_units : units_of(last);
+    bool halves = (double)last->dirty_units * 2 < fmin(before, units_of(last));
     double next_ns = (double)last->dirty_units * (double)last->elapsed_ns / fmax(units_of(last), 1);
     double spent_ns = (double)(c->elapsed_ns - c->fits_at_ns);
-    return spent_ns + next_ns <= (double)c->fits_at_ns * EXTRA_SHARE && ram_ns > fixed_ns / 2 && (double)last->dirty_units * 2 < units_of(last);
+    return halves && ram_ns > fixed_ns / 2 && spent_ns + next_ns <= (double)c->fits_at_ns * EXTRA_SHARE;
 }
 
 struct converge_verdict converge_decide(struct converge *c, const struct converge_policy *policy,

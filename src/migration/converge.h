@@ -55,11 +55,11 @@ enum converge_action { CONVERGE_AGAIN, CONVERGE_SWITCH_OVER, CONVERGE_GIVE_UP };
 
 struct converge_verdict {
     enum converge_action action;
-    int64_t predicted_ns;           /* of the pause, were it now */
-    int64_t lower_ns, upper_ns;     /* its band, from how far rounds and trains were off: about two in three land inside */
-    int64_t wait_ns;                /* AGAIN: not before this much time, or rounds would spin on nothing */
-    bool stalled;                   /* rounds no longer help: for the report, and for policies to come */
-    const char *reason;             /* one static sentence */
+    int64_t predicted_ns;       /* of the pause, were it now */
+    int64_t lower_ns, upper_ns; /* its band, from how far rounds and trains were off: about two in three land inside */
+    int64_t wait_ns;            /* AGAIN: not before this much time, or rounds would spin on nothing */
+    bool stalled;               /* rounds no longer help: for the report, and for policies to come */
+    const char *reason;         /* one static sentence */
 };
 
 void converge_init(struct converge *c);

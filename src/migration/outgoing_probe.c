@@ -5,7 +5,7 @@
 
 #define PROBE_EVERY_NS INT64_C(700000000)
 
-enum { PROBES_FIRST = 3 }; /* one says how fast, but not how sure that is */
+enum { PROBES_FIRST = 3 };                                      /* one says how fast, but not how sure that is */
 enum { TRAIN_NS = 15 * 1000000, TRAIN_BYTES_MIN = 256 * 1024 }; /* so much of the cap in one train */
 
 struct train {

@@ -8,8 +8,9 @@ static const double HELD_NOT = 0.02; /* of a tick: it was as good as free */
 static const double DOUBT = 0.4;     /* so much more than usual is looked at twice */
 static const double LEARN_SHARE = 0.25;
 static const double WORK_SPARE = 1.02; /* wake-ups come late, and no two ticks are alike */
-static const double CUT_SHARE = 0.85, CUT_S = 0.03; /* a little is dirtied until the pause: so much of what fits, or of a second */
-static const double NEAR_SHARE = 3;    /* of what fits: the end is near, and a hart let go now would put it off */
+static const double CUT_SHARE = 0.85,
+                    CUT_S = 0.03;   /* a little is dirtied until the pause: so much of what fits, or of a second */
+static const double NEAR_SHARE = 3; /* of what fits: the end is near, and a hart let go now would put it off */
 static const double TICKS_PER_S = 1e9 / THROTTLE_TICK_NS;
 static const double CLEAR_SHARE = 0.5; /* of what the link clears: what is left halves from round to round */
 
@@ -108,7 +109,8 @@ struct throttle_need throttle_need(struct throttle *throttle, const struct conve
     };
     double behind = running->dirty_units > ahead_units ? (double)(running->dirty_units - ahead_units) : 0;
     double grows = behind - throttle->behind_units;
-    double in_a_second = behind + fmax(fmin(grows, throttle->grows_units), 0) * TICKS_PER_S; /* one tick alone says little */
+    double in_a_second =
+        behind + fmax(fmin(grows, throttle->grows_units), 0) * TICKS_PER_S; /* one tick alone says little */
     throttle->behind_units = behind;
     throttle->grows_units = grows;
     need.wanted = !first || (in_a_second > need.fit_units && all_wishes(throttle) > need.clear_units_per_s);

@@ -38,7 +38,7 @@ struct throttle_hart {
 struct throttle {
     struct throttle_hart hart[THROTTLE_HARTS_MAX];
     struct throttle_order order[THROTTLE_HARTS_MAX];
-    uint64_t ticks; /* with any hart held back */
+    uint64_t ticks;                   /* with any hart held back */
     double behind_units, grows_units; /* sent in the first round and dirty again; and more than the tick before */
 };
 
