@@ -15,6 +15,7 @@
 
 #include "memory/quota.h"
 #include "migration/converge.h"
+#include "migration/heat.h"
 #include "migration/throttle.h"
 
 enum { SIM_GROUPS = 24, SIM_PHASES = 2, SIM_HARTS = 4, SIM_OVERRUNS = 4 };
@@ -61,7 +62,8 @@ struct sim_case {
     double patience_s;          /* given up then; 0: 30 */
     /* what is expected, without throttling and with it: the most seconds, 0: never ends */
     double alone_s, held_s;
-    double ratio; /* of the total to the best stop's, at most; 0: 1.2 */
+    bool saturates; /* a tick touches most of what it touches at all, so that work cannot be told well by touches */
+    double ratio;   /* of the total to the best stop's, at most; 0: 1.2 */
 };
 
 struct sim_result {
@@ -152,6 +154,7 @@ struct sim {
     struct converge_costs costs;
     struct converge_policy policy;
     struct throttle throttle;
+    struct heat heat;
 };
 
 static inline uint64_t sim_random(struct sim *s)
@@ -197,7 +200,7 @@ static inline void sim_start(struct sim *s, const struct sim_case *c, bool throt
     s->left = s->pages;
     s->dirty = calloc(s->words, sizeof(*s->dirty));
     s->touched = calloc(s->pages, sizeof(*s->touched));
-    assert(s->dirty && s->touched);
+    assert(s->dirty && s->touched && heat_init(&s->heat, s->words) == 0);
     for (uint64_t page = 0; page < s->pages; page++)
         s->dirty[page / 64] |= UINT64_C(1) << page % 64;
     converge_init(&s->converge);
@@ -364,15 +367,16 @@ static inline void sim_wait(struct sim *s, double ms, bool paused)
 static inline double sim_take(struct sim *s, uint64_t word)
 {
     double bytes = 0;
+    uint64_t keep = heat_keep(&s->heat, word, s->dirty[word]);
 
-    for (uint64_t bits = s->dirty[word]; bits; bits &= bits - 1) {
+    for (uint64_t bits = s->dirty[word] & ~keep; bits; bits &= bits - 1) {
         bool data = word * 64 + (unsigned)__builtin_ctzll(bits) < s->data_pages;
         s->round_data += data;
         s->round_zero += !data;
         s->left--;
         bytes += data ? s->c->guest.page_bytes : 0.2;
     }
-    s->dirty[word] = 0;
+    s->dirty[word] = keep;
     s->round_bytes += bytes;
     return bytes;
 }
@@ -385,6 +389,10 @@ static inline bool sim_round(struct sim *s, bool paused, int64_t until_ns, struc
     s->cut = false;
     s->round_data = s->round_zero = 0;
     s->round_bytes = 0;
+    if (paused)
+        heat_rest(&s->heat);
+    else
+        heat_round(&s->heat, (uint64_t)converge_keep_units(&s->converge, &s->policy, &s->costs));
     s->round_from_ns = s->now_ns;
     for (uint64_t word = 0; word < s->words && !s->cut;) {
         if (s->now_ns >= until_ns)
@@ -470,5 +478,6 @@ static inline struct sim_result sim_play(const struct sim_case *c, bool throttle
     result.total_s = (double)s.now_ns / 1e9;
     free(s.dirty);
     free(s.touched);
+    heat_free(&s.heat);
     return result;
 }

@@ -103,6 +103,13 @@ static inline unsigned sim_cases(struct sim_case out[SIM_CASES_MAX])
     out[n - 1].guest.harts = 4;
     out[n - 1].ratio =
         1.3; /* at half its pace the hot one and the others dirty more than the cap clears: what is left hardly shrinks */
+    out[n++] = sim_ends(
+        sim_one_hart("hot-warm", "100,000 pages a second of 20 MiB, 65 MiB/s over 256 MiB beside: the hot ones wait",
+                     sim_uniform(256, 65), gbit, 300),
+        6, 5);
+    out[n - 1].guest.hart[0].phase[0].groups = 2;
+    out[n - 1].guest.hart[0].phase[0].group[1] = (struct sim_group){ 20 * 256, 100000 };
+    out[n - 1].saturates = true;
     assert(n <= SIM_CASES_MAX);
     return n;
 }

@@ -14,6 +14,7 @@ enum {
     OVERRUN_SLACK_NS = 100 * 1000000, /* a host that is busy for a moment is no reason to throw a pause away */
 };
 static const double EXTRA_SHARE = 0.15; /* and so much of the time that it took to fit */
+static const double KEEP_SHARE = 0.85;
 static const double ZERO_COSTS = 1.0 / 64;
 static const double LINE_MIN = 0.05; /* variance of rounds' sizes over their mean square */
 static const double TRAIN_WEIGHT = 0.4;
@@ -203,6 +204,14 @@ double converge_fit_units(const struct converge *c, const struct converge_policy
     double each_ns = unit_ns(c, policy, &fit) * (1 + spread_of(c, policy, &fit));
     double left_ns = (double)policy->downtime_limit_ns / c->bias - fixed_ns_of(c, costs, &fit) * (1 + FIXED_SPREAD);
     return left_ns > 0 && each_ns > 0 ? left_ns / each_ns : 0;
+}
+
+double converge_keep_units(const struct converge *c, const struct converge_policy *policy,
+                           const struct converge_costs *costs)
+{
+    double fit = c->rounds && !policy->guest_paused ? converge_fit_units(c, policy, costs) : 0;
+
+    return fit > 0 && (double)nth_newest(c, 0)->dirty_units > fit ? fit * KEEP_SHARE : 0;
 }
 
 double converge_clear_units_per_s(const struct converge *c)

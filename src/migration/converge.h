@@ -78,6 +78,10 @@ double converge_unit_ns(const struct converge *c, const struct converge_policy *
  * clears a second while the guest runs; both 0 before the first round. */
 double converge_fit_units(const struct converge *c, const struct converge_policy *policy,
                           const struct converge_costs *costs);
+/* How many may be left to the last round because they are dirtied again at once (heat.h): most of what
+ * fits; 0 when what is left fits already, since a round after that is to make the pause shorter, or when the guest stands still. */
+double converge_keep_units(const struct converge *c, const struct converge_policy *policy,
+                           const struct converge_costs *costs);
 double converge_clear_units_per_s(const struct converge *c);
 
 struct converge_verdict converge_decide(struct converge *c, const struct converge_policy *policy,

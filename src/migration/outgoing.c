@@ -178,6 +178,8 @@ static int one_round(struct outgoing *o, struct converge_sample *sample)
     struct round_result result;
     int64_t start_ns = clock_now_ns();
     pipeline_stats(o->pipeline, &before);
+    if (!o->round_open)
+        outgoing_leave_hot(o);
     int rc = o->round_open ? 0 : pipeline_round_begin(o->pipeline, false, &o->err);
     o->round_open = false;
     if (rc == 0)

@@ -73,6 +73,8 @@ void outgoing_digest(struct outgoing *o, struct section_digest *digest);
 void outgoing_throttle_begin(struct outgoing *o);
 void outgoing_throttle_round(struct outgoing *o);
 void outgoing_throttle_end(struct outgoing *o);
+/* Before a round that is not the last: pages that are dirtied again at once may be left, until outgoing_throttle_round() is over. */
+void outgoing_leave_hot(struct outgoing *o);
 
 /* Between rounds, and when RAM is sealed: -EBADE when a page changed and nobody marked it. */
 int outgoing_audit(struct outgoing *o, bool sealed);

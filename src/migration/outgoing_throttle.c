@@ -3,6 +3,8 @@
 
 #include <string.h>
 
+#include "migration/sources.h"
+
 static double share_max(struct outgoing *o)
 {
     const struct migration_params *params = &o->m->params;
@@ -45,9 +47,17 @@ void outgoing_throttle_begin(struct outgoing *o)
     throttle_init(&o->throttle, now, DIRTY_WRITERS_MAX);
     o->tick_ns = clock_now_ns();
     o->all_units = outgoing_dirty_units(o);
+    source_ram_forget_hot(m->ram);
     lock(&m->lock);
     memcpy(m->quota_base, now, sizeof(m->quota_base));
     unlock(&m->lock);
+}
+
+void outgoing_leave_hot(struct outgoing *o)
+{
+    struct converge_policy policy = outgoing_policy(o);
+
+    source_ram_leave_hot(o->m->ram, (uint64_t)converge_keep_units(&o->converge, &policy, &o->m->costs));
 }
 
 void outgoing_throttle_end(struct outgoing *o)
@@ -143,4 +153,5 @@ void outgoing_throttle_round(struct outgoing *o)
         }
         o->tick_ns = now_ns;
     } while (!pipeline_round_wait(o->pipeline, o->tick_ns + THROTTLE_TICK_NS));
+    source_ram_take_all(o->m->ram); /* whatever comes next */
 }
