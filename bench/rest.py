@@ -24,7 +24,7 @@ SHRINKS = {'random': 1, 'text': 1.55, 'counters': 2.5, 'same': 60, 'zero': 400}
 CLEARS_MBIT = {'random': 6000, 'text': 3000, 'counters': 3000, 'same': 8000, 'zero': 16000}
 POINTS_MS = [1, 2, 3, 5, 10, 20, 30, 50, 100, 200, 300, 500, 1000, 2000, 3000, 5000, 10000, 20000]
 # name, which, how it ended, seconds, asked, foreseen, got, rounds, MiB
-PLAYED = re.compile(r'(?m)^curve +held +(moved|no end)\*? +([\d.]+) +(\d+) +([\d.]+) +([\d.]+)')
+PLAYED = re.compile(r'(?m)^curve +held +(moved|no end)\*? +([\d.]+) +(\d+) +([\d.]+) \([^)]*\) +([\d.]+)')
 
 
 def others(whole, cells):

@@ -2,25 +2,29 @@
  *
  *   simulate [CASE...]                cases of bench/simulate_cases.h, each alone and throttled; without a name: all
  *   simulate --curve FILE [OPTIONS]   a recorded W(t): lines of "MS PAGES", both rising
- *     --limit MS --link MBIT --cap MIB --rtt MS --share PERCENT --still MIB */
+ *     --limit MS --link MBIT --cap MIB --rtt MS --share PERCENT --still MIB
+ *   simulate --trace FILE...          recorded migrations (bench/record.py): as it went, the best moment to stop, the controller's */
 #include <getopt.h>
 
 #include "simulate_cases.h"
+#include "trace.h"
 
 static void print_head(void)
 {
-    printf("%-12s %-5s %-9s %7s %7s %7s %7s %7s %8s  %s\n", "case", "", "end", "total s", "asked", "foreseen", "got ms",
-           "rounds", "wire MiB", "work kept by hart (worst 100 ms), held");
+    printf("%-12s %-5s %-9s %7s %7s %15s %7s %6s %7s %8s  %s\n", "case", "", "end", "total s", "asked", "foreseen",
+           "got ms", "ratio", "rounds", "wire MiB", "work kept by hart (worst 100 ms), held");
 }
 
 static void play(const struct sim_case *c, bool throttles)
 {
     struct sim_result r = sim_play(c, throttles);
-    char end[16];
+    char end[16], foreseen[40];
 
+    snprintf(foreseen, sizeof(foreseen), "%.0f (%.0f..%.0f)", r.predicted_ms, r.lower_ms, r.upper_ms);
     snprintf(end, sizeof(end), "%s%s", r.completed ? "moved" : "no end", r.overruns ? "*" : "");
-    printf("%-12s %-5s %-9s %7.2f %7.0f %8.1f %7.1f %7u %8.0f ", c->name, throttles ? "held" : "alone", end, r.total_s,
-           c->limit_ms, r.predicted_ms, r.completed ? r.got_ms : 0, r.rounds, r.wire_mib);
+    printf("%-12s %-5s %-9s %7.2f %7.0f %15s %7.1f %6.2f %7u %8.0f ", c->name, throttles ? "held" : "alone", end,
+           r.total_s, c->limit_ms, foreseen, r.completed ? r.got_ms : 0, r.completed ? r.total_s / r.best_s : 0,
+           r.rounds, r.wire_mib);
     for (unsigned i = 0; i < c->guest.harts; i++)
         printf(" %3.0f%% (%.0f%%) %.0f%%", r.work[i] * 100, r.worst[i] * 100, r.held[i] * 100);
     printf("\n");
@@ -79,19 +83,41 @@ static int play_curve(const char *path, struct sim_case c)
     return 0;
 }
 
+static int replay(char **paths, int count)
+{
+    static struct trace trace;
+    char why[256];
+
+    printf("%-40s %7s %9s %9s %9s %6s %11s %6s\n", "trace", "asked", "pause ms", "total s", "best s", "ratio",
+           "controller", "ratio");
+    for (int i = 0; i < count; i++) {
+        if (trace_read(paths[i], &trace, why, sizeof(why)) < 0) {
+            fprintf(stderr, "%s\n", why);
+            return 1;
+        }
+        struct trace_stop best = trace_best(&trace), stop = trace_controller(&trace);
+        printf("%-40s %7.0f %9.1f %9.2f %9.2f %6.2f %11.2f %6.2f\n", paths[i], trace.limit_ms, trace.pause_ms,
+               trace.total_ms / 1e3, best.total_ms / 1e3, trace.total_ms / best.total_ms, stop.total_ms / 1e3,
+               stop.total_ms / best.total_ms);
+    }
+    return 0;
+}
+
 int main(int argc, char **argv)
 {
-    enum { CURVE, LIMIT, LINK, CAP, RTT, SHARE, STILL };
+    enum { CURVE, LIMIT, LINK, CAP, RTT, SHARE, STILL, TRACE };
     static const struct option options[] = {
-        { "curve", 1, NULL, CURVE }, { "limit", 1, NULL, LIMIT }, { "link", 1, NULL, LINK },   { "cap", 1, NULL, CAP },
-        { "rtt", 1, NULL, RTT },     { "share", 1, NULL, SHARE }, { "still", 1, NULL, STILL }, { 0 },
+        { "curve", 1, NULL, CURVE }, { "limit", 1, NULL, LIMIT }, { "link", 1, NULL, LINK },
+        { "cap", 1, NULL, CAP },     { "trace", 0, NULL, TRACE }, { "rtt", 1, NULL, RTT },
+        { "share", 1, NULL, SHARE }, { "still", 1, NULL, STILL }, { 0 },
     };
     struct sim_link gbit = { .bytes_per_s = SIM_1G, .rtt_ms = 0.1 };
     struct sim_case mine = sim_one_hart("curve", "", (struct sim_phase){ 0 }, gbit, 300), all[SIM_CASES_MAX];
     const char *curve = NULL;
+    bool traces = false;
 
     for (int which; (which = getopt_long(argc, argv, "", options, NULL)) != -1;) {
-        double value = which == '?' || which == CURVE ? 0 : strtod(optarg, NULL);
+        double value = which == '?' || which == CURVE || which == TRACE ? 0 : strtod(optarg, NULL);
         switch (which) {
         case CURVE: curve = optarg; break;
         case LIMIT: mine.limit_ms = value; break;
@@ -100,9 +126,12 @@ int main(int argc, char **argv)
         case RTT: mine.link.rtt_ms = value; break;
         case SHARE: mine.share_max = value / 100; break;
         case STILL: mine.guest.still_pages = value * 256; break;
+        case TRACE: traces = true; break;
         default: return 2;
         }
     }
+    if (traces)
+        return replay(argv + optind, argc - optind);
     if (curve)
         return play_curve(curve, mine);
     unsigned cases = sim_cases(all), played = 0;

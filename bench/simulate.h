@@ -15,12 +15,15 @@
 
 #include "memory/quota.h"
 #include "migration/converge.h"
+#include "migration/heat.h"
 #include "migration/throttle.h"
 
 enum { SIM_GROUPS = 24, SIM_PHASES = 2, SIM_HARTS = 4, SIM_OVERRUNS = 4 };
-#define SIM_MS      INT64_C(1000000)
-#define SIM_STEP_NS INT64_C(100000)
-#define SIM_MIB     1048576.0
+#define SIM_MS         INT64_C(1000000)
+#define SIM_STEP_NS    INT64_C(100000)
+#define SIM_MIB        1048576.0
+#define SIM_DEVICES_MS 1.5
+#define SIM_START_MS   1.0
 
 struct sim_group {
     double pages, writes_per_s;
@@ -59,12 +62,16 @@ struct sim_case {
     double patience_s;          /* given up then; 0: 30 */
     /* what is expected, without throttling and with it: the most seconds, 0: never ends */
     double alone_s, held_s;
+    bool saturates; /* a tick touches most of what it touches at all, so that work cannot be told well by touches */
+    double ratio;   /* of the total to the best stop's, at most; 0: 1.2 */
 };
 
 struct sim_result {
     bool completed;
     unsigned rounds, overruns;
-    double total_s, predicted_ms, got_ms, wire_mib;
+    double
+        best_s; /* the least total of all moments at which the pause would have kept the limit; INFINITY: there was none */
+    double total_s, predicted_ms, lower_ms, upper_ms, got_ms, wire_mib;
     double work[SIM_HARTS];  /* of its pace, from start to pause */
     double worst[SIM_HARTS]; /* in the worst 100 ms */
     double held[SIM_HARTS];  /* share of the time */
@@ -138,12 +145,16 @@ struct sim {
     uint64_t *dirty;
     uint32_t *touched, epoch; /* of each page: the harvest since which it needs no mark */
     int64_t now_ns, tick_ns;
-    uint64_t left; /* dirty pages */
+    uint64_t left;                   /* dirty pages */
+    uint64_t round_data, round_zero; /* of the running round */
+    double round_bytes;
+    int64_t round_from_ns;
     bool throttles, cut;
     struct converge converge;
     struct converge_costs costs;
     struct converge_policy policy;
     struct throttle throttle;
+    struct heat heat;
 };
 
 static inline uint64_t sim_random(struct sim *s)
@@ -189,7 +200,7 @@ static inline void sim_start(struct sim *s, const struct sim_case *c, bool throt
     s->left = s->pages;
     s->dirty = calloc(s->words, sizeof(*s->dirty));
     s->touched = calloc(s->pages, sizeof(*s->touched));
-    assert(s->dirty && s->touched);
+    assert(s->dirty && s->touched && heat_init(&s->heat, s->words) == 0);
     for (uint64_t page = 0; page < s->pages; page++)
         s->dirty[page / 64] |= UINT64_C(1) << page % 64;
     converge_init(&s->converge);
@@ -265,6 +276,22 @@ static inline void sim_window_ends(struct sim *s, double *worst, struct sim_runn
     runner->window_written = runner->window_wanted = 0;
 }
 
+/* Of the round that is being sent, as it is now. */
+static inline struct converge_sample sim_sample(const struct sim *s)
+{
+    double elapsed_ns = (double)(s->now_ns - s->round_from_ns), busy_ns = s->round_bytes / s->c->link.bytes_per_s * 1e9;
+
+    return (struct converge_sample){
+        .units_data = s->round_data,
+        .units_zero = s->round_zero,
+        .wire_bytes = (uint64_t)s->round_bytes,
+        .elapsed_ns = (int64_t)elapsed_ns,
+        .rate_wait_ns = s->c->link.cap_bytes_per_s > 0 && busy_ns < elapsed_ns ? (int64_t)(elapsed_ns - busy_ns) : 0,
+        .cpu_ns = (int64_t)(s->round_data * 3000),
+        .dirty_units = s->left,
+    };
+}
+
 static inline void sim_tick(struct sim *s)
 {
     struct quota_stats stats[SIM_HARTS];
@@ -277,17 +304,39 @@ static inline void sim_tick(struct sim *s)
     }
     if (!s->throttles)
         return;
-    struct throttle_need need = {
-        .wanted = s->converge.rounds > 0,
-        .clear_units_per_s = converge_clear_units_per_s(&s->converge),
-        .fit_units = converge_fit_units(&s->converge, &s->policy, &s->costs),
-        .left_units = (double)s->left,
-        .share_max = s->c->share_max > 0 ? s->c->share_max : 0.5,
-    };
+    struct converge_sample running = sim_sample(s);
+    struct throttle_need need = throttle_need(&s->throttle, &s->converge, &s->policy, &s->costs, &running,
+                                              s->pages - (running.units_data + running.units_zero),
+                                              s->c->share_max > 0 ? s->c->share_max : 0.5);
     s->policy.hurry = throttle_tick(&s->throttle, THROTTLE_TICK_NS, stats, harts, &need);
     s->cut = s->policy.hurry && throttle_cuts(&need);
     for (unsigned i = 0; i < harts; i++)
         quota_set(&s->runner[i].quota, s->throttle.order[i].pages_per_s, s->throttle.order[i].work_per_s);
+}
+
+static inline double sim_link_rate(const struct sim *s, bool paused)
+{
+    const struct sim_link *link = &s->c->link;
+    double rate = link->bytes_per_s, ms = (double)s->now_ns / (double)SIM_MS;
+    unsigned x = (unsigned)(ms / 10) * 2654435761u;
+
+    if (link->stall_every_ms > 0 && fmod(ms, link->stall_every_ms) < link->stall_ms)
+        return 0;
+    rate *= 1 + link->jitter * ((double)((x >> 16) & 0xff) / 127.5 - 1);
+    return link->cap_bytes_per_s > 0 && !paused ? fmin(rate, link->cap_bytes_per_s) : rate;
+}
+
+/* Were the guest stopped now, as if the link's rate stayed as it is: would it be over first of all? */
+static inline void sim_try_stop(struct sim *s)
+{
+    double rate = sim_link_rate(s, true), pause_ms = SIM_DEVICES_MS + SIM_START_MS + 2 * s->c->link.rtt_ms;
+    uint64_t data = 0;
+
+    for (uint64_t word = 0; word < (s->data_pages + 63) / 64; word++)
+        data += (unsigned)__builtin_popcountll(s->dirty[word]);
+    pause_ms += rate > 0 ? (double)data * s->c->guest.page_bytes / rate * 1e3 : INFINITY;
+    if (pause_ms <= s->c->limit_ms)
+        s->result->best_s = fmin(s->result->best_s, (double)s->now_ns / 1e9 + pause_ms / 1e3);
 }
 
 /* The harts run, or not, for a step; ticks come by. */
@@ -298,6 +347,8 @@ static inline void sim_step(struct sim *s, bool paused)
     for (unsigned i = 0; i < s->c->guest.harts && !paused; i++)
         sim_hart_runs(s, &s->runner[i], until_ns);
     s->now_ns = until_ns;
+    if (!paused && s->now_ns % SIM_MS == 0)
+        sim_try_stop(s);
     if (!paused && until_ns - s->tick_ns >= THROTTLE_TICK_NS) {
         s->tick_ns = until_ns;
         sim_tick(s);
@@ -312,54 +363,52 @@ static inline void sim_wait(struct sim *s, double ms, bool paused)
 
 /* --- the link -------------------------------------------------------------------------------------------------- */
 
-static inline double sim_link_rate(const struct sim *s, bool paused)
+/* Bytes on the wire. */
+static inline double sim_take(struct sim *s, uint64_t word)
 {
-    const struct sim_link *link = &s->c->link;
-    double rate = link->bytes_per_s, ms = (double)s->now_ns / (double)SIM_MS;
-    unsigned x = (unsigned)(ms / 10) * 2654435761u;
+    double bytes = 0;
+    uint64_t keep = heat_keep(&s->heat, word, s->dirty[word]);
 
-    if (link->stall_every_ms > 0 && fmod(ms, link->stall_every_ms) < link->stall_ms)
-        return 0;
-    rate *= 1 + link->jitter * ((double)((x >> 16) & 0xff) / 127.5 - 1);
-    return link->cap_bytes_per_s > 0 && !paused ? fmin(rate, link->cap_bytes_per_s) : rate;
+    for (uint64_t bits = s->dirty[word] & ~keep; bits; bits &= bits - 1) {
+        bool data = word * 64 + (unsigned)__builtin_ctzll(bits) < s->data_pages;
+        s->round_data += data;
+        s->round_zero += !data;
+        s->left--;
+        bytes += data ? s->c->guest.page_bytes : 0.2;
+    }
+    s->dirty[word] = keep;
+    s->round_bytes += bytes;
+    return bytes;
 }
 
 /* Once over all words; false: not over when `until_ns` came. */
 static inline bool sim_round(struct sim *s, bool paused, int64_t until_ns, struct converge_sample *sample)
 {
-    int64_t start_ns = s->now_ns;
-    double budget = 0, bytes = 0;
-    *sample = (struct converge_sample){ 0 };
-    s->cut = false;
+    double budget = 0;
 
+    s->cut = false;
+    s->round_data = s->round_zero = 0;
+    s->round_bytes = 0;
+    if (paused)
+        heat_rest(&s->heat);
+    else
+        heat_round(&s->heat, (uint64_t)converge_keep_units(&s->converge, &s->policy, &s->costs));
+    s->round_from_ns = s->now_ns;
     for (uint64_t word = 0; word < s->words && !s->cut;) {
         if (s->now_ns >= until_ns)
             return false;
         sim_step(s, paused);
         budget = fmin(budget, 0) + sim_link_rate(s, paused) * (double)SIM_STEP_NS / 1e9;
         s->epoch += s->now_ns % SIM_MS < SIM_STEP_NS; /* a slice is harvested */
-        for (; word < s->words && budget > 0; word++) {
-            for (uint64_t bits = s->dirty[word]; bits; bits &= bits - 1) {
-                bool data = word * 64 + (unsigned)__builtin_ctzll(bits) < s->data_pages;
-                sample->units_data += data;
-                sample->units_zero += !data;
-                s->left--;
-                double cost = data ? s->c->guest.page_bytes : 0.2;
-                budget -= cost;
-                bytes += cost;
-            }
-            s->dirty[word] = 0;
-        }
+        for (; word < s->words && budget > 0; word++)
+            budget -= sim_take(s, word);
     }
-    sim_wait(s, s->c->link.rtt_ms + 0.3, paused);
-    double busy_ns = bytes / s->c->link.bytes_per_s * 1e9 + (s->c->link.rtt_ms + 0.3) * (double)SIM_MS;
-    sample->wire_bytes = (uint64_t)bytes;
-    sample->elapsed_ns = s->now_ns - start_ns;
-    if (s->c->link.cap_bytes_per_s > 0 && busy_ns < (double)sample->elapsed_ns)
-        sample->rate_wait_ns = sample->elapsed_ns - (int64_t)busy_ns;
-    sample->cpu_ns = (int64_t)(sample->units_data * 3000);
-    sample->dirty_units = s->left;
-    s->result->wire_mib += bytes / SIM_MIB;
+    struct converge_sample sent = sim_sample(s);
+    if (!paused) /* the last one's word comes with PREPARED */
+        sim_wait(s, s->c->link.rtt_ms + 0.3, paused);
+    *sample = sim_sample(s);
+    sample->rate_wait_ns = sent.rate_wait_ns; /* to wait for the peer's word is not to wait for the cap */
+    s->result->wire_mib += s->round_bytes / SIM_MIB;
     return true;
 }
 
@@ -368,7 +417,6 @@ static inline bool sim_round(struct sim *s, bool paused, int64_t until_ns, struc
 /* True: the guest is there. */
 static inline bool sim_pause(struct sim *s)
 {
-    const double DEVICES_MS = 1.5, START_MS = 1;
     int64_t from_ns = s->now_ns, overrun_ns = from_ns + converge_overrun_ns(&s->policy);
     struct converge_sample last;
 
@@ -376,7 +424,7 @@ static inline bool sim_pause(struct sim *s)
         s->result->overruns++;
         return false;
     }
-    sim_wait(s, DEVICES_MS + START_MS + 2 * s->c->link.rtt_ms, true);
+    sim_wait(s, SIM_DEVICES_MS + SIM_START_MS + 2 * s->c->link.rtt_ms, true);
     s->result->got_ms = (double)(s->now_ns - from_ns) / (double)SIM_MS;
     return true;
 }
@@ -394,13 +442,14 @@ static inline void sim_count_work(struct sim *s)
 
 static inline struct sim_result sim_play(const struct sim_case *c, bool throttles)
 {
-    struct sim_result result = { 0 };
+    struct sim_result result = { .best_s = INFINITY };
     struct sim s;
     double patience_s = c->patience_s > 0 ? c->patience_s : 30;
 
     sim_start(&s, c, throttles, &result);
     for (unsigned i = 0; i < SIM_HARTS; i++)
         result.worst[i] = 1;
+    converge_trip(&s.converge, (int64_t)((c->link.rtt_ms + 0.3) * (double)SIM_MS)); /* the hello */
     while (!result.completed && (double)s.now_ns / 1e9 < patience_s && result.overruns <= SIM_OVERRUNS) {
         struct converge_sample sample;
         if (!sim_round(&s, false, (int64_t)(patience_s * 1e9), &sample))
@@ -408,9 +457,15 @@ static inline struct sim_result sim_play(const struct sim_case *c, bool throttle
         result.rounds++;
         converge_burst(&s.converge, (uint64_t)(c->link.bytes_per_s / 100),
                        10 * SIM_MS); /* the train the writer saved up */
+        unsigned probes =
+            s.converge.train_bytes_per_s > 0 ? 1 : 3; /* and those that are sent to find out: outgoing_probe.c */
+        for (unsigned i = 0; i < probes && sample.rate_wait_ns > sample.elapsed_ns / 10; i++)
+            converge_train(&s.converge, (uint64_t)(sim_link_rate(&s, true) / 100), 10 * SIM_MS);
         converge_add(&s.converge, &sample);
         struct converge_verdict verdict = converge_decide(&s.converge, &s.policy, &s.costs);
         result.predicted_ms = (double)verdict.predicted_ns / (double)SIM_MS;
+        result.lower_ms = (double)verdict.lower_ns / (double)SIM_MS;
+        result.upper_ms = (double)verdict.upper_ns / (double)SIM_MS;
         if (verdict.action == CONVERGE_SWITCH_OVER) {
             sim_count_work(&s);
             result.completed = sim_pause(&s);
@@ -423,5 +478,6 @@ static inline struct sim_result sim_play(const struct sim_case *c, bool throttle
     result.total_s = (double)s.now_ns / 1e9;
     free(s.dirty);
     free(s.touched);
+    heat_free(&s.heat);
     return result;
 }

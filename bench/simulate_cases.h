@@ -47,7 +47,7 @@ static inline unsigned sim_cases(struct sim_case out[SIM_CASES_MAX])
 
     far.rtt_ms = 50;
     jitter.rtt_ms = 10, jitter.jitter = 0.5;
-    stalls.stall_every_ms = 500, stalls.stall_ms = 200;
+    stalls.stall_every_ms = 500, stalls.stall_ms = 200; /* when to stop by them is luck */
 
     out[n++] = sim_ends(sim_one_hart("idle", "a recorded curve of an idle Debian", sim_debian_idle(), gbit, 30), 1, 1);
     out[n - 1].guest.still_pages = 20000;
@@ -57,6 +57,11 @@ static inline unsigned sim_cases(struct sim_case out[SIM_CASES_MAX])
     out[n++] = sim_ends(
         sim_one_hart("cap", "200 MiB/s over 256 MiB through a cap of 100 MiB/s", sim_uniform(256, 200), cap100, 100), 0,
         8);
+    struct sim_link cap_of_400 = cap100;
+    cap_of_400.bytes_per_s = 400e6;
+    out[n++] = sim_ends(sim_one_hart("cap-400", "the same, and the link gives no more than 400 MB/s without",
+                                     sim_uniform(256, 200), cap_of_400, 100),
+                        0, 8);
     out[n++] = sim_ends(sim_one_hart("cap-index", "the same, and 64 pages more that every write touches",
                                      sim_uniform(256, 200), cap100, 100),
                         0, 8);
@@ -89,12 +94,22 @@ static inline unsigned sim_cases(struct sim_case out[SIM_CASES_MAX])
         6, 6);
     out[n++] = sim_ends(
         sim_one_hart("stalls", "30 MiB/s over 64 MiB, still for 0.2 of 0.5 s", sim_uniform(64, 30), stalls, 400), 6, 6);
+    out[n - 1].ratio = 1.5;
     out[n++] = sim_ends(
         sim_one_hart("four", "4 harts, 200 MiB/s and three times 4 MiB/s, cap 100", sim_uniform(256, 200), cap100, 100),
         0, 12);
     for (unsigned i = 1; i < 4; i++)
         out[n - 1].guest.hart[i] = (struct sim_hart){ .phases = 1, .phase = { sim_uniform(32, 4) } };
     out[n - 1].guest.harts = 4;
+    out[n - 1].ratio =
+        1.3; /* at half its pace the hot one and the others dirty more than the cap clears: what is left hardly shrinks */
+    out[n++] = sim_ends(
+        sim_one_hart("hot-warm", "100,000 pages a second of 20 MiB, 65 MiB/s over 256 MiB beside: the hot ones wait",
+                     sim_uniform(256, 65), gbit, 300),
+        6, 5);
+    out[n - 1].guest.hart[0].phase[0].groups = 2;
+    out[n - 1].guest.hart[0].phase[0].group[1] = (struct sim_group){ 20 * 256, 100000 };
+    out[n - 1].saturates = true;
     assert(n <= SIM_CASES_MAX);
     return n;
 }

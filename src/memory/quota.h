@@ -12,10 +12,11 @@
 
 enum {
     QUOTA_SEEN = 2048, /* pages that a hart remembers to have touched; another in the same slot makes it forget one */
-    QUOTA_HOLD_MIN_NS = 200 * 1000,   /* less debt than this is not worth a sleep */
-    QUOTA_HOLD_MAX_NS = 800 * 1000,   /* one hold; the hart looks around between two */
-    QUOTA_LONG_NS = 1000 * 1000,      /* a hold that the host made longer than this is a pause */
-    QUOTA_BURST_NS = 50 * 1000 * 1000 /* so much unused quota is kept for later */
+    QUOTA_HOLD_MIN_NS = 200 * 1000,    /* less debt than this is not worth a sleep */
+    QUOTA_HOLD_MAX_NS = 800 * 1000,    /* one hold; the hart looks around between two */
+    QUOTA_LONG_NS = 1000 * 1000,       /* a hold that the host made longer than this is a pause */
+    QUOTA_BURST_NS = 50 * 1000 * 1000, /* so much unused quota is kept for later */
+    QUOTA_LENGTHS = 12                 /* classes of holds by their length */
 };
 
 struct quota {
@@ -28,6 +29,7 @@ struct quota {
     _Atomic uint64_t fresh, touched;                      /* marks */
     _Atomic uint64_t held_ns, holds, long_ns, longest_ns; /* long_ns: of holds beyond QUOTA_LONG_NS, all of them */
     _Atomic uint64_t cut_short;                           /* holds that a kick ended before their time */
+    _Atomic uint64_t length[QUOTA_LENGTHS];
 
     /* owner: the hart */
     int64_t page_due_ns, work_due_ns; /* what was dirtied and touched so far is paid for then */
@@ -35,11 +37,21 @@ struct quota {
     uint64_t seen[QUOTA_SEEN];        /* page and window, see quota_count() */
 };
 
+/* A reading: whoever reports holds takes its figures from here. Counters since the process began but `longest_ns`, which is
+ * since counting began (quota_window()); quota_since() takes two readings apart. */
 struct quota_stats {
     uint64_t fresh, touched;
-    uint64_t held_ns, holds, long_ns, longest_ns, cut_short;
-    int64_t page_ns, work_ns;
+    uint64_t held_ns, holds; /* all holds: time, and how many */
+    uint64_t long_ns;        /* of held_ns: holds beyond QUOTA_LONG_NS. The guest may see them: they are pause */
+    uint64_t longest_ns;     /* one hold */
+    uint64_t cut_short;      /* holds that a kick ended before their time */
+    uint64_t
+        length[QUOTA_LENGTHS]; /* holds by length: [i] of those up to quota_length_ns(i), beyond the class before */
+    int64_t page_ns, work_ns;  /* the quota as it is now: ns per fresh page (0: none) and per touch */
 };
+
+int64_t quota_length_ns(unsigned length); /* a class's upper end: 62.5 us, 125 us, 250 us ...; INT64_MAX: the last */
+void quota_since(struct quota_stats *now, const struct quota_stats *base); /* now -= base, what counts */
 
 /* Fresh pages a second, 0: as many as it likes; and touches a second that are never held, 0: none. Any thread. */
 void quota_set(struct quota *quota, double pages_per_s, double work_per_s);

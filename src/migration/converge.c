@@ -13,6 +13,8 @@ enum {
     EXTRA_ROUNDS = 5,                 /* rounds that may still be spent after the limit fits */
     OVERRUN_SLACK_NS = 100 * 1000000, /* a host that is busy for a moment is no reason to throw a pause away */
 };
+static const double EXTRA_SHARE = 0.15; /* and so much of the time that it took to fit */
+static const double KEEP_SHARE = 0.85;
 static const double ZERO_COSTS = 1.0 / 64;
 static const double LINE_MIN = 0.05; /* variance of rounds' sizes over their mean square */
 static const double TRAIN_WEIGHT = 0.4;
@@ -40,7 +42,16 @@ void converge_add(struct converge *c, const struct converge_sample *sample)
 {
     c->sample[c->rounds % CONVERGE_HISTORY] = *sample;
     c->rounds++;
+    c->elapsed_ns += sample->elapsed_ns;
+    if (c->trip_ns) /* an upper bound on it; by itself, with all that it sent, it is no measurement */
+        converge_trip(c, sample->elapsed_ns);
     c->bias = 1 + (c->bias - 1) * exp2(-(double)sample->elapsed_ns / BIAS_FORGET_NS);
+}
+
+void converge_trip(struct converge *c, int64_t elapsed_ns)
+{
+    if (elapsed_ns > 0 && (c->trip_ns == 0 || elapsed_ns < c->trip_ns))
+        c->trip_ns = elapsed_ns;
 }
 
 void converge_burst(struct converge *c, uint64_t bytes, int64_t elapsed_ns)
@@ -177,10 +188,11 @@ double converge_unit_ns(const struct converge *c, const struct converge_policy *
     return unit_ns(c, policy, &fit);
 }
 
-static double fixed_ns_of(const struct converge_costs *costs, const struct fit *fit)
+/* An empty round waits for one round trip as well, where rounds have shown how long it takes. */
+static double fixed_ns_of(const struct converge *c, const struct converge_costs *costs, const struct fit *fit)
 {
-    return (double)(costs->pause_ns + costs->device_ns + costs->handover_ns) +
-           fmax((double)costs->round_ns, fit->empty_ns);
+    return (double)(costs->pause_ns + costs->device_ns + costs->handover_ns + c->trip_ns) +
+           fmax((double)(costs->round_ns + c->trip_ns), fit->empty_ns);
 }
 
 double converge_fit_units(const struct converge *c, const struct converge_policy *policy,
@@ -190,8 +202,16 @@ double converge_fit_units(const struct converge *c, const struct converge_policy
         return 0;
     struct fit fit = fit_window(c);
     double each_ns = unit_ns(c, policy, &fit) * (1 + spread_of(c, policy, &fit));
-    double left_ns = (double)policy->downtime_limit_ns / c->bias - fixed_ns_of(costs, &fit) * (1 + FIXED_SPREAD);
+    double left_ns = (double)policy->downtime_limit_ns / c->bias - fixed_ns_of(c, costs, &fit) * (1 + FIXED_SPREAD);
     return left_ns > 0 && each_ns > 0 ? left_ns / each_ns : 0;
+}
+
+double converge_keep_units(const struct converge *c, const struct converge_policy *policy,
+                           const struct converge_costs *costs)
+{
+    double fit = c->rounds && !policy->guest_paused ? converge_fit_units(c, policy, costs) : 0;
+
+    return fit > 0 && (double)nth_newest(c, 0)->dirty_units > fit ? fit * KEEP_SHARE : 0;
 }
 
 double converge_clear_units_per_s(const struct converge *c)
@@ -208,15 +228,20 @@ static struct converge_verdict again(struct converge_verdict verdict, const char
     return verdict;
 }
 
-/* The limit fits. Is another round worth it all the same? Only while what is left halves from round to round, and
- * while memory is a good part of the pause. */
+/* The limit fits. Is another round worth it all the same? Only while what is left halves from round to round, while
+ * memory is a good part of the pause, and while all that is spent on it is little beside what was spent so far: what fits
+ * now may not fit then. */
 static bool worth_another(const struct converge *c, const struct converge_policy *policy, double ram_ns,
                           double fixed_ns)
 {
     const struct converge_sample *last = nth_newest(c, 0);
     if (c->rounds > EXTRA_ROUNDS || policy->guest_paused || policy->hurry)
         return false;
-    return ram_ns > fixed_ns / 2 && (double)last->dirty_units * 2 < units_of(last);
+    double before = c->rounds > 1 ? (double)nth_newest(c, 1)->dirty_units : units_of(last);
+    bool halves = (double)last->dirty_units * 2 < fmin(before, units_of(last));
+    double next_ns = (double)last->dirty_units * (double)last->elapsed_ns / fmax(units_of(last), 1);
+    double spent_ns = (double)(c->elapsed_ns - c->fits_at_ns);
+    return halves && ram_ns > fixed_ns / 2 && spent_ns + next_ns <= (double)c->fits_at_ns * EXTRA_SHARE;
 }
 
 struct converge_verdict converge_decide(struct converge *c, const struct converge_policy *policy,
@@ -229,11 +254,14 @@ struct converge_verdict converge_decide(struct converge *c, const struct converg
     const struct converge_sample *last = nth_newest(c, 0);
     struct fit fit = fit_window(c);
     double ram_ns = (double)last->dirty_units * unit_ns(c, policy, &fit);
-    double fixed_ns = fixed_ns_of(costs, &fit);
+    double fixed_ns = fixed_ns_of(c, costs, &fit);
     double predicted = c->bias * (ram_ns + fixed_ns);
-    double upper = c->bias * (ram_ns * (1 + spread_of(c, policy, &fit)) + fixed_ns * (1 + FIXED_SPREAD));
+    double spread = spread_of(c, policy, &fit);
+    double upper = c->bias * (ram_ns * (1 + spread) + fixed_ns * (1 + FIXED_SPREAD));
+    double lower = c->bias * (ram_ns * (1 - spread) + fixed_ns * (1 - FIXED_SPREAD));
     verdict.predicted_ns = (int64_t)fmin(predicted, 9e18);
     verdict.upper_ns = (int64_t)fmin(upper, 9e18);
+    verdict.lower_ns = (int64_t)fmin(lower, 9e18);
 
     if (verdict.predicted_ns < c->best_ns - c->best_ns / 25) { /* by 4 %, or noise would count as progress */
         c->best_ns = verdict.predicted_ns;
@@ -244,6 +272,8 @@ struct converge_verdict converge_decide(struct converge *c, const struct converg
     verdict.stalled = c->stalled_rounds >= STALL_ROUNDS;
 
     bool fits = verdict.upper_ns <= policy->downtime_limit_ns || (policy->guest_paused && last->dirty_units == 0);
+    if (fits && !c->fits_at_ns)
+        c->fits_at_ns = c->elapsed_ns;
     if (fits && !worth_another(c, policy, ram_ns, fixed_ns)) {
         verdict.action = CONVERGE_SWITCH_OVER;
         verdict.reason = "the pause fits its limit";

@@ -24,7 +24,7 @@ struct converge_costs {
     int64_t pause_ns;    /* ask the vCPUs to stop until they have, and devices drained */
     int64_t round_ns;    /* a last round with nothing in it */
     int64_t device_ns;   /* device state, saved, sent, loaded */
-    int64_t handover_ns; /* PREPARED, RELEASED, GO, RUNNING: two round trips and the start there */
+    int64_t handover_ns; /* PREPARED, RELEASED, GO, RUNNING, beyond the round trip: written down, and the start there */
 };
 
 struct converge_policy {
@@ -46,21 +46,28 @@ struct converge {
     double bias;              /* what pauses took / what was predicted, smoothed; 1 at first, and again after a while */
     int64_t best_ns;          /* smallest prediction so far */
     uint64_t stalled_rounds;  /* since then */
+    int64_t elapsed_ns;       /* all rounds */
+    int64_t fits_at_ns;       /* elapsed_ns when the pause fitted for the first time; 0: it never did */
+    int64_t trip_ns;          /* the least that a round trip may have taken so far; 0: none was seen */
 };
 
 enum converge_action { CONVERGE_AGAIN, CONVERGE_SWITCH_OVER, CONVERGE_GIVE_UP };
 
 struct converge_verdict {
     enum converge_action action;
-    int64_t predicted_ns, upper_ns; /* of the pause, were it now */
-    int64_t wait_ns;                /* AGAIN: not before this much time, or rounds would spin on nothing */
-    bool stalled;                   /* rounds no longer help: for the report, and for policies to come */
-    const char *reason;             /* one static sentence */
+    int64_t predicted_ns;       /* of the pause, were it now */
+    int64_t lower_ns, upper_ns; /* its band, from how far rounds and trains were off: about two in three land inside */
+    int64_t wait_ns;            /* AGAIN: not before this much time, or rounds would spin on nothing */
+    bool stalled;               /* rounds no longer help: for the report, and for policies to come */
+    const char *reason;         /* one static sentence */
 };
 
 void converge_init(struct converge *c);
 void converge_costs_init(struct converge_costs *costs);
 void converge_add(struct converge *c, const struct converge_sample *sample);
+/* Something was asked and answered in so long: the hello, an empty round. The shortest counts, and no round is shorter: so
+ * a host that was busy for the first one is forgotten. A pause takes two: the last round's mark with PREPARED, GO with RUNNING. */
+void converge_trip(struct converge *c, int64_t elapsed_ns);
 void converge_burst(struct converge *c, uint64_t bytes, int64_t elapsed_ns); /* one train, as loaded */
 void converge_train(struct converge *c, uint64_t bytes, int64_t elapsed_ns); /* one without the cap, to find out */
 
@@ -71,6 +78,10 @@ double converge_unit_ns(const struct converge *c, const struct converge_policy *
  * clears a second while the guest runs; both 0 before the first round. */
 double converge_fit_units(const struct converge *c, const struct converge_policy *policy,
                           const struct converge_costs *costs);
+/* How many may be left to the last round because they are dirtied again at once (heat.h): most of what
+ * fits; 0 when what is left fits already, since a round after that is to make the pause shorter, or when the guest stands still. */
+double converge_keep_units(const struct converge *c, const struct converge_policy *policy,
+                           const struct converge_costs *costs);
 double converge_clear_units_per_s(const struct converge *c);
 
 struct converge_verdict converge_decide(struct converge *c, const struct converge_policy *policy,

@@ -447,19 +447,15 @@ static double per_second(uint64_t amount, int64_t ns)
 
 static void query_quotas(struct migration *m, struct migration_info *out)
 {
-    uint64_t holds = 0;
+    uint64_t holds = 0, long_ns = 0;
     unsigned vcpus = dirty_quota_stats(machine_ram(m->machine)->dirty, out->quota);
     for (unsigned i = 0; i < vcpus; i++) {
         struct quota_stats *stats = &out->quota[i];
-        const struct quota_stats *base = &m->quota_base[i];
-        stats->fresh -= base->fresh;
-        stats->touched -= base->touched;
-        stats->held_ns -= base->held_ns;
-        stats->holds -= base->holds;
-        stats->long_ns -= base->long_ns;
-        stats->cut_short -= base->cut_short;
+        quota_since(stats, &m->quota_base[i]);
+        long_ns = stats->long_ns > long_ns ? stats->long_ns : long_ns;
         holds += stats->holds;
     }
+    out->held_pause_ms = (double)long_ns / NS_PER_MS;
     out->vcpus = holds || out->throttle_percent ? vcpus : 0;
 }
 

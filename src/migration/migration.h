@@ -33,10 +33,11 @@ struct migration_info {
     enum migration_where where;
     bool incoming;
     char uri[256];
-    int64_t setup_ms, total_ms;   /* so far, or in all */
-    double downtime_ms;           /* measured: last guest instruction here to RUNNING from there */
-    double expected_downtime_ms;  /* the controller's forecast, now */
-    double predicted_downtime_ms; /* what it said when it stopped */
+    int64_t setup_ms, total_ms;                 /* so far, or in all */
+    double downtime_ms;                         /* measured: last guest instruction here to RUNNING from there */
+    double expected_downtime_ms;                /* the controller's forecast, now */
+    double expected_least_ms, expected_most_ms; /* its band */
+    double predicted_downtime_ms;               /* what it said when it stopped */
     double downtime_limit_ms;
     uint64_t rounds;
     uint64_t ram_total, ram_remaining; /* bytes */
@@ -59,6 +60,8 @@ struct migration_info {
     unsigned throttle_percent;                   /* of the last tick the most held vCPU was held; 0: none was */
     unsigned vcpus;                              /* entries of quota[]; 0 where none was ever held */
     struct quota_stats quota[DIRTY_WRITERS_MAX]; /* since this migration began */
+    double
+        held_pause_ms; /* of the most paused vCPU: holds beyond 1 ms, which the guest sees as pause beside the pause */
     /* the pause in parts, ms */
     double pause_ms, last_round_ms, device_ms, prepared_ms, go_ms;
     bool reconnecting; /* unresolved, and the source still asks by itself */

@@ -43,6 +43,7 @@ static int say_hello(struct outgoing *o, unsigned channels)
     struct buf payload = { 0 }, out = { 0 };
     assert(hello && answer);
     int timeout_ms = (int)outgoing_silence_ms(o);
+    int64_t asked_ns = clock_now_ns();
 
     hello_fill(hello, HELLO_SOURCE, machine_config_of(o->machine));
     hello->channels = channels ? channels : 1;
@@ -51,6 +52,7 @@ static int say_hello(struct outgoing *o, unsigned channels)
     int rc = channel_write_all(o->channel, out.data, out.size, timeout_ms, &o->err);
     if (rc == 0)
         rc = message_read(o->channel, false, answer, timeout_ms, &o->err);
+    converge_trip(&o->converge, clock_now_ns() - asked_ns);
     if (rc < 0) {
         err_prefix(&o->err, "no hello from the destination");
     } else if (answer->type == MESSAGE_REFUSAL || answer->type == MESSAGE_ERROR) {
@@ -190,6 +192,8 @@ static int one_round(struct outgoing *o, struct converge_sample *sample)
     struct round_result result;
     int64_t start_ns = clock_now_ns();
     pipeline_stats(o->pipeline, &before);
+    if (!o->round_open)
+        outgoing_leave_hot(o);
     int rc = o->round_open ? 0 : pipeline_round_begin(o->pipeline, false, &o->err);
     o->round_open = false;
     if (rc == 0)
@@ -240,6 +244,8 @@ static struct converge_verdict decide(struct outgoing *o, const struct converge_
     struct migration *m = o->m;
     lock(&m->lock);
     m->figures.expected_downtime_ms = (double)verdict.predicted_ns / NS_PER_MS;
+    m->figures.expected_least_ms = (double)verdict.lower_ns / NS_PER_MS;
+    m->figures.expected_most_ms = (double)verdict.upper_ns / NS_PER_MS;
     m->figures.dirty_pages_per_s =
         sample->elapsed_ns > 0 ? (uint64_t)((double)sample->dirty_units * 1e9 / (double)sample->elapsed_ns) : 0;
     unlock(&m->lock);
@@ -424,7 +430,8 @@ static void learn(struct outgoing *o, int64_t downtime_ns)
     m->bias = o->converge.bias;
     m->costs.pause_ns = (m->costs.pause_ns + o->time_ns.paused - o->time_ns.requested) / 2;
     m->costs.device_ns = (m->costs.device_ns + o->time_ns.sent - o->time_ns.round) / 2;
-    m->costs.handover_ns = (m->costs.handover_ns + o->time_ns.running - o->time_ns.prepared) / 2;
+    int64_t handover_ns = o->time_ns.running - o->time_ns.prepared - o->converge.trip_ns;
+    m->costs.handover_ns = (m->costs.handover_ns + (handover_ns > 0 ? handover_ns : 0)) / 2;
 }
 
 static void report_pause(struct outgoing *o)

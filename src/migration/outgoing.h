@@ -41,6 +41,10 @@ struct outgoing {
     uint64_t throttled_at_round;
     uint32_t window; /* of the counts: one a tick */
     int64_t tick_ns, probed_ns;
+    uint64_t all_units;               /* dirty before the first round */
+    struct pipeline_stats round_from; /* the running round's start, for the ticks in it */
+    int64_t round_from_ns;
+    struct converge_policy round_policy;
     int64_t predicted_ns;
     int64_t overrun_at_ns; /* the pause is taken back then; INT64_MAX: never */
     unsigned overruns;
@@ -71,6 +75,8 @@ void outgoing_digest(struct outgoing *o, struct section_digest *digest);
 void outgoing_throttle_begin(struct outgoing *o);
 void outgoing_throttle_round(struct outgoing *o);
 void outgoing_throttle_end(struct outgoing *o);
+/* Before a round that is not the last: pages that are dirtied again at once may be left, until outgoing_throttle_round() is over. */
+void outgoing_leave_hot(struct outgoing *o);
 
 /* Between rounds, and when RAM is sealed: -EBADE when a page changed and nobody marked it. */
 int outgoing_audit(struct outgoing *o, bool sealed);

@@ -5,6 +5,7 @@
 
 #define PROBE_EVERY_NS INT64_C(700000000)
 
+enum { PROBES_FIRST = 3 };                                      /* one says how fast, but not how sure that is */
 enum { TRAIN_NS = 15 * 1000000, TRAIN_BYTES_MIN = 256 * 1024 }; /* so much of the cap in one train */
 
 struct train {
@@ -28,6 +29,28 @@ static int send_train(struct outgoing *o, uint64_t bytes, struct train *train)
     return rc;
 }
 
+static int probe_once(struct outgoing *o, uint64_t cap)
+{
+    struct train none = { 0 }, some = { 0 };
+    uint64_t bytes = cap / NS_PER_S * TRAIN_NS + cap % NS_PER_S * TRAIN_NS / NS_PER_S;
+    /* Half of its time before it, half behind: over no second is the cap passed by more than half a train. */
+    int rc = outgoing_wait(o, TRAIN_NS / 2);
+    outgoing_binds(o, true);
+    if (rc == 0)
+        rc = send_train(o, 0, &none);
+    if (rc == 0)
+        rc = send_train(o, bytes > TRAIN_BYTES_MIN ? bytes : TRAIN_BYTES_MIN, &some);
+    outgoing_binds(o, false);
+    if (rc < 0)
+        return rc;
+    converge_trip(&o->converge, none.elapsed_ns);
+    if (some.bytes > none.bytes && some.elapsed_ns > none.elapsed_ns)
+        converge_train(&o->converge, some.bytes - none.bytes, some.elapsed_ns - none.elapsed_ns);
+    double owed_ns = (double)(none.bytes + some.bytes) * 1e9 / (double)cap;
+    rc = outgoing_wait(o, (int64_t)owed_ns - TRAIN_NS / 2 - none.elapsed_ns - some.elapsed_ns);
+    return rc;
+}
+
 int outgoing_probe(struct outgoing *o, const struct converge_sample *sample)
 {
     struct converge_policy policy = outgoing_policy(o);
@@ -36,19 +59,9 @@ int outgoing_probe(struct outgoing *o, const struct converge_sample *sample)
     if (!capped || o->one_way || policy.guest_paused || clock_now_ns() - o->probed_ns < PROBE_EVERY_NS)
         return 0;
 
-    struct train none = { 0 }, some = { 0 };
-    uint64_t bytes = cap / NS_PER_S * TRAIN_NS + cap % NS_PER_S * TRAIN_NS / NS_PER_S;
-    outgoing_binds(o, true);
-    int rc = send_train(o, 0, &none);
-    if (rc == 0)
-        rc = send_train(o, bytes > TRAIN_BYTES_MIN ? bytes : TRAIN_BYTES_MIN, &some);
-    outgoing_binds(o, false);
-    if (rc < 0)
-        return rc;
-    if (some.bytes > none.bytes && some.elapsed_ns > none.elapsed_ns)
-        converge_train(&o->converge, some.bytes - none.bytes, some.elapsed_ns - none.elapsed_ns);
-    double owed_ns = (double)(none.bytes + some.bytes) * 1e9 / (double)cap;
-    rc = outgoing_wait(o, (int64_t)owed_ns - none.elapsed_ns - some.elapsed_ns);
+    int rc = probe_once(o, cap);
+    for (unsigned i = 1; i < PROBES_FIRST && rc == 0 && !o->probed_ns; i++)
+        rc = probe_once(o, cap);
     o->probed_ns = clock_now_ns();
     return rc;
 }

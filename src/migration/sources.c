@@ -5,6 +5,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "migration/heat.h"
+
 _Static_assert((int)SOURCE_UNIT_BYTES_MAX >= (int)PAGE_BYTES, "a page is one unit");
 _Static_assert((int)CHUNK_UNITS == (int)DIRTY_WORD_PAGES, "a chunk is one dirty word");
 
@@ -18,6 +20,7 @@ struct source_ram {
     bool fresh[RAM_BLOCKS_MAX]; /* was known to be zero before the first load */
     /* one bit a page, set by the load thread that stored it: fresh memory that is fresh no longer */
     _Atomic uint64_t *stored;
+    struct heat heat; /* as a source */
 };
 
 static struct source_ram *ram_of(struct source *source)
@@ -48,7 +51,15 @@ static uint64_t op_next(struct source *source, uint64_t word)
 
 static uint64_t op_take(struct source *source, uint64_t word)
 {
-    return dirty_take_word(ram_of(source)->ram->dirty, DIRTY_MIGRATION, word) & op_exists(source, word);
+    struct source_ram *self = ram_of(source);
+    uint64_t units = dirty_take_word(self->ram->dirty, DIRTY_MIGRATION, word) & op_exists(source, word);
+    uint64_t keep = heat_keep(&self->heat, word, units);
+
+    /* Back they go: a mark between the two is one of them, or stays beside them. */
+    for (uint64_t left = keep; left; left &= left - 1)
+        dirty_mark_client(self->ram->dirty, DIRTY_MIGRATION, word * DIRTY_WORD_PAGES + (unsigned)__builtin_ctzll(left),
+                          1);
+    return units & ~keep;
 }
 
 static uint64_t op_revoke_begin(struct source *source)
@@ -144,7 +155,9 @@ int source_ram_new(struct ram *ram, uint32_t id, struct source **out, struct err
     uint64_t words = dirty_words(ram->dirty);
     if (self)
         self->stored = calloc(words ? words : 1, sizeof(*self->stored));
-    if (!self || !self->stored) {
+    if (!self || !self->stored || heat_init(&self->heat, words) < 0) {
+        if (self)
+            free(self->stored);
         free(self);
         return err_set(err, -ENOMEM, "no memory for the migration's page table");
     }
@@ -164,8 +177,24 @@ void source_ram_free(struct source *source)
 {
     if (!source)
         return;
+    heat_free(&ram_of(source)->heat);
     free(ram_of(source)->stored);
     free(source);
+}
+
+void source_ram_leave_hot(struct source *source, uint64_t pages)
+{
+    heat_round(&ram_of(source)->heat, pages);
+}
+
+void source_ram_take_all(struct source *source)
+{
+    heat_rest(&ram_of(source)->heat);
+}
+
+void source_ram_forget_hot(struct source *source)
+{
+    heat_forget(&ram_of(source)->heat);
 }
 
 uint64_t source_ram_bytes(const struct source *source)

@@ -8,4 +8,10 @@
 int source_ram_new(struct ram *ram, uint32_t id, struct source **out, struct err *err);
 void source_ram_free(struct source *source); /* NULL allowed */
 
+/* Pages that are dirtied again at once may be left to a later round (heat.h). leave_hot: in the round that is about to begin, so
+ * many. take_all: from now on none, as at the start; also in a round that runs, for what it has not come by yet. forget_hot: before a migration. */
+void source_ram_leave_hot(struct source *source, uint64_t pages);
+void source_ram_take_all(struct source *source);
+void source_ram_forget_hot(struct source *source);
+
 uint64_t source_ram_bytes(const struct source *source); /* that exist: the sum over blocks */

@@ -8,7 +8,10 @@ static const double HELD_NOT = 0.02; /* of a tick: it was as good as free */
 static const double DOUBT = 0.4;     /* so much more than usual is looked at twice */
 static const double LEARN_SHARE = 0.25;
 static const double WORK_SPARE = 1.02; /* wake-ups come late, and no two ticks are alike */
-static const double CUT_SHARE = 0.85;  /* a little is dirtied until the pause */
+static const double CUT_SHARE = 0.85,
+                    CUT_S = 0.03;   /* a little is dirtied until the pause: so much of what fits, or of a second */
+static const double NEAR_SHARE = 3; /* of what fits: the end is near, and a hart let go now would put it off */
+static const double TICKS_PER_S = 1e9 / THROTTLE_TICK_NS;
 static const double CLEAR_SHARE = 0.5; /* of what the link clears: what is left halves from round to round */
 
 void throttle_init(struct throttle *throttle, const struct quota_stats *now, unsigned harts)
@@ -80,9 +83,57 @@ static double level(const struct throttle *throttle, unsigned harts, double toge
     return share;
 }
 
+static double all_wishes(const struct throttle *throttle)
+{
+    double touched = 0;
+
+    for (unsigned i = 0; i < THROTTLE_HARTS_MAX; i++)
+        touched += throttle->hart[i].touched_per_s;
+    return touched;
+}
+
+struct throttle_need throttle_need(struct throttle *throttle, const struct converge *converge,
+                                   const struct converge_policy *policy, const struct converge_costs *costs,
+                                   const struct converge_sample *running, uint64_t ahead_units, double share_max)
+{
+    bool first = converge->rounds == 0;
+    struct converge seen = *converge;
+
+    if (first && running->units_data && running->elapsed_ns > 0)
+        converge_add(&seen, running);
+    struct throttle_need need = {
+        .clear_units_per_s = converge_clear_units_per_s(&seen),
+        .fit_units = converge_fit_units(&seen, policy, costs),
+        .left_units = (double)running->dirty_units,
+        .share_max = share_max,
+    };
+    double behind = running->dirty_units > ahead_units ? (double)(running->dirty_units - ahead_units) : 0;
+    double grows = behind - throttle->behind_units;
+    double in_a_second =
+        behind + fmax(fmin(grows, throttle->grows_units), 0) * TICKS_PER_S; /* one tick alone says little */
+    throttle->behind_units = behind;
+    throttle->grows_units = grows;
+    need.wanted = !first || (in_a_second > need.fit_units && all_wishes(throttle) > need.clear_units_per_s);
+    return need;
+}
+
 bool throttle_cuts(const struct throttle_need *need)
 {
-    return need->left_units < need->fit_units * CUT_SHARE;
+    return need->left_units < fmax(need->fit_units * CUT_SHARE, need->fit_units - need->clear_units_per_s * CUT_S);
+}
+
+bool throttle_limit_changed(const struct converge_policy *begun, const struct converge_policy *now)
+{
+    return begun->downtime_limit_ns != now->downtime_limit_ns ||
+           begun->switchover_bytes_per_s != now->switchover_bytes_per_s;
+}
+
+/* For a tick, to see what it wants. */
+static bool let_go(const struct throttle_hart *hart, const struct throttle_need *need)
+{
+    bool near = need->left_units < need->fit_units * NEAR_SHARE;
+
+    return hart->held_ticks + 1 >= (near ? THROTTLE_FREE_LATEST : THROTTLE_FREE_TICKS);
 }
 
 bool throttle_tick(struct throttle *throttle, int64_t elapsed_ns, const struct quota_stats *now, unsigned harts,
@@ -105,7 +156,7 @@ bool throttle_tick(struct throttle *throttle, int64_t elapsed_ns, const struct q
 
         hart->held_ticks = hold && hart->held >= HELD_NOT ? hart->held_ticks + 1 : 0;
         *order = (struct throttle_order){ 0 };
-        if (hold && hart->doubted_per_s == 0 && hart->held_ticks % THROTTLE_FREE_TICKS != THROTTLE_FREE_TICKS - 1)
+        if (hold && hart->doubted_per_s == 0 && !let_go(hart, need))
             *order = (struct throttle_order){
                 .pages_per_s = fmax(share, 1),
                 .work_per_s = hart->touched_per_s * (1 - need->share_max) * WORK_SPARE,

@@ -9,8 +9,10 @@
 #include <stdint.h>
 
 #include "memory/quota.h"
+#include "migration/converge.h"
 
-enum { THROTTLE_HARTS_MAX = 64, THROTTLE_FREE_TICKS = 40 };
+/* FREE_TICKS: a hart that was held for so many is let go for one. LATEST: not when the end is near, but after so many in any case. */
+enum { THROTTLE_HARTS_MAX = 64, THROTTLE_FREE_TICKS = 40, THROTTLE_FREE_LATEST = 120 };
 #define THROTTLE_TICK_NS INT64_C(100000000)
 
 struct throttle_need {
@@ -30,19 +32,29 @@ struct throttle_hart {
     double fresh_per_s, touched_per_s; /* what it wants */
     double doubted_per_s;              /* touched in a free tick, far more than before; 0: nothing strange */
     double held;                       /* share of the last tick */
-    unsigned held_ticks;               /* in a row */
+    unsigned held_ticks;               /* since it was last let go */
 };
 
 struct throttle {
     struct throttle_hart hart[THROTTLE_HARTS_MAX];
     struct throttle_order order[THROTTLE_HARTS_MAX];
-    uint64_t ticks; /* with any hart held back */
+    uint64_t ticks;                   /* with any hart held back */
+    double behind_units, grows_units; /* sent in the first round and dirty again; and more than the tick before */
 };
 
+/* What is known of the need in the middle of a round. `running`: what the round shows so far, its time since it began, and all
+ * that is dirty now; `ahead_units`: of these, what the round has still before it, as far as nobody dirtied them anew (of interest
+ * in the first round only). Once a tick, before it. In the first round harts are to be held once what was sent and is dirty again does not
+ * fit the pause, or will not in a second, and they touch more than the link clears: to wait for its end would cost time only. */
+struct throttle_need throttle_need(struct throttle *throttle, const struct converge *converge,
+                                   const struct converge_policy *policy, const struct converge_costs *costs,
+                                   const struct converge_sample *running, uint64_t ahead_units, double share_max);
 /* `now`: the counters of `harts` as they are before the first tick. */
 void throttle_init(struct throttle *throttle, const struct quota_stats *now, unsigned harts);
 /* Is the round to be cut short, since what is left fits already? Every moment costs the held harts work. */
 bool throttle_cuts(const struct throttle_need *need);
+/* Then it may be cut short as well for a limit that was changed since it began: what is left may fit the new one. */
+bool throttle_limit_changed(const struct converge_policy *begun, const struct converge_policy *now);
 /* `harts` counters after `elapsed_ns`; the orders are for the time until the next tick. True: some hart has a quota. */
 bool throttle_tick(struct throttle *throttle, int64_t elapsed_ns, const struct quota_stats *now, unsigned harts,
                    const struct throttle_need *need);

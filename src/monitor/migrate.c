@@ -214,6 +214,7 @@ static struct json_object *throttle_member(const struct migration_info *info)
         json_put_num(vcpu, "held-ms", (double)stats->held_ns / NS_PER_MS);
         json_put_u64(vcpu, "holds", stats->holds);
         json_put_num(vcpu, "long-holds-ms", (double)stats->long_ns / NS_PER_MS);
+        json_put_num(vcpu, "longest-hold-ms", (double)stats->longest_ns / NS_PER_MS);
         json_object_array_add(list, vcpu);
     }
     return list;
@@ -250,6 +251,8 @@ static struct json_object *own_member(const struct migration_info *info)
     json_put_num(own, "loaded-bytes-per-second", info->loaded_bytes_per_s);
     json_put_num(own, "downtime-limit-ms", info->downtime_limit_ms);
     json_put_num(own, "expected-downtime-ms", info->expected_downtime_ms);
+    json_put_num(own, "expected-downtime-least-ms", info->expected_least_ms);
+    json_put_num(own, "expected-downtime-most-ms", info->expected_most_ms);
     json_put_num(own, "predicted-downtime-ms", info->predicted_downtime_ms);
     json_put_num(own, "downtime-ms", info->downtime_ms);
     if (info->vcpus)
@@ -259,6 +262,8 @@ static struct json_object *own_member(const struct migration_info *info)
     json_put_num(pause, "device-ms", info->device_ms);
     json_put_num(pause, "prepared-ms", info->prepared_ms);
     json_put_num(pause, "go-ms", info->go_ms);
+    if (info->vcpus)
+        json_put_num(pause, "held-ms", info->held_pause_ms);
     json_put(own, "pause", pause);
     return own;
 }

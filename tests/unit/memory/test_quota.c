@@ -36,10 +36,15 @@ static void touch(struct script *s)
     s->now_ns = until_ns;
 }
 
+static void run_until(struct script *s, int64_t until_ns)
+{
+    while (s->now_ns < until_ns)
+        touch(s);
+}
+
 static void run_for(struct script *s, int64_t ns)
 {
-    for (int64_t until_ns = s->now_ns + ns; s->now_ns < until_ns;)
-        touch(s);
+    run_until(s, s->now_ns + ns);
 }
 
 static void without_a_quota_marks_are_counted_and_nobody_is_held(void **state)
@@ -135,6 +140,55 @@ static void a_hart_behind_with_its_work_is_not_held(void **state)
     }
 }
 
+/* A hart that was above its share, which only pages slowed down, owes nothing for that when it comes to the floor: the least
+ * of any 100 ms, from wherever they begin. */
+static void work_done_before_is_not_held_against_it(void **state)
+{
+    (void)state;
+    enum { SLOTS = 400, SLOT_NS = 1000000, WINDOW = 100 };
+    struct script s = hart(20000, 4); /* 50,000 touches a second, 12,500 fresh */
+    uint64_t at[SLOTS];
+
+    quota_set(&s.quota, 9000, 25000); /* by pages it keeps 72 % */
+    run_for(&s, 200 * MS);
+    for (int64_t i = 0, from_ns = s.now_ns; i < SLOTS; i++) {
+        if (i == SLOTS / 2)
+            s.per_fresh = 1; /* its places change: by pages it would keep 18 % */
+        run_until(&s, from_ns + (i + 1) * SLOT_NS);
+        at[i] = s.touched;
+    }
+    for (int i = WINDOW; i < SLOTS; i++)
+        assert_true(at[i] - at[i - WINDOW] >= 2450);
+}
+
+static void holds_are_sorted_by_their_length(void **state)
+{
+    (void)state;
+    struct quota quota = { 0 };
+    struct quota_stats stats, before;
+
+    quota_window(&quota, 1);
+    quota_held(&quota, 0, MS, 62500);
+    quota_held(&quota, 0, MS, 62501);
+    quota_stats(&quota, &before);
+    quota_held(&quota, 0, MS, MS);
+    quota_held(&quota, 0, MS, 3600 * 1000 * MS);
+    quota_stats(&quota, &stats);
+    assert_int_equal(stats.length[0], 1);
+    assert_int_equal(stats.length[1], 1);
+    assert_int_equal(quota_length_ns(4), MS); /* where long ones begin is where a class ends */
+    assert_int_equal(stats.length[4], 1);
+    assert_int_equal(stats.length[QUOTA_LENGTHS - 1], 1);
+    quota_since(&stats, &before);
+    assert_int_equal(stats.length[0] + stats.length[1], 0);
+    assert_int_equal(stats.holds, 2);
+    assert_int_equal(stats.held_ns, MS + 3600 * 1000 * MS);
+    quota_window(&quota, 0);
+    quota_window(&quota, 1); /* the next migration's longest */
+    quota_stats(&quota, &stats);
+    assert_int_equal(stats.longest_ns, 0);
+}
+
 static void the_tightest_quota_leaves_a_page_per_hold(void **state)
 {
     (void)state;
@@ -187,6 +241,8 @@ int main(void)
         cmocka_unit_test(a_hart_below_its_quota_is_never_held),
         cmocka_unit_test(one_above_it_gets_its_quota_in_holds_below_a_millisecond),
         cmocka_unit_test(a_hart_behind_with_its_work_is_not_held),
+        cmocka_unit_test(work_done_before_is_not_held_against_it),
+        cmocka_unit_test(holds_are_sorted_by_their_length),
         cmocka_unit_test(the_tightest_quota_leaves_a_page_per_hold),
         cmocka_unit_test(a_quota_taken_back_ends_what_was_owed),
         cmocka_unit_test(long_holds_and_short_ones_are_told_apart),

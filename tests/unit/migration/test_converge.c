@@ -102,6 +102,39 @@ static void a_guest_slower_than_the_link_stops_within_either_limit(void **state)
     }
 }
 
+/* Before any pause was taken: the shortest answer is a round trip, and a pause takes two of them. */
+static void round_trips_are_in_the_first_forecast(void **state)
+{
+    (void)state;
+    struct converge c;
+    struct converge_costs costs;
+    struct converge_policy policy = { .downtime_limit_ns = 100000000, .workers = 2 };
+    /* 200 pages of 4 KB at 100 MB/s */
+    struct converge_sample round = { .units_data = 200, .wire_bytes = 820000, .elapsed_ns = 58200000 };
+    struct converge_verdict near, far;
+
+    converge_costs_init(&costs);
+    converge_init(&c);
+    round.elapsed_ns = 8200000;
+    converge_add(&c, &round);
+    near = converge_decide(&c, &policy, &costs);
+    assert_int_equal(near.action, CONVERGE_SWITCH_OVER);
+    converge_init(&c);
+    converge_trip(&c, 900000000); /* the peer was slow to say hello */
+    converge_trip(&c, 50000000);
+    converge_trip(&c, 60000000);
+    round.elapsed_ns = 58200000;
+    converge_add(&c, &round);
+    assert_int_equal(c.trip_ns, 50000000);
+    far = converge_decide(&c, &policy, &costs);
+    assert_in_range(far.predicted_ns - near.predicted_ns, 90000000, 110000000);
+    assert_int_equal(far.action, CONVERGE_AGAIN);
+    assert_true(far.lower_ns < far.predicted_ns && far.predicted_ns < far.upper_ns);
+    round.elapsed_ns = 9000000; /* it was not the way that took so long */
+    converge_add(&c, &round);
+    assert_int_equal(c.trip_ns, 9000000);
+}
+
 static void a_small_hot_set_fits_whatever_its_rate(void **state)
 {
     (void)state;
@@ -262,6 +295,7 @@ int main(void)
         cmocka_unit_test(trains_sent_to_find_out_count_for_more_than_what_came_by),
         cmocka_unit_test(the_forecast_is_near_what_the_pause_would_be),
         cmocka_unit_test(a_guest_that_stands_still_is_taken_even_with_no_downtime_allowed),
+        cmocka_unit_test(round_trips_are_in_the_first_forecast),
         cmocka_unit_test(rounds_without_progress_do_not_spin),
         cmocka_unit_test(what_happened_corrects_what_is_said_next),
     };

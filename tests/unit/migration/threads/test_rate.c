@@ -38,6 +38,77 @@ static void the_cap_holds_over_a_second(void **state)
     }
 }
 
+/* Sent in each of so many milliseconds, by a writer that wakes late whenever the host likes. */
+static void drive_late(struct rate *rate, int64_t *now_ns, uint64_t *sent, unsigned ms)
+{
+    int64_t from_ns = *now_ns;
+    unsigned dice = 12345;
+
+    for (unsigned at; (at = (unsigned)((*now_ns - from_ns) / NS_PER_MS)) < ms;) {
+        uint64_t piece = rate_piece(rate);
+        int64_t wait = rate_take(rate, piece, *now_ns);
+        if (wait == 0) {
+            sent[at] += piece;
+            continue;
+        }
+        dice = dice * 1103515245 + 12345;
+        bool late = dice >> 16 & 1;
+        *now_ns += wait + (late ? (int64_t)(dice >> 7) % (4 * NS_PER_MS) : 0);
+    }
+}
+
+static void over_any_second_the_cap_holds_within_two_per_cent(void **state)
+{
+    enum { MS = 4000 };
+    static const uint64_t caps[] = { 1000 * 1000, 104857600, UINT64_C(1250000000) };
+    (void)state;
+
+    for (unsigned i = 0; i < sizeof(caps) / sizeof(caps[0]); i++) {
+        uint64_t *sent = test_calloc(MS, sizeof(*sent)), sum = 0;
+        struct rate rate;
+        int64_t now = 777;
+        rate_init(&rate, now);
+        rate_set(&rate, caps[i], now);
+        drive_late(&rate, &now, sent, MS);
+        for (unsigned ms = 0; ms < MS; ms++) {
+            sum += sent[ms] - (ms >= 1000 ? sent[ms - 1000] : 0);
+            if (ms < 1000)
+                continue;
+            assert_true(sum <= caps[i] + caps[i] / 50);
+            assert_true(sum >= caps[i] - caps[i] / 50);
+        }
+        test_free(sent);
+    }
+}
+
+/* Both ways: what was saved up for the old one, or is waited for by it, does not count. The writer asks again after 50 ms. */
+static void a_change_is_felt_within_a_hundred_milliseconds(void **state)
+{
+    enum { MS = 1100, ASKS_MS = 50 };
+    static const uint64_t cap[2][2] = { { 500 * 1000 * 1000, 2 * 1000 * 1000 }, { 100 * 1000, 500 * 1000 * 1000 } };
+    (void)state;
+
+    for (unsigned i = 0; i < 2; i++) {
+        uint64_t *sent = test_calloc(2 * MS, sizeof(*sent)), sum = 0;
+        struct rate rate;
+        int64_t now = 0;
+        rate_init(&rate, now);
+        rate_set(&rate, cap[i][0], now);
+        drive(&rate, &now, NS_PER_S);
+        int64_t changed_ns = now, wait;
+        while ((wait = rate_take(&rate, rate_piece(&rate), now)) == 0)
+            continue;
+        now += wait < ASKS_MS * NS_PER_MS ? wait : ASKS_MS * NS_PER_MS;
+        rate_set(&rate, cap[i][1], now);
+        unsigned late_ms = (unsigned)((now - changed_ns) / NS_PER_MS);
+        drive_late(&rate, &now, sent + late_ms, MS);
+        for (unsigned ms = 100; ms < MS; ms++)
+            sum += sent[ms];
+        assert_true(sum <= cap[i][1] + cap[i][1] / 50 && sum >= cap[i][1] - cap[i][1] / 50);
+        test_free(sent);
+    }
+}
+
 static void idle_time_is_not_made_up_for(void **state)
 {
     struct rate rate;
@@ -110,6 +181,8 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(the_cap_holds_over_a_second),
+        cmocka_unit_test(over_any_second_the_cap_holds_within_two_per_cent),
+        cmocka_unit_test(a_change_is_felt_within_a_hundred_milliseconds),
         cmocka_unit_test(idle_time_is_not_made_up_for),
         cmocka_unit_test(no_cap_never_waits),
         cmocka_unit_test(a_new_cap_binds_at_once),
