@@ -108,7 +108,7 @@ def carried(source):
 def every_connection_carries_memory():
     with source_vm() as source, destination_vm() as there, Bundle(listening(there)) as bundle:
         wait_alive(source, 2)
-        source.migrate(bundle.uri, channels=CHANNELS, compression='none')
+        source.migrate(bundle.uri, channels=CHANNELS, compression='none', downtime_limit=20000)
         arrived(source, there)
         wait_running_on(there)
         if len(bundle.sent) != 1 + CHANNELS or min(bundle.sent[1:]) < 1 << 20 or bundle.sent[0] > 1 << 17:

@@ -34,12 +34,11 @@ def debian_boots_to_init_on_two_harts_and_powers_off():
     boots_and_powers_off(2)
 
 
-@test
-def a_debian_guest_that_writes_memory_moves_without_an_error():
+def a_debian_guest_moves(**parameters):
     args = linux_args('dirtier,64,50,2')
     with Vm(args, name='source') as source, waiting(args, 'destination') as there:
         wait_for_line(source, rf'(?s)({BEAT}.*){{2}}')
-        info = source.migrate(listening(there), limit_s=2 * PATIENCE_S)
+        info = source.migrate(listening(there), limit_s=2 * PATIENCE_S, **parameters)
         there.wait_status('running')
         wait_for_line(there, rf'(?s)({BEAT}.*){{3}}')
         beats = [tuple(map(float, found)) for vm in (source, there) for found in re.findall(BEAT, vm.serial())]
@@ -51,6 +50,16 @@ def a_debian_guest_that_writes_memory_moves_without_an_error():
         own = info['__org.godwit_report']
         print(f'# {info["total-time"]} ms, {info["ram"]["dirty-sync-count"]} rounds, downtime {own["downtime-ms"]:.1f} ms'
               f' (predicted {own["predicted-downtime-ms"]:.1f}), longest gap seen inside {max(b[1] for b in beats):.1f} ms')
+
+
+@test
+def a_debian_guest_that_writes_memory_moves_without_an_error():
+    a_debian_guest_moves()
+
+
+@test
+def a_debian_guest_moves_over_several_channels():
+    a_debian_guest_moves(channels=4)
 
 
 @test

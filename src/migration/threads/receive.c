@@ -362,8 +362,9 @@ static void receive_run(void *opaque)
         int ret = receive_frame(r, &err);
         if (ret < 0) {
             char why[ERR_TEXT_MAX];
+            bool cut = ret == -EPIPE || ret == -ECONNRESET; /* this line, and perhaps not the one that words go over */
             snprintf(why, sizeof(why), "data channel %u: %.*s", r->index, ERR_TEXT_MAX - 32, err.text);
-            loader_end_all(r->loader, ret, why);
+            loader_end_all(r->loader, cut ? -ENOLINK : ret, why);
         }
     }
 }
