@@ -99,6 +99,9 @@ struct eta eta_forecast(const struct eta_model *model, const struct eta_position
     if (model->points == 0 && !model->paused)
         return unknown("what the guest dirties shows when the first round is over", left_ns);
 
+    if (sane(model->fit_units, UNITS_MOST) <= 0 && !model->paused)
+        return (struct eta){ .kind = ETA_NEVER, .reason = "the downtime limit is below what any pause costs" };
+
     double spread = fmin(fmax(sane(model->spread, SPREAD_MOST), SPREAD_LEAST), SPREAD_MOST);
     const char *reason = NULL, *maybe = NULL;
     double p50_ns = play(model, at, 1, &reason), p90_ns = play(model, at, 1 + spread, &maybe);

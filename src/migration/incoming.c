@@ -67,6 +67,7 @@ static int answer_hello(struct incoming *i)
         rc = hello_decode(i->message, HELLO_SOURCE, hello, &i->err);
     i->peer_can_resume = rc == 0 && hello->capabilities & HELLO_CAN_RESUME;
     i->peer_hears_waits = rc == 0 && hello->capabilities & HELLO_CAN_HEAR_WAITS;
+    i->peer_hears_result = rc == 0 && hello->capabilities & HELLO_CAN_HEAR_RESULT;
     if (rc == 0)
         rc = machine_config_match(machine_config_of(i->machine), &hello->machine, &i->err);
     if (rc == 0) {
@@ -240,7 +241,11 @@ static int read_element(struct incoming *i, uint8_t type)
     switch (type) {
     case ELEMENT_START: rc = read_start(i, &head); break;
     case ELEMENT_PART: rc = read_part(i, &head); break;
-    case ELEMENT_END: rc = read_end(i, &head); break;
+    case ELEMENT_END: /* the first that a source sends when the guest stands */
+        if (!i->arrival.stopped_ns)
+            i->arrival.stopped_ns = clock_now_ns();
+        rc = read_end(i, &head);
+        break;
     default: rc = sections_collect(i->collector, i->channel, &head, machine_config_of(i->machine), &i->err);
     }
     return rc < 0 ? rc : sections_read_footer(i->channel, &head, &i->err);
@@ -287,8 +292,10 @@ static int load(struct incoming *i)
     for (;;) {
         uint8_t type = ELEMENT_EOF;
         int rc = wait_element(i, &type);
-        if (rc == 0 && type == ELEMENT_EOF)
+        if (rc == 0 && type == ELEMENT_EOF) {
+            i->arrival.eof_ns = clock_now_ns();
             return complete(i);
+        }
         if (rc == 0)
             rc = read_element(i, type);
         if (rc < 0)
@@ -316,6 +323,7 @@ static void report_end(struct incoming *i)
         err_clear(&m->error);
         m->where = GUEST_HERE;
         m->rounds = i->progress[0].rounds;
+        m->report.arrival_due = i->measure_at_ns != 0;
         unlock(&m->lock);
         migration_set_state(m, MIGRATION_COMPLETED);
         return;
@@ -369,6 +377,7 @@ static void arrive(struct incoming *i)
             return;
         if (i->at == TARGET_LOADING) { /* RETRACT: the source goes on, and so do we, under the next number */
             i->key.attempt++;
+            incoming_result_reset(i);
             migration_set_state(i->m, MIGRATION_ACTIVE);
         }
     }

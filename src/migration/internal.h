@@ -51,12 +51,19 @@ struct migration {
     struct loader *loader;
     struct return_path *ear;
     struct err error;
+    struct migration_report report;  /* all but what is read from counters when somebody asks */
+    struct eta_model eta;            /* source */
     struct migration_info figures; /* what the thread reports as it goes; times in it are final values */
     struct pipeline_stats sent;    /* last known */
     struct loader_stats got;
     struct quota_stats quota_base[DIRTY_WRITERS_MAX]; /* what vCPUs counted before this migration */
     int64_t start_ns, active_ns, end_ns;
     uint64_t rounds;
+    struct {
+        int64_t start_ns;
+        uint64_t units, taken; /* dirty when it began; taken by all before it */
+    } round; /* of the source that goes on */
+    uint32_t counting; /* of stalls, this migration's */
 
     /* owner: the migrate thread; kept from one migration to the next */
     struct converge_costs costs;
@@ -70,6 +77,9 @@ void migration_set_error(struct migration *m, const struct err *err);
 bool migration_cancelled(struct migration *m);
 void migration_round_done(struct migration *m, uint64_t rounds);
 void migration_set_where(struct migration *m, enum migration_where where);
+
+/* Equal for all processes that read the same CLOCK_MONOTONIC. False: this host does not say. */
+bool migration_host_id(uint8_t id[REPORT_HOST_BYTES]);
 
 /* Make visible to cancel what it has to shut down, or take it away again. A channel set after a cancel is shut down
  * at once. */
