@@ -113,7 +113,7 @@ static int meet(struct incoming *i)
     return sections_read_begin(i->channel, magic_seen, &i->err);
 }
 
-static void stop_listening(struct incoming *i)
+void incoming_stop_listening(struct incoming *i)
 {
     channel_listener_close(i->m->listener);
     i->m->listener = NULL;
@@ -123,7 +123,7 @@ static int begin(struct incoming *i)
 {
     struct migration *m = i->m;
     if (!i->peer_can_resume || !channel_listener_open(m->listener))
-        stop_listening(i); /* one peer, which will not come back: the address is free for the next */
+        incoming_stop_listening(i); /* one peer, which will not come back: the address is free for the next */
     struct loader_options options = {
         .workers = (unsigned)atomic_load_explicit(&m->params.threads, memory_order_relaxed),
         .sources = i->sources,
@@ -423,7 +423,7 @@ void incoming_run(struct migration *m)
     if (!runs)
         report_end(i);
 
-    stop_listening(i);
+    incoming_stop_listening(i);
     migration_hold_loader(m, NULL);
     loader_free(i->loader);
     sections_collect_free(i->collector);

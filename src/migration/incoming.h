@@ -42,6 +42,8 @@ int incoming_timeout_ms(struct incoming *i);
 int incoming_say(struct incoming *i, enum message_type type, const void *payload, uint32_t bytes);
 void incoming_say_sentence(struct incoming *i, enum message_type type, const char *sentence);
 
+void incoming_stop_listening(struct incoming *i); /* nobody is waited for any more: the address is free for the next */
+
 /* Put an event through the hand-over table and perform what it says. */
 void incoming_feed(struct incoming *i, enum handover_event event);
 /* All is loaded: say PREPARED and hold the guest, to an end or back to loading. False: this process ends while in doubt. */

@@ -387,6 +387,8 @@ void incoming_linger(struct incoming *i)
         if (i->at == TARGET_REFUSED && i->m->listener)
             tell_doubt(i);
     }
+    if (i->done)
+        incoming_stop_listening(i);
     incoming_result(i);
     if (i->done)
         released_forget(i->refused_path);
