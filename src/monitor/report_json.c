@@ -13,11 +13,14 @@ static void put_ms(struct json_object *object, const char *name, int64_t ns)
 static struct json_object *pause_member(const struct migration_report *report)
 {
     struct json_object *pause = json_object_new_object();
+    struct pause_parts parts = report->pause;
+    if (!report->disks) /* finding that out took a moment, too */
+        parts.ns[PAUSE_DRAIN] += parts.ns[PAUSE_DISKS];
     for (unsigned i = 0; i < PAUSE_PARTS; i++) {
         char name[32];
         snprintf(name, sizeof name, "%s-ms", pause_part_name((enum pause_part)i));
         if (i != PAUSE_DISKS || report->disks)
-            put_ms(pause, name, report->pause.ns[i]);
+            put_ms(pause, name, parts.ns[i]);
     }
     put_ms(pause, "total-ms", pause_sum_ns(&report->pause));
     return pause;
