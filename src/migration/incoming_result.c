@@ -94,7 +94,7 @@ void incoming_result(struct incoming *i)
             .instructions = now.instructions - i->work_before.instructions,
             .cpu_ns = now.cpu_ns - i->work_before.cpu_ns,
         };
-    migration_host_id(i->arrival.host);
+    memcpy(i->arrival.host, m->host, sizeof(m->host));
     lock(&m->lock);
     m->report.arrival = i->arrival;
     m->report.arrival_known = true;

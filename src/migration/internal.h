@@ -14,6 +14,7 @@ struct migration {
     /* fixed after new */
     struct machine *machine;
     struct source *ram; /* the one source there is now */
+    uint8_t host[REPORT_HOST_BYTES]; /* asked before any thread of ours might not be allowed to */
     int abort_fd;       /* eventfd: readable while a cancel is wanted; for connect and accept */
     void (*event)(void *opaque, enum migration_event event, enum migration_state state, uint64_t round);
     void *event_opaque;
@@ -78,8 +79,8 @@ bool migration_cancelled(struct migration *m);
 void migration_round_done(struct migration *m, uint64_t rounds);
 void migration_set_where(struct migration *m, enum migration_where where);
 
-/* Equal for all processes that read the same CLOCK_MONOTONIC. False: this host does not say. */
-bool migration_host_id(uint8_t id[REPORT_HOST_BYTES]);
+/* Equal for all processes that read the same CLOCK_MONOTONIC; zeroes: this host does not say. */
+void migration_host_id(uint8_t id[REPORT_HOST_BYTES]);
 
 /* Make visible to cancel what it has to shut down, or take it away again. A channel set after a cancel is shut down
  * at once. */

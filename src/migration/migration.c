@@ -155,6 +155,7 @@ int migration_new(struct machine *machine, struct migration **out, struct err *e
     cond_init(&m->changed);
     params_init(&m->params);
     converge_costs_init(&m->costs);
+    migration_host_id(m->host);
     m->bias = 1.0;
     *out = m;
     return 0;

@@ -9,7 +9,7 @@
 #include "migration/sources.h"
 
 /* One boot of one kernel, and one namespace of time in it. */
-bool migration_host_id(uint8_t id[REPORT_HOST_BYTES])
+void migration_host_id(uint8_t id[REPORT_HOST_BYTES])
 {
     char text[128] = "", space[64] = "";
     int fd = open("/proc/sys/kernel/random/boot_id", O_RDONLY | O_CLOEXEC);
@@ -17,12 +17,11 @@ bool migration_host_id(uint8_t id[REPORT_HOST_BYTES])
     if (fd >= 0)
         close(fd);
     if (bytes <= 0 || readlink("/proc/self/ns/time", space, sizeof(space) - 1) < 0)
-        return false;
+        return;
     strcat(text, space);
     XXH128_canonical_t canonical;
     XXH128_canonicalFromHash(&canonical, XXH3_128bits(text, strlen(text)));
     memcpy(id, canonical.digest, REPORT_HOST_BYTES);
-    return true;
 }
 
 /* In the first round nothing is known but the pace of what is looked at. */

@@ -281,15 +281,17 @@ static void take_arrival(struct outgoing *o, const struct report_arrival *arriva
     struct migration *m = o->m;
     struct arrival_parts parts = report_arrival_parts(arrival);
     struct pause_moments at = moments(o);
-    struct pause_told told = { -1, parts.load_ns, parts.start_ns ? parts.start_ns : -1 };
+    /* On a busy host RUNNING is said before a vCPU's thread has had its turn: the rest is the guest's, and not of the wait. */
+    int64_t told_ns = arrival->told_ns - arrival->go_ns, start_ns = parts.start_ns ? parts.start_ns : -1;
+    struct pause_told told = { -1, parts.load_ns, start_ns < told_ns ? start_ns : told_ns };
     struct duration arriving;
     struct clock_bounds bounds = { 0 };
-    uint8_t host[REPORT_HOST_BYTES];
+    static const uint8_t nowhere[REPORT_HOST_BYTES];
     clock_sent(&bounds, o->time_ns.eof, arrival->eof_ns);
     clock_sent(&bounds, o->time_ns.go, arrival->go_ns);
     clock_heard(&bounds, o->time_ns.prepared, arrival->prepared_ns);
     clock_heard(&bounds, o->time_ns.running, arrival->told_ns);
-    if (migration_host_id(host) && memcmp(host, arrival->host, sizeof(host)) == 0)
+    if (memcmp(m->host, nowhere, sizeof(nowhere)) != 0 && memcmp(m->host, arrival->host, sizeof(m->host)) == 0)
         clock_same(&bounds);
     if (clock_between(&bounds, o->time_ns.sent, arrival->stopped_ns, &arriving))
         told.arrive_ns = arriving.low_ns;

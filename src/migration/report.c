@@ -43,8 +43,23 @@ static int64_t cut(int64_t ns, int64_t most_ns)
     return ns < 0 ? 0 : ns < most_ns ? ns : most_ns;
 }
 
-void pause_split(const struct pause_moments *at, const struct pause_told *told, struct pause_parts *out)
+/* An answer may be here before the thread that asked has come to note that it asked. */
+static struct pause_moments in_order(struct pause_moments at)
 {
+    int64_t *const moments[] = { &at.requested_ns, &at.stopped_ns, &at.drained_ns,  &at.flushed_ns, &at.round_ns,
+                                 &at.sent_ns,      &at.prepared_ns, &at.go_ns,      &at.running_ns };
+    int64_t last_ns = 0;
+    for (unsigned i = 0; i < sizeof(moments) / sizeof(moments[0]); i++) {
+        if (*moments[i] > 0 && *moments[i] < last_ns)
+            *moments[i] = last_ns;
+        last_ns = *moments[i] > last_ns ? *moments[i] : last_ns;
+    }
+    return at;
+}
+
+void pause_split(const struct pause_moments *moments, const struct pause_told *told, struct pause_parts *out)
+{
+    const struct pause_moments ordered = in_order(*moments), *at = &ordered;
     memset(out, 0, sizeof(*out));
     int64_t ram_ns = between(at->flushed_ns, at->round_ns);
     int64_t prepare_ns = between(at->sent_ns, at->prepared_ns), start_ns = between(at->go_ns, at->running_ns);

@@ -46,7 +46,7 @@ struct pause_told {
 };
 
 /* What the moments amount to. Parts that were not reached are 0; what the destination says is cut to the wait it was in. */
-void pause_split(const struct pause_moments *at, const struct pause_told *told, struct pause_parts *out);
+void pause_split(const struct pause_moments *moments, const struct pause_told *told, struct pause_parts *out);
 int64_t pause_sum_ns(const struct pause_parts *parts);
 const char *pause_part_name(enum pause_part part); /* "stop", as in the member "stop-ms" */
 const char *pause_part_text(enum pause_part part); /* "stopping the vCPUs", for people */

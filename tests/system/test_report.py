@@ -1,9 +1,9 @@
 #!/usr/bin/env python3
 """The report of a real move: does it say what it says it says? Its parts add up, on both ends, however it ended."""
-import pathlib, sys
+import pathlib, re, sys
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent / 'lib'))
-from vm import Failure, Vm, linux_args, listening, main, test, wait_for
+from vm import TOP, Failure, Vm, linux_args, listening, main, test, wait_for
 from guests import check, finish, machine, memcheck, wait_alive
 from linux import wait_for_line, waiting
 
@@ -72,7 +72,7 @@ def moved(source, there, harts, disks=False):
     histograms_add_up(report, harts)
     same('the pause, stopping included, and the source\'s', pause['total-ms'] - pause['stop-ms'], seen['source-ms'])
     same('the downtime and what the source saw', report['downtime-ms'], seen['source-ms'])
-    assert seen['guest-at-least-ms'] <= seen['guest-at-most-ms'] <= seen['source-ms'], seen
+    assert 0 < seen['guest-at-least-ms'] <= seen['guest-at-most-ms'], seen  # on a busy host more than the source knows of
     assert seen['slowest-cpu-at-most-ms'] >= seen['guest-at-least-ms'], seen
     assert seen['destination-ms'] <= seen['guest-at-most-ms'], seen
     same('one clock', seen['guest-at-least-ms'], seen['guest-at-most-ms'])
@@ -122,6 +122,46 @@ def the_report_of_a_debian_move_adds_up():
         assert report['after']['instructions'] > 0, report['after']
 
 
+def members(value):
+    """Names at any depth, but those of codecs."""
+    if isinstance(value, list):
+        return set().union(*map(members, value)) if value else set()
+    if not isinstance(value, dict):
+        return set()
+    return set(value) | set().union(*(members(inner) for name, inner in value.items() if name != 'codec-pages'))
+
+
+@test
+def every_member_is_in_monitor_md():
+    told = set(re.findall(r'`([\w-]+)`', (TOP / 'docs/monitor.md').read_text()))
+    both = machine(harts=2)
+    with Vm(both + memcheck('16M', 2), typing=True, name='source') as source:
+        wait_alive(source)
+        with Vm(both + ['-incoming', 'tcp:127.0.0.1:0'], typing=True, name='destination') as there:
+            source.start_migration(listening(there), max_bandwidth=8 << 20)
+            wait_for('an estimate', lambda: 'eta' in own(source), alive=source.alive)
+            there_are = members(own(source))
+            source.qmp('migrate-set-parameters', **{'max-bandwidth': 0})
+            source.wait_migration('completed')
+            there_are |= members(whole(source)) | members(whole(there))
+    assert not there_are - told, sorted(there_are - told)
+    assert {'work-percent', 'p50-ms', 'at-least-ms', 'from-us', 'receive-ms'} & there_are, sorted(there_are)
+
+
+@test
+def a_destination_that_dies_before_it_tells_changes_nothing():
+    both = machine()
+    with Vm(both + memcheck('16M'), typing=True, name='source') as source:
+        wait_alive(source)
+        with Vm(both + ['-incoming', 'tcp:127.0.0.1:0'], name='destination') as there:
+            source.migrate(listening(there))
+            there.process.kill()
+            report = whole(source)
+        assert source.migration()['status'] == 'completed' and report['where'] == 'there', report
+        pause_adds_up(report)
+        rounds_add_up(source.migration())
+
+
 @test
 def a_guest_that_is_held_back_shows_its_holds_by_size():
     both = machine(harts=2)
@@ -142,9 +182,10 @@ def a_guest_that_is_held_back_shows_its_holds_by_size():
             rounds_add_up(info)
             assert report['ended-in'] == 'active' and report['where'] == 'here', report
             throttled = {vcpu['cpu-index']: vcpu for vcpu in report['throttle']}
-            for vcpu in report['stalls']:  # two who count the same
-                assert vcpu['held']['count'] == throttled[vcpu['cpu-index']]['holds'], (vcpu, throttled)
-                same('held', vcpu['held']['total-ms'], throttled[vcpu['cpu-index']]['held-ms'], by=1e-3)
+            for vcpu in report['stalls']:  # two who count the same, but for a hold that was on when it ended
+                others = throttled[vcpu['cpu-index']]
+                assert 0 <= others['holds'] - vcpu['held']['count'] <= 1, (vcpu, others)
+                assert vcpu['held']['total-ms'] <= others['held-ms'] + EXACT, (vcpu, others)
 
 
 @test

@@ -56,6 +56,21 @@ static void a_pause_that_was_broken_off_has_the_parts_it_came_to(void **state)
     assert_int_equal(pause_sum_ns(&parts), 0);
 }
 
+/* PREPARED may have come before the thread that sent the devices noted that it had. */
+static void an_answer_that_overtakes_its_question_adds_nothing(void **state)
+{
+    (void)state;
+    struct pause_moments at = a_pause();
+    struct pause_told told = { -1, -1, -1 };
+    struct pause_parts parts;
+    at.prepared_ns = at.sent_ns - 1 * MS;
+    pause_split(&at, &told, &parts);
+    assert_int_equal(pause_sum_ns(&parts), 34 * MS);
+    at.running_ns = at.go_ns - 1;
+    pause_split(&at, &told, &parts);
+    assert_int_equal(pause_sum_ns(&parts), 29 * MS);
+}
+
 static void every_part_has_its_names(void **state)
 {
     (void)state;
@@ -260,6 +275,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(the_parts_of_a_pause_add_up_to_it),
         cmocka_unit_test(a_pause_that_was_broken_off_has_the_parts_it_came_to),
+        cmocka_unit_test(an_answer_that_overtakes_its_question_adds_nothing),
         cmocka_unit_test(every_part_has_its_names),
         cmocka_unit_test(messages_both_ways_bound_the_other_clock),
         cmocka_unit_test(a_peer_that_lies_about_its_clock_gets_no_figure),
