@@ -124,29 +124,29 @@ static int64_t stopped_ns(struct outgoing *o)
     return stopped < o->time_ns.requested ? o->time_ns.paused : stopped;
 }
 
-static void note_harts(struct outgoing *o)
+void outgoing_report_stopped(struct outgoing *o)
 {
+    struct migration *m = o->m;
+    lock(&m->lock);
+    m->report.paused = true;
+    m->report.copying_ns = o->time_ns.requested - m->active_ns;
+    unlock(&m->lock);
+}
+
+/* The vCPUs stand since the pause, so there is time for it now. The lock is held. */
+static void note_work(struct outgoing *o)
+{
+    struct guest_work now = work_so_far(o);
     for (unsigned i = 0; i < machine_harts(o->machine); i++) {
         struct vcpu_stats stats;
         vcpu_stats(machine_vcpu(o->machine, i), &stats);
         o->hart_paused_ns[i] = stats.paused_ns;
     }
-}
-
-void outgoing_report_stopped(struct outgoing *o)
-{
-    struct migration *m = o->m;
-    struct guest_work now = work_so_far(o);
-    note_harts(o);
-    lock(&m->lock);
-    m->report.paused = true;
-    m->report.copying_ns = o->time_ns.requested - m->active_ns;
-    m->report.before = (struct guest_work){
+    o->m->report.before = (struct guest_work){
         .elapsed_ns = o->time_ns.requested - o->work_before.elapsed_ns,
         .instructions = now.instructions - o->work_before.instructions,
         .cpu_ns = now.cpu_ns - o->work_before.cpu_ns,
     };
-    unlock(&m->lock);
 }
 
 static struct pause_moments moments(struct outgoing *o)
@@ -251,6 +251,7 @@ bool outgoing_report_away(struct outgoing *o)
     m->figures.predicted_downtime_ms = (double)o->predicted_ns / NS_PER_MS;
     m->figures.downtime_bytes = stats.wire_bytes - o->wire_at_pause;
     pause_split(&at, &told, &m->report.pause);
+    note_work(o);
     note_got(m, downtime_ns);
     bool due = m->report.arrival_due = o->peer_tells_result && o->ear.started && !o->doubted;
     unlock(&m->lock);
