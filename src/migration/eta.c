@@ -86,12 +86,12 @@ static double play(const struct eta_model *model, const struct eta_position *at,
     return NEVER_NS;
 }
 
-static struct eta unknown(const char *reason, double at_least_ns)
+static struct eta unknown(const char *reason, double round_ns)
 {
-    return (struct eta){ .reason = reason, .at_least_ns = (int64_t)fmin(at_least_ns, NEVER_NS) };
+    return (struct eta){ .reason = reason, .round_ns = (int64_t)fmin(round_ns, NEVER_NS) };
 }
 
-struct eta eta_forecast(const struct eta_model *model, const struct eta_position *at)
+static struct eta forecast(const struct eta_model *model, const struct eta_position *at)
 {
     double left_ns = sane(at->left_units, UNITS_MOST) * sane(model->unit_ns, NEVER_NS);
     if (sane(model->unit_ns, NEVER_NS) <= 0)
@@ -114,6 +114,22 @@ struct eta eta_forecast(const struct eta_model *model, const struct eta_position
         .p50_ns = (int64_t)p50_ns,
         .p90_ns = p90_ns >= NEVER_NS ? INT64_MAX : (int64_t)fmax(p50_ns, p90_ns),
     };
+}
+
+void eta_settle(struct eta_model *model, const struct eta_position *at)
+{
+    if (forecast(model, at).kind != ETA_NEVER)
+        model->never_rounds = 0;
+    else if (model->never_rounds < ETA_NEVER_ROUNDS)
+        model->never_rounds++;
+}
+
+struct eta eta_forecast(const struct eta_model *model, const struct eta_position *at)
+{
+    struct eta eta = forecast(model, at);
+    if (eta.kind == ETA_NEVER && model->never_rounds < ETA_NEVER_ROUNDS)
+        return unknown("as the last round went it would not end, some more will show", 0);
+    return eta;
 }
 
 /* --- for people ----------------------------------------------------------------------------------------- */
@@ -139,10 +155,10 @@ void eta_text(const struct eta *eta, char out[ETA_TEXT_MAX])
 {
     if (eta->kind == ETA_NEVER) {
         snprintf(out, ETA_TEXT_MAX, "never at this rate (%s)", eta->reason);
-    } else if (eta->kind == ETA_UNKNOWN && eta->at_least_ns > 0) {
-        struct scale scale = scale_of((double)eta->at_least_ns);
-        double least = (double)eta->at_least_ns / scale.ns;
-        snprintf(out, ETA_TEXT_MAX, "at least %.*f %s (%s)", places(least), least, scale.unit, eta->reason);
+    } else if (eta->kind == ETA_UNKNOWN && eta->round_ns > 0) {
+        struct scale scale = scale_of((double)eta->round_ns);
+        double more = (double)eta->round_ns / scale.ns;
+        snprintf(out, ETA_TEXT_MAX, "unknown, this round %.*f %s more (%s)", places(more), more, scale.unit, eta->reason);
     } else if (eta->kind == ETA_UNKNOWN) {
         snprintf(out, ETA_TEXT_MAX, "unknown (%s)", eta->reason);
     } else if (eta->p90_ns == INT64_MAX) {

@@ -6,6 +6,7 @@
 #include <stdint.h>
 
 enum { ETA_CURVE_MAX = 4, ETA_TEXT_MAX = 160 };
+enum { ETA_NEVER_ROUNDS = 3 }; /* one round that went badly, on a busy host, is no reason to say never */
 
 /* Units are those that have data; 0, less, and what is no number at all are no measurement. */
 struct eta_model {
@@ -20,6 +21,7 @@ struct eta_model {
     uint64_t rounds_left;   /* max-rounds allows so many more; UINT64_MAX: as many as it takes */
     bool holding;           /* vCPUs are held back: the curve is no longer what it was */
     bool paused;            /* the guest stands: nothing becomes dirty */
+    unsigned never_rounds;  /* so many in a row looked as if there was no end: eta_settle() */
 };
 
 struct eta_position {
@@ -33,13 +35,16 @@ struct eta {
     enum eta_kind kind;
     const char *reason;      /* unknown, never: a static sentence */
     int64_t p50_ns, p90_ns;  /* known: until the guest runs there. p90 of INT64_MAX: perhaps never */
-    int64_t at_least_ns;     /* unknown: nothing can be faster; 0: nothing can be said */
+    int64_t round_ns;     /* unknown: the rest of this round, at its present pace; 0: not even that */
 };
 
 /* A finished round took so long, and so many units were dirty behind it. */
 void eta_learn(struct eta_model *model, double elapsed_ns, double units);
 
+/* Behind each finished round, when the model is up to date: does it still look as it did? */
+void eta_settle(struct eta_model *model, const struct eta_position *at);
+
 struct eta eta_forecast(const struct eta_model *model, const struct eta_position *at);
 
-/* As people read it: "3.1 to 4.0 s", "at least 12 s (...)", "unknown (...)", "never at this rate (...)". */
+/* As people read it: "3.1 to 4.0 s", "unknown, this round 12 s more (...)", "never at this rate (...)". */
 void eta_text(const struct eta *eta, char out[ETA_TEXT_MAX]);

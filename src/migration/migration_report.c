@@ -47,7 +47,7 @@ static struct eta forecast_incoming(struct migration *m, int64_t now_ns)
     uint64_t come = m->got.units_data + m->got.units_zero, all = source_ram_bytes(m->ram) / m->ram->unit_bytes;
     struct eta eta = { .reason = "only the source sees what the guest dirties" };
     if (m->active_ns && come > 0 && come < all && m->got.rounds == 0)
-        eta.at_least_ns = (int64_t)((double)(all - come) * (double)(now_ns - m->active_ns) / (double)come);
+        eta.round_ns = (int64_t)((double)(all - come) * (double)(now_ns - m->active_ns) / (double)come);
     return eta;
 }
 

@@ -112,6 +112,8 @@ void outgoing_report_round(struct outgoing *o, const struct converge_sample *sam
                          : policy.max_rounds > o->converge.rounds ? policy.max_rounds - o->converge.rounds
                                                                   : 0;
     next_round(o, sample->dirty_units);
+    struct eta_position at = { .left_units = (double)sample->dirty_units };
+    eta_settle(&m->eta, &at);
     unlock(&m->lock);
 }
 

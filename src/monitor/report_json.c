@@ -167,8 +167,8 @@ static struct json_object *eta_member(const struct eta *eta)
         put_ms(object, "p50-ms", eta->p50_ns);
     if (eta->kind == ETA_KNOWN && eta->p90_ns < INT64_MAX)
         put_ms(object, "p90-ms", eta->p90_ns);
-    if (eta->kind == ETA_UNKNOWN && eta->at_least_ns)
-        put_ms(object, "at-least-ms", eta->at_least_ns);
+    if (eta->kind == ETA_UNKNOWN && eta->round_ns)
+        put_ms(object, "round-ms", eta->round_ns);
     if (eta->kind != ETA_KNOWN)
         json_put_str(object, "reason", eta->reason);
     eta_text(eta, text);

@@ -27,7 +27,7 @@ static double really(double left, double units_per_s, double dirty_per_s, double
 static struct eta_model guest(double units_per_s, double dirty_per_s, double set, double fit)
 {
     struct eta_model model = { .unit_ns = S / units_per_s, .spread = 0.2, .fit_units = fit, .pause_ns = 10 * MS,
-                               .rounds_left = UINT64_MAX };
+                               .rounds_left = UINT64_MAX, .never_rounds = ETA_NEVER_ROUNDS };
     eta_learn(&model, 10 * S, fmin(set, 10 * dirty_per_s));
     eta_learn(&model, 1 * S, fmin(set, dirty_per_s));
     eta_learn(&model, 0.1 * S, fmin(set, 0.1 * dirty_per_s));
@@ -75,13 +75,34 @@ static void a_guest_faster_than_the_link_never_ends_and_says_why(void **state)
     eta = eta_forecast(&model, &at);
     assert_int_equal(eta.kind, ETA_UNKNOWN);
     assert_non_null(strstr(eta.reason, "held back"));
-    assert_true(eta.at_least_ns >= 4 * S);
+    assert_true(eta.round_ns >= 4 * S);
 
     model.holding = false;
     model.paused = true; /* nobody dirties anything */
     eta = eta_forecast(&model, &at);
     assert_int_equal(eta.kind, ETA_KNOWN);
     assert_true((double)eta.p50_ns > 5 * S && (double)eta.p50_ns < 5.1 * S);
+}
+
+/* A busy host makes one round look as if there was no end. */
+static void never_is_said_only_when_several_rounds_say_so(void **state)
+{
+    (void)state;
+    struct eta_model slow = guest(10000, 20000, 50000, 200), fast = guest(10000, 1000, 50000, 200);
+    struct eta_position at = { .left_units = 50000 };
+    slow.never_rounds = 0;
+    for (int i = 0; i < ETA_NEVER_ROUNDS; i++) {
+        assert_int_equal(eta_forecast(&slow, &at).kind, ETA_UNKNOWN);
+        assert_non_null(strstr(eta_forecast(&slow, &at).reason, "as the last round went"));
+        eta_settle(&slow, &at);
+    }
+    assert_int_equal(eta_forecast(&slow, &at).kind, ETA_NEVER);
+    eta_settle(&slow, &at);
+    assert_int_equal(eta_forecast(&slow, &at).kind, ETA_NEVER);
+    fast.never_rounds = slow.never_rounds;
+    eta_settle(&fast, &at); /* one that goes well, and all is forgotten */
+    slow.never_rounds = fast.never_rounds;
+    assert_int_equal(eta_forecast(&slow, &at).kind, ETA_UNKNOWN);
 }
 
 static void max_rounds_is_known_to_end_it(void **state)
@@ -103,15 +124,15 @@ static void before_the_first_round_is_over_only_the_least_is_said(void **state)
     struct eta eta = eta_forecast(&model, &at);
     char text[ETA_TEXT_MAX];
     assert_int_equal(eta.kind, ETA_UNKNOWN);
-    assert_int_equal(eta.at_least_ns, 0);
+    assert_int_equal(eta.round_ns, 0);
     eta_text(&eta, text);
     assert_non_null(strstr(text, "unknown (nothing was measured yet)"));
     model.unit_ns = 1 * MS;
     eta = eta_forecast(&model, &at);
     assert_int_equal(eta.kind, ETA_UNKNOWN);
-    assert_int_equal(eta.at_least_ns, 10000000000);
+    assert_int_equal(eta.round_ns, 10000000000);
     eta_text(&eta, text);
-    assert_non_null(strstr(text, "at least 10 s ("));
+    assert_non_null(strstr(text, "unknown, this round 10 s more ("));
 }
 
 /* More to send, a slower link, a faster guest, a tighter limit: never sooner. */
@@ -149,13 +170,13 @@ static void no_measurement_however_absurd_gives_an_absurd_answer(void **state)
         }
         struct eta_model model = { .unit_ns = pick[0], .spread = pick[1], .fit_units = pick[2], .pause_ns = pick[3],
                                    .rounds_left = i % 3 ? UINT64_MAX : (uint64_t)i, .holding = i % 5 == 0,
-                                   .paused = i % 7 == 0 };
+                                   .paused = i % 7 == 0, .never_rounds = (unsigned)i % 4 };
         eta_learn(&model, pick[4], pick[5]);
         eta_learn(&model, pick[6], pick[7]);
         struct eta_position at = { .left_units = pick[8], .elapsed_ns = pick[9] };
         struct eta eta = eta_forecast(&model, &at);
         char text[ETA_TEXT_MAX];
-        assert_true(eta.p50_ns >= 0 && eta.p90_ns >= eta.p50_ns && eta.at_least_ns >= 0);
+        assert_true(eta.p50_ns >= 0 && eta.p90_ns >= eta.p50_ns && eta.round_ns >= 0);
         assert_true(eta.kind == ETA_KNOWN || eta.reason);
         assert_true(eta.kind != ETA_KNOWN || eta.p50_ns < INT64_C(30) * 24 * 3600 * 1000000000);
         eta_text(&eta, text);
@@ -207,6 +228,7 @@ int main(void)
         cmocka_unit_test(a_guest_slower_than_the_link_is_forecast_within_its_band),
         cmocka_unit_test(a_small_hot_set_ends_however_fast_it_is_written),
         cmocka_unit_test(a_guest_faster_than_the_link_never_ends_and_says_why),
+        cmocka_unit_test(never_is_said_only_when_several_rounds_say_so),
         cmocka_unit_test(max_rounds_is_known_to_end_it),
         cmocka_unit_test(before_the_first_round_is_over_only_the_least_is_said),
         cmocka_unit_test(what_makes_it_harder_never_makes_it_shorter),
