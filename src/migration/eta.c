@@ -5,7 +5,7 @@
 
 enum { ROUNDS_MAX = 400, STUCK_ROUNDS = 3 };     /* more rounds than that cannot be told from never */
 static const double NEVER_NS = 30 * 24 * 3600e9; /* nobody waits for a month */
-static const double SHRINKS = 0.98;              /* a round that leaves more than this of the one before is no progress */
+static const double SHRINKS = 0.98; /* a round that leaves more than this of the one before is no progress */
 static const double SPREAD_LEAST = 0.1, SPREAD_MOST = 1;
 static const double UNITS_MOST = 1e15;
 
@@ -158,7 +158,8 @@ void eta_text(const struct eta *eta, char out[ETA_TEXT_MAX])
     } else if (eta->kind == ETA_UNKNOWN && eta->round_ns > 0) {
         struct scale scale = scale_of((double)eta->round_ns);
         double more = (double)eta->round_ns / scale.ns;
-        snprintf(out, ETA_TEXT_MAX, "unknown, this round %.*f %s more (%s)", places(more), more, scale.unit, eta->reason);
+        snprintf(out, ETA_TEXT_MAX, "unknown, this round %.*f %s more (%s)", places(more), more, scale.unit,
+                 eta->reason);
     } else if (eta->kind == ETA_UNKNOWN) {
         snprintf(out, ETA_TEXT_MAX, "unknown (%s)", eta->reason);
     } else if (eta->p90_ns == INT64_MAX) {

@@ -33,9 +33,9 @@ enum eta_kind { ETA_UNKNOWN, ETA_KNOWN, ETA_NEVER };
 
 struct eta {
     enum eta_kind kind;
-    const char *reason;      /* unknown, never: a static sentence */
-    int64_t p50_ns, p90_ns;  /* known: until the guest runs there. p90 of INT64_MAX: perhaps never */
-    int64_t round_ns;     /* unknown: the rest of this round, at its present pace; 0: not even that */
+    const char *reason;     /* unknown, never: a static sentence */
+    int64_t p50_ns, p90_ns; /* known: until the guest runs there. p90 of INT64_MAX: perhaps never */
+    int64_t round_ns;       /* unknown: the rest of this round, at its present pace; 0: not even that */
 };
 
 /* A finished round took so long, and so many units were dirty behind it. */

@@ -18,7 +18,7 @@ enum hello_capability {
     HELLO_CAN_RETRACT = 1 << 1,
     HELLO_CAN_RESUME = 1 << 2,
     HELLO_CAN_ZSTD = 1 << 3,
-    HELLO_CAN_HEAR_WAITS = 1 << 4, /* a source: LOADED may say how long the destination waited for bytes */
+    HELLO_CAN_HEAR_WAITS = 1 << 4,   /* a source: LOADED may say how long the destination waited for bytes */
     HELLO_CAN_HEAR_RESULT = 1 << 20, /* a source: it listens for RESULT; a destination: it will say it */
 };
 

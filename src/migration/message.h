@@ -29,7 +29,8 @@ enum message_type {
     MESSAGE_RESUME =
         11,            /* source, in doubt, first on a new line: say again what you are (PREPARED, RUNNING, REFUSED) */
     MESSAGE_DONE = 12, /* source: RUNNING or REFUSED was heard, nobody will ask again */
-    MESSAGE_RESULT = 20, /* destination, some 100 ms behind RUNNING, to a source that can hear it: report_arrival_encode().
+    MESSAGE_RESULT =
+        20, /* destination, some 100 ms behind RUNNING, to a source that can hear it: report_arrival_encode().
                             Decides nothing */
 };
 

@@ -58,8 +58,8 @@ struct migration_info {
     unsigned throttle_percent;                   /* of the last tick the most held vCPU was held; 0: none was */
     unsigned vcpus;                              /* entries of quota[]; 0 where none was ever held */
     struct quota_stats quota[DIRTY_WRITERS_MAX]; /* since this migration began */
-    bool reconnecting; /* unresolved, and the source still asks by itself */
-    struct err error;  /* why it failed, or is unresolved */
+    bool reconnecting;                           /* unresolved, and the source still asks by itself */
+    struct err error;                            /* why it failed, or is unresolved */
 };
 
 struct migration;
@@ -93,8 +93,8 @@ void migration_query(struct migration *m, struct migration_info *out);
 /* What it cost, or has cost so far, however it ended. Large: not for a stack. */
 struct migration_report {
     /* the pause as the source saw it; of one that was taken back, or broken off, the last */
-    bool paused;        /* there was one */
-    bool disks;         /* the machine has some */
+    bool paused; /* there was one */
+    bool disks;  /* the machine has some */
     struct pause_parts pause;
     unsigned taken_back; /* pauses that ended here again */
     int64_t stood_ns;    /* so long the guest stood in them */

@@ -48,9 +48,9 @@ struct outgoing {
         int64_t requested, paused, flushed, round, eof, sent, prepared, go, running;
     } time_ns;
     /* outgoing_report.c's */
-    int64_t harvest_ns;             /* of the last round: waited for permissions */
-    struct pipeline_stats written;  /* what is in the report's rows */
-    struct guest_work work_before;  /* counters when copying began, elapsed_ns is that moment */
+    int64_t harvest_ns;            /* of the last round: waited for permissions */
+    struct pipeline_stats written; /* what is in the report's rows */
+    struct guest_work work_before; /* counters when copying began, elapsed_ns is that moment */
     int64_t hart_paused_ns[HART_MAX];
     uint64_t wire_at_pause;
     uint64_t full_sum; /* of the FULL sections sent so far */

@@ -108,7 +108,7 @@ void outgoing_report_round(struct outgoing *o, const struct converge_sample *sam
     m->eta.pause_ns = (double)verdict->predicted_ns;
     m->eta.holding = o->throttling;
     m->eta.paused = policy.guest_paused;
-    m->eta.rounds_left = !policy.max_rounds                      ? UINT64_MAX
+    m->eta.rounds_left = !policy.max_rounds                       ? UINT64_MAX
                          : policy.max_rounds > o->converge.rounds ? policy.max_rounds - o->converge.rounds
                                                                   : 0;
     next_round(o, sample->dirty_units);

@@ -46,7 +46,7 @@ static int64_t cut(int64_t ns, int64_t most_ns)
 /* An answer may be here before the thread that asked has come to note that it asked. */
 static struct pause_moments in_order(struct pause_moments at)
 {
-    int64_t *const moments[] = { &at.requested_ns, &at.stopped_ns, &at.drained_ns,  &at.flushed_ns, &at.round_ns,
+    int64_t *const moments[] = { &at.requested_ns, &at.stopped_ns,  &at.drained_ns, &at.flushed_ns, &at.round_ns,
                                  &at.sent_ns,      &at.prepared_ns, &at.go_ns,      &at.running_ns };
     int64_t last_ns = 0;
     for (unsigned i = 0; i < sizeof(moments) / sizeof(moments[0]); i++) {
@@ -73,8 +73,7 @@ void pause_split(const struct pause_moments *moments, const struct pause_told *t
     out->ns[PAUSE_ARRIVE] = cut(told->arrive_ns, prepare_ns - out->ns[PAUSE_LOAD]);
     out->ns[PAUSE_RELEASE] = between(at->prepared_ns, at->go_ns);
     out->ns[PAUSE_START] = cut(told->start_ns, start_ns);
-    out->ns[PAUSE_TRIPS] =
-        prepare_ns - out->ns[PAUSE_LOAD] - out->ns[PAUSE_ARRIVE] + start_ns - out->ns[PAUSE_START];
+    out->ns[PAUSE_TRIPS] = prepare_ns - out->ns[PAUSE_LOAD] - out->ns[PAUSE_ARRIVE] + start_ns - out->ns[PAUSE_START];
 }
 
 int64_t pause_sum_ns(const struct pause_parts *parts)
@@ -190,9 +189,8 @@ struct report_round report_sum(const struct report_rounds *rounds)
 
 double guest_work_per(const struct guest_work *work, int64_t now_ns)
 {
-    return work->elapsed_ns > 0 && now_ns > 0
-               ? (double)work->instructions * ((double)now_ns / (double)work->elapsed_ns)
-               : 0;
+    return work->elapsed_ns > 0 && now_ns > 0 ? (double)work->instructions * ((double)now_ns / (double)work->elapsed_ns)
+                                              : 0;
 }
 
 /* --- what the destination tells ------------------------------------------------------------------------- */

@@ -75,15 +75,15 @@ bool clock_between(const struct clock_bounds *bounds, int64_t from_here_ns, int6
 
 enum { REPORT_ROUNDS_MAX = 64 };
 
-struct report_round {           /* one round, or several in a row, added up */
-    uint64_t first, last;       /* their numbers, from 1 */
-    uint64_t units_scanned;     /* taken from the dirty bits */
+struct report_round {       /* one round, or several in a row, added up */
+    uint64_t first, last;   /* their numbers, from 1 */
+    uint64_t units_scanned; /* taken from the dirty bits */
     uint64_t units_data, units_zero, units_delta;
-    uint64_t units_dirty;       /* left when it, the last of them, was over */
+    uint64_t units_dirty; /* left when it, the last of them, was over */
     uint64_t wire_bytes;
     int64_t elapsed_ns;
-    int64_t predicted_ns;       /* behind it: of the pause, were it now; 0: not asked */
-    int64_t got_ns;             /* a pause that followed: it took so long; 0: none did */
+    int64_t predicted_ns; /* behind it: of the pause, were it now; 0: not asked */
+    int64_t got_ns;       /* a pause that followed: it took so long; 0: none did */
 };
 
 /* Rounds have no bound, the table has one: when it is full, older ones are added up in pairs. No sum changes by that. */

@@ -17,7 +17,11 @@
 #include "monitor/qmp_client.h"
 #include "monitor/report_text.h"
 
-enum { POLL_MS = 100, RESULT_POLLS = 60, RATIO_BYTES_MIN = 1 << 20 }; /* of less data, the marks of zero pages would be the ratio */
+enum {
+    POLL_MS = 100,
+    RESULT_POLLS = 60,
+    RATIO_BYTES_MIN = 1 << 20
+}; /* of less data, the marks of zero pages would be the ratio */
 enum progress { PROGRESS_AUTO, PROGRESS_PLAIN, PROGRESS_NONE, PROGRESS_TTY };
 
 struct options {

@@ -9,9 +9,9 @@ static void buckets_are_powers_of_two_in_microseconds(void **state)
     static const struct {
         uint64_t ns;
         unsigned bucket;
-    } rows[] = { { 0, 0 },          { 999, 0 },          { 1000, 1 },        { 1999, 1 },
-                 { 2000, 2 },       { 3999, 2 },         { 4000, 3 },        { 1024000, 11 },
-                 { 1023999, 10 },   { 4194304000, 23 },  { 4194303999, 22 }, { UINT64_MAX, HISTOGRAM_BUCKETS - 1 } };
+    } rows[] = { { 0, 0 },        { 999, 0 },         { 1000, 1 },        { 1999, 1 },
+                 { 2000, 2 },     { 3999, 2 },        { 4000, 3 },        { 1024000, 11 },
+                 { 1023999, 10 }, { 4194304000, 23 }, { 4194303999, 22 }, { UINT64_MAX, HISTOGRAM_BUCKETS - 1 } };
     for (size_t i = 0; i < sizeof rows / sizeof *rows; i++)
         assert_int_equal(histogram_bucket(rows[i].ns), rows[i].bucket);
     for (unsigned i = 0; i < HISTOGRAM_BUCKETS; i++) { /* each begins where it says */

@@ -26,8 +26,12 @@ static double really(double left, double units_per_s, double dirty_per_s, double
 
 static struct eta_model guest(double units_per_s, double dirty_per_s, double set, double fit)
 {
-    struct eta_model model = { .unit_ns = S / units_per_s, .spread = 0.2, .fit_units = fit, .pause_ns = 10 * MS,
-                               .rounds_left = UINT64_MAX, .never_rounds = ETA_NEVER_ROUNDS };
+    struct eta_model model = { .unit_ns = S / units_per_s,
+                               .spread = 0.2,
+                               .fit_units = fit,
+                               .pause_ns = 10 * MS,
+                               .rounds_left = UINT64_MAX,
+                               .never_rounds = ETA_NEVER_ROUNDS };
     eta_learn(&model, 10 * S, fmin(set, 10 * dirty_per_s));
     eta_learn(&model, 1 * S, fmin(set, dirty_per_s));
     eta_learn(&model, 0.1 * S, fmin(set, 0.1 * dirty_per_s));
@@ -168,9 +172,14 @@ static void no_measurement_however_absurd_gives_an_absurd_answer(void **state)
             random = random * 6364136223846793005u + 1442695040888963407u;
             pick[k] = odd[(random >> 33) % ODDS];
         }
-        struct eta_model model = { .unit_ns = pick[0], .spread = pick[1], .fit_units = pick[2], .pause_ns = pick[3],
-                                   .rounds_left = i % 3 ? UINT64_MAX : (uint64_t)i, .holding = i % 5 == 0,
-                                   .paused = i % 7 == 0, .never_rounds = (unsigned)i % 4 };
+        struct eta_model model = { .unit_ns = pick[0],
+                                   .spread = pick[1],
+                                   .fit_units = pick[2],
+                                   .pause_ns = pick[3],
+                                   .rounds_left = i % 3 ? UINT64_MAX : (uint64_t)i,
+                                   .holding = i % 5 == 0,
+                                   .paused = i % 7 == 0,
+                                   .never_rounds = (unsigned)i % 4 };
         eta_learn(&model, pick[4], pick[5]);
         eta_learn(&model, pick[6], pick[7]);
         struct eta_position at = { .left_units = pick[8], .elapsed_ns = pick[9] };
@@ -208,10 +217,8 @@ static void people_read_it_with_a_unit(void **state)
         int64_t p50_ns, p90_ns;
         const char *text;
     } rows[] = {
-        { 850000000, 900000000, "850 to 900 ms" },
-        { 3100000000, 4000000000, "3.1 to 4.0 s" },
-        { 900000000, 12000000000, "1 to 12 s" },
-        { 240000000000, 600000000000, "4 to 10 min" },
+        { 850000000, 900000000, "850 to 900 ms" },         { 3100000000, 4000000000, "3.1 to 4.0 s" },
+        { 900000000, 12000000000, "1 to 12 s" },           { 240000000000, 600000000000, "4 to 10 min" },
         { 5000000000, INT64_MAX, "5.0 s or much longer" },
     };
     char text[ETA_TEXT_MAX];

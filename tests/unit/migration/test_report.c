@@ -12,9 +12,15 @@
 
 static struct pause_moments a_pause(void)
 {
-    return (struct pause_moments){ .requested_ns = 1000 * MS, .stopped_ns = 1001 * MS, .drained_ns = 1003 * MS,
-                                   .flushed_ns = 1006 * MS,   .harvest_ns = 4 * MS,    .round_ns = 1016 * MS,
-                                   .sent_ns = 1018 * MS,      .prepared_ns = 1028 * MS, .go_ns = 1029 * MS,
+    return (struct pause_moments){ .requested_ns = 1000 * MS,
+                                   .stopped_ns = 1001 * MS,
+                                   .drained_ns = 1003 * MS,
+                                   .flushed_ns = 1006 * MS,
+                                   .harvest_ns = 4 * MS,
+                                   .round_ns = 1016 * MS,
+                                   .sent_ns = 1018 * MS,
+                                   .prepared_ns = 1028 * MS,
+                                   .go_ns = 1029 * MS,
                                    .running_ns = 1034 * MS };
 }
 
@@ -123,9 +129,16 @@ static void a_peer_that_lies_about_its_clock_gets_no_figure(void **state)
 
 static struct report_round some_round(uint64_t number)
 {
-    return (struct report_round){ .first = number, .last = number, .units_scanned = 10 * number, .units_data = 7 * number,
-                                  .units_zero = 3 * number, .units_delta = number, .wire_bytes = 4096 * number,
-                                  .elapsed_ns = (int64_t)number * MS, .units_dirty = number, .predicted_ns = MS };
+    return (struct report_round){ .first = number,
+                                  .last = number,
+                                  .units_scanned = 10 * number,
+                                  .units_data = 7 * number,
+                                  .units_zero = 3 * number,
+                                  .units_delta = number,
+                                  .wire_bytes = 4096 * number,
+                                  .elapsed_ns = (int64_t)number * MS,
+                                  .units_dirty = number,
+                                  .predicted_ns = MS };
 }
 
 static void a_table_of_rounds_never_loses_a_unit(void **state)
@@ -158,8 +171,12 @@ static void a_table_of_rounds_never_loses_a_unit(void **state)
 
 static struct report_arrival some_arrival(void)
 {
-    struct report_arrival arrival = { .stopped_ns = 2000 * MS, .eof_ns = 2010 * MS, .prepared_ns = 2013 * MS,
-                                      .go_ns = 2015 * MS, .told_ns = 2016 * MS, .harts = 3,
+    struct report_arrival arrival = { .stopped_ns = 2000 * MS,
+                                      .eof_ns = 2010 * MS,
+                                      .prepared_ns = 2013 * MS,
+                                      .go_ns = 2015 * MS,
+                                      .told_ns = 2016 * MS,
+                                      .harts = 3,
                                       .resumed_ns = { 2017 * MS, 0, 2019 * MS },
                                       .after = { 100 * MS, 123456789, 90 * MS } };
     memset(arrival.host, 7, sizeof(arrival.host));
