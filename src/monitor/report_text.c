@@ -3,6 +3,12 @@
 #include <inttypes.h>
 #include <string.h>
 
+/* How many a list has; 0 for what is no list. */
+static size_t length(struct json_object *list)
+{
+    return json_object_is_type(list, json_type_array) ? json_object_array_length(list) : 0;
+}
+
 /* --- the pause ------------------------------------------------------------------------------------------ */
 
 static void print_pause(struct json_object *own, FILE *out)
@@ -23,7 +29,7 @@ static void print_pause(struct json_object *own, FILE *out)
 static void print_seen(struct json_object *own, FILE *out)
 {
     struct json_object *seen = json_get(own, "seen");
-    if (!seen || json_object_object_length(seen) == 0)
+    if (!json_object_is_type(seen, json_type_object) || json_object_object_length(seen) == 0)
         return;
     fprintf(out, "the pause as it was seen:\n");
     if (json_get(seen, "source-ms"))
@@ -66,7 +72,7 @@ static void print_ms_or_none(struct json_object *object, const char *name, FILE 
 static void print_devices(struct json_object *own, FILE *out)
 {
     struct json_object *list = json_get(own, "devices");
-    size_t count = list ? json_object_array_length(list) : 0;
+    size_t count = length(list);
     if (!count)
         return;
     fprintf(out, "device state:\n  %9s  %9s\n", "save ms", "load ms");
@@ -74,7 +80,8 @@ static void print_devices(struct json_object *own, FILE *out)
         struct json_object *device = json_object_array_get_idx(list, i);
         print_ms_or_none(device, "save-ms", out);
         print_ms_or_none(device, "load-ms", out);
-        fprintf(out, "  %s, %" PRId64 "\n", json_get_str(device, "name"), json_get_int(device, "instance"));
+        fprintf(out, "  %s, %" PRId64 "\n", json_get_str(device, "name") ? json_get_str(device, "name") : "?",
+                json_get_int(device, "instance"));
     }
 }
 
@@ -101,7 +108,7 @@ static void print_stall(struct json_object *stall, const char *what, FILE *out)
     struct json_object *buckets = json_get(stall, "buckets");
     fprintf(out, "  %9" PRId64 " times, %.3f ms in all, longest %.3f ms: %s\n", json_get_int(stall, "count"),
             json_get_num(stall, "total-ms"), json_get_num(stall, "longest-ms"), what);
-    for (size_t i = 0; buckets && i < json_object_array_length(buckets); i++) {
+    for (size_t i = 0; i < length(buckets); i++) {
         struct json_object *bucket = json_object_array_get_idx(buckets, i);
         fprintf(out, "  %9" PRId64 "   from %" PRId64 " us on\n", json_get_int(bucket, "count"),
                 json_get_int(bucket, "from-us"));
@@ -114,7 +121,7 @@ static void print_stalls(struct json_object *own, FILE *out)
                                             { "dirty-protocol", "giving write permissions up for a harvest" },
                                             { "paused", "paused, and let go again here" } };
     struct json_object *list = json_get(own, "stalls");
-    for (size_t i = 0; list && i < json_object_array_length(list); i++) {
+    for (size_t i = 0; i < length(list); i++) {
         struct json_object *vcpu = json_object_array_get_idx(list, i);
         bool heading = false;
         for (size_t kind = 0; kind < sizeof kinds / sizeof *kinds; kind++) {
@@ -156,7 +163,7 @@ static void print_round(struct json_object *round, FILE *out)
 static void print_rounds(struct json_object *own, FILE *out)
 {
     struct json_object *rounds = json_get(own, "rounds");
-    size_t count = rounds ? json_object_array_length(rounds) : 0;
+    size_t count = length(rounds);
     if (!count)
         return;
     fprintf(out, "rounds, in pages:\n  %7s %9s %9s %9s %7s %9s %10s %9s %8s %9s %9s\n", "round", "scanned", "data",
