@@ -42,6 +42,8 @@ def progress(source, begun):
         line = (f'{status:10} round {ram.get("dirty-sync-count", 0):3}  {100 - 100 * ram.get("remaining", 0) / max(1, ram.get("total", 1)):3.0f} %'
                 f'  sent {ram.get("transferred", 0) / 2**20:7.1f} MiB  {ram.get("mbps", 0) / 8:7.1f} MB/s'
                 f'  expected pause {info.get("expected-downtime", info.get("downtime", 0))} ms')
+        eta = info.get('__org.godwit_report', {}).get('eta')
+        line += f'  ETA {eta["text"]}' if eta else ''
         if line != last:
             print(f'  {time.monotonic() - begun:6.2f} s  {line}', flush=True)
             last = line
@@ -57,6 +59,16 @@ def table(rows):
     for name, value in rows:
         print(f'  {name:{width}}  {value}')
     print()
+
+
+def report(source):
+    """What godwit itself says it cost; the destination's figures come a moment behind the end."""
+    lib.wait_for('the destination\'s figures', lambda: 'result-due' not in source.migration()['__org.godwit_report'],
+                 alive=source.alive)
+    text = source.qmp.hmp('info migrate')
+    say('what the source reports of it (info migrate):')
+    for line in text[text.index('the pause, part by part'):].splitlines():
+        print('  ' + line)
 
 
 def gaps_of(text, pattern):
@@ -118,6 +130,7 @@ def main():
                     ('longest gap the guest saw', f'{float(after[0][column]) * scale:.1f} ms in the second it moved'),
                     ('the same without moving', f'{max(float(g[column]) * scale for g in before[1:] or before):.1f} ms')]
             table(rows)
+            report(source)
             if linux and any(int(g[3]) for g in before + after):
                 say('the guest found pages that were not as it wrote them')
                 return 1

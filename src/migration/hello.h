@@ -18,9 +18,10 @@ enum hello_capability {
     HELLO_CAN_RETRACT = 1 << 1,
     HELLO_CAN_RESUME = 1 << 2,
     HELLO_CAN_ZSTD = 1 << 3,
-    HELLO_CAN_CHANNELS = 1 << 6,   /* a destination: takes data channels */
-    HELLO_CAN_HEAR_WAITS = 1 << 4, /* a source: LOADED may say how long the destination waited for bytes */
-    HELLO_CAN_DELTAS = 1 << 5,     /* a destination: chunks may hold deltas */
+    HELLO_CAN_HEAR_WAITS = 1 << 4,   /* a source: LOADED may say how long the destination waited for bytes */
+    HELLO_CAN_DELTAS = 1 << 5,       /* a destination: chunks may hold deltas */
+    HELLO_CAN_CHANNELS = 1 << 6,     /* a destination: takes data channels */
+    HELLO_CAN_HEAR_RESULT = 1 << 20, /* a source: it listens for RESULT; a destination: it will say it */
 };
 
 struct hello {

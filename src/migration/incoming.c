@@ -68,6 +68,7 @@ static int answer_hello(struct incoming *i)
         rc = hello_decode(i->message, HELLO_SOURCE, hello, &i->err);
     i->peer_can_resume = rc == 0 && hello->capabilities & HELLO_CAN_RESUME;
     i->peer_hears_waits = rc == 0 && hello->capabilities & HELLO_CAN_HEAR_WAITS;
+    i->peer_hears_result = rc == 0 && hello->capabilities & HELLO_CAN_HEAR_RESULT;
     if (rc == 0)
         rc = machine_config_match(machine_config_of(i->machine), &hello->machine, &i->err);
     i->data_wanted = rc == 0 && hello->channels > 1 ? hello->channels : 0;
@@ -120,7 +121,7 @@ static int meet(struct incoming *i)
     return sections_read_begin(i->channel, magic_seen, &i->err);
 }
 
-static void stop_listening(struct incoming *i)
+void incoming_stop_listening(struct incoming *i)
 {
     channel_listener_close(i->m->listener);
     i->m->listener = NULL;
@@ -151,7 +152,7 @@ static int begin(struct incoming *i)
 {
     struct migration *m = i->m;
     if (!i->peer_can_resume || !channel_listener_open(m->listener))
-        stop_listening(i); /* one peer, which will not come back: the address is free for the next */
+        incoming_stop_listening(i); /* one peer, which will not come back: the address is free for the next */
     struct loader_options options = {
         .workers = (unsigned)atomic_load_explicit(&m->params.threads, memory_order_relaxed),
         .sources = i->sources,
@@ -302,7 +303,11 @@ static int read_element(struct incoming *i, uint8_t type)
     switch (type) {
     case ELEMENT_START: rc = read_start(i, &head); break;
     case ELEMENT_PART: rc = read_part(i, &head); break;
-    case ELEMENT_END: rc = read_end(i, &head); break;
+    case ELEMENT_END: /* the first that a source sends when the guest stands */
+        if (!i->arrival.stopped_ns)
+            i->arrival.stopped_ns = clock_now_ns();
+        rc = read_end(i, &head);
+        break;
     default: rc = sections_collect(i->collector, i->channel, &head, machine_config_of(i->machine), &i->err);
     }
     return rc < 0 ? rc : sections_read_footer(i->channel, &head, &i->err);
@@ -352,8 +357,10 @@ static int load(struct incoming *i)
     for (;;) {
         uint8_t type = ELEMENT_EOF;
         int rc = wait_element(i, &type);
-        if (rc == 0 && type == ELEMENT_EOF)
+        if (rc == 0 && type == ELEMENT_EOF) {
+            i->arrival.eof_ns = clock_now_ns();
             return complete(i);
+        }
         if (rc == 0)
             rc = read_element(i, type);
         if (rc < 0)
@@ -381,6 +388,7 @@ static void report_end(struct incoming *i)
         err_clear(&m->error);
         m->where = GUEST_HERE;
         m->rounds = i->progress[0].rounds;
+        m->report.arrival_due = i->measure_at_ns != 0;
         unlock(&m->lock);
         migration_set_state(m, MIGRATION_COMPLETED);
         return;
@@ -434,6 +442,7 @@ static void arrive(struct incoming *i)
             return;
         if (i->at == TARGET_LOADING) { /* RETRACT: the source goes on, and so do we, under the next number */
             i->key.attempt++;
+            incoming_result_reset(i);
             migration_set_state(i->m, MIGRATION_ACTIVE);
         }
     }
@@ -479,7 +488,7 @@ void incoming_run(struct migration *m)
     if (!runs)
         report_end(i);
 
-    stop_listening(i);
+    incoming_stop_listening(i);
     migration_hold_loader(m, NULL);
     loader_free(i->loader);
     channels_close(&i->data);

@@ -22,7 +22,7 @@ struct incoming {
     struct section_collector *collector;
     struct message *message;
     struct message_key key;
-    bool one_way, peer_can_resume, peer_hears_waits;
+    bool one_way, peer_can_resume, peer_hears_waits, peer_hears_result;
 
     enum handover_state at;
     struct {
@@ -31,6 +31,9 @@ struct incoming {
     } progress[INCOMING_SOURCES];
     uint64_t told_units, told_rounds; /* in the last LOADED */
     int64_t told_ns, go_ns;
+    struct report_arrival arrival; /* incoming_result.c's, but for moments as they come */
+    int64_t measure_at_ns;         /* the guest's first 100 ms are over then; 0: they are not waited for */
+    struct guest_work work_before;
     bool machine_touched;
     bool in_doubt; /* UNRESOLVED is what people see */
     bool done;     /* the source has heard how it ended */
@@ -42,9 +45,18 @@ int incoming_timeout_ms(struct incoming *i);
 int incoming_say(struct incoming *i, enum message_type type, const void *payload, uint32_t bytes);
 void incoming_say_sentence(struct incoming *i, enum message_type type, const char *sentence);
 
+void incoming_stop_listening(struct incoming *i); /* nobody is waited for any more: the address is free for the next */
+
 /* Put an event through the hand-over table and perform what it says. */
 void incoming_feed(struct incoming *i, enum handover_event event);
 /* All is loaded: say PREPARED and hold the guest, to an end or back to loading. False: this process ends while in doubt. */
 bool incoming_hold(struct incoming *i);
+/* The guest was let go: from now on its first 100 ms are measured. */
+void incoming_result_begin(struct incoming *i);
+/* They are over, or are not waited for any longer: write down what they were, and tell the source. Nothing when it was done. */
+void incoming_result(struct incoming *i);
+/* A source took the guest back: the moments of this attempt were another one's. */
+void incoming_result_reset(struct incoming *i);
+
 /* It has ended: until the source knows how, for a limited time. */
 void incoming_linger(struct incoming *i);

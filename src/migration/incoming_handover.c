@@ -53,6 +53,8 @@ void incoming_say_sentence(struct incoming *i, enum message_type type, const cha
 static void say_prepared(struct incoming *i)
 {
     struct buf payload = { 0 };
+    if (!i->arrival.prepared_ns)
+        i->arrival.prepared_ns = clock_now_ns();
     buf_put_be32(&payload, INCOMING_SOURCES);
     for (unsigned s = 0; s < INCOMING_SOURCES; s++) {
         uint64_t digest[2];
@@ -71,6 +73,8 @@ static void say_running(struct incoming *i)
     int64_t start_ns = machine_last_resume_ns(i->machine) - i->go_ns;
     be64_put(payload, start_ns > 0 ? (uint64_t)start_ns : 0);
     payload[8] = machine_state(i->machine) == RUN_RUNNING;
+    if (!i->arrival.told_ns)
+        i->arrival.told_ns = clock_now_ns();
     incoming_say(i, MESSAGE_RUNNING, payload, sizeof(payload));
 }
 
@@ -89,6 +93,8 @@ static void start_guest(struct incoming *i)
 {
     struct migration *m = i->m;
     i->go_ns = clock_now_ns();
+    i->arrival.go_ns = i->go_ns;
+    incoming_result_begin(i);
     err_clear(&i->err); /* of a line that was lost before */
     int rc = m->take ? m->take(m->take_opaque, &i->err) : 0;
     if (rc < 0)
@@ -353,6 +359,8 @@ static void drain_line(struct incoming *i)
 void incoming_linger(struct incoming *i)
 {
     bool answers = i->peer_can_resume && (i->at == TARGET_RUNS || i->at == TARGET_REFUSED);
+    if (i->one_way || !answers)
+        incoming_result(i);
     if (i->one_way)
         return;
     if (!answers) {
@@ -362,7 +370,12 @@ void incoming_linger(struct incoming *i)
     }
     int64_t until_ns = clock_now_ns() + (int64_t)LINGER_MS * NS_PER_MS;
     enum handover_event event;
-    while (!i->done && (i->line || i->m->listener) && next_event(i, until_ns, &event)) {
+    while (!i->done && (i->line || i->m->listener) &&
+           next_event(i, i->measure_at_ns ? i->measure_at_ns : until_ns, &event)) {
+        if (event == HANDOVER_SILENCE && i->measure_at_ns) {
+            incoming_result(i);
+            continue;
+        }
         if (event == HANDOVER_SILENCE)
             break;
         if (event == HANDOVER_RESOLVE_THERE)
@@ -374,6 +387,9 @@ void incoming_linger(struct incoming *i)
         if (i->at == TARGET_REFUSED && i->m->listener)
             tell_doubt(i);
     }
+    if (i->done)
+        incoming_stop_listening(i);
+    incoming_result(i);
     if (i->done)
         released_forget(i->refused_path);
 }

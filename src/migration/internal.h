@@ -13,8 +13,9 @@ enum resolve_wish { WISH_NONE, WISH_HERE, WISH_THERE };
 struct migration {
     /* fixed after new */
     struct machine *machine;
-    struct source *ram; /* the one source there is now */
-    int abort_fd;       /* eventfd: readable while a cancel is wanted; for connect and accept */
+    struct source *ram;              /* the one source there is now */
+    uint8_t host[REPORT_HOST_BYTES]; /* asked before any thread of ours might not be allowed to */
+    int abort_fd;                    /* eventfd: readable while a cancel is wanted; for connect and accept */
     void (*event)(void *opaque, enum migration_event event, enum migration_state state, uint64_t round);
     void *event_opaque;
     struct migration_params params;             /* atomics inside */
@@ -52,12 +53,19 @@ struct migration {
     struct loader *loader;
     struct return_path *ear;
     struct err error;
-    struct migration_info figures; /* what the thread reports as it goes; times in it are final values */
-    struct pipeline_stats sent;    /* last known */
+    struct migration_report report; /* all but what is read from counters when somebody asks */
+    struct eta_model eta;           /* source */
+    struct migration_info figures;  /* what the thread reports as it goes; times in it are final values */
+    struct pipeline_stats sent;     /* last known */
     struct loader_stats got;
     struct quota_stats quota_base[DIRTY_WRITERS_MAX]; /* what vCPUs counted before this migration */
     int64_t start_ns, active_ns, end_ns;
     uint64_t rounds;
+    struct {
+        int64_t start_ns;
+        uint64_t units, taken; /* dirty when it began; taken by all before it */
+    } round;                   /* of the source that goes on */
+    uint32_t counting;         /* of stalls, this migration's */
 
     /* owner: the migrate thread; kept from one migration to the next */
     struct converge_costs costs;
@@ -71,6 +79,9 @@ void migration_set_error(struct migration *m, const struct err *err);
 bool migration_cancelled(struct migration *m);
 void migration_round_done(struct migration *m, uint64_t rounds);
 void migration_set_where(struct migration *m, enum migration_where where);
+
+/* Equal for all processes that read the same CLOCK_MONOTONIC; zeroes: this host does not say. */
+void migration_host_id(uint8_t id[REPORT_HOST_BYTES]);
 
 /* Make visible to cancel what it has to shut down, or take it away again. A channel set after a cancel is shut down
  * at once. */

@@ -56,6 +56,8 @@ void migration_set_state(struct migration *m, enum migration_state state)
 {
     lock(&m->lock);
     assert(transitions[m->state] & TO(state));
+    if (state == MIGRATION_FAILED || state == MIGRATION_CANCELLED)
+        m->report.ended_in = m->state;
     m->state = state;
     int64_t now_ns = clock_now_ns();
     if (state == MIGRATION_ACTIVE && m->active_ns == 0)
@@ -154,6 +156,7 @@ int migration_new(struct machine *machine, struct migration **out, struct err *e
     cond_init(&m->changed);
     params_init(&m->params);
     converge_costs_init(&m->costs);
+    migration_host_id(m->host);
     m->bias = 1.0;
     *out = m;
     return 0;
@@ -279,6 +282,9 @@ static int launch(struct migration *m, const char *uri, bool incoming, struct er
     m->wish = WISH_NONE;
     m->where = incoming ? GUEST_THERE : GUEST_HERE;
     m->figures = (struct migration_info){ 0 };
+    m->report = (struct migration_report){ 0 };
+    m->eta = (struct eta_model){ 0 };
+    memset(&m->round, 0, sizeof(m->round));
     memset(m->quota_base, 0, sizeof(m->quota_base));
     m->sent = (struct pipeline_stats){ 0 };
     m->got = (struct loader_stats){ 0 };

@@ -9,7 +9,9 @@
 #include "base/err.h"
 #include "machine/machine.h"
 #include "memory/dirty.h"
+#include "migration/eta.h"
 #include "migration/params.h"
+#include "migration/report.h"
 
 /* Spelled as query-migrate spells them. */
 enum migration_state {
@@ -60,12 +62,9 @@ struct migration_info {
     unsigned throttle_percent;                   /* of the last tick the most held vCPU was held; 0: none was */
     unsigned vcpus;                              /* entries of quota[]; 0 where none was ever held */
     struct quota_stats quota[DIRTY_WRITERS_MAX]; /* since this migration began */
-    double
-        held_pause_ms; /* of the most paused vCPU: holds beyond 1 ms, which the guest sees as pause beside the pause */
-    /* the pause in parts, ms */
-    double pause_ms, last_round_ms, device_ms, prepared_ms, go_ms;
-    bool reconnecting; /* unresolved, and the source still asks by itself */
-    struct err error;  /* why it failed, or is unresolved */
+    double held_pause_ms; /* of the most paused vCPU: holds beyond 1 ms, which the guest sees as pause beside the pause */
+    bool reconnecting;    /* unresolved, and the source still asks by itself */
+    struct err error;     /* why it failed, or is unresolved */
 };
 
 struct migration;
@@ -95,6 +94,31 @@ int migration_resolve(struct migration *m, enum migration_answer answer, struct 
 int migration_may_resume(struct migration *m, bool *force, struct err *err);
 
 void migration_query(struct migration *m, struct migration_info *out);
+
+/* What it cost, or has cost so far, however it ended. Large: not for a stack. */
+struct migration_report {
+    /* the pause as the source saw it; of one that was taken back, or broken off, the last */
+    bool paused; /* there was one */
+    bool disks;  /* the machine has some */
+    struct pause_parts pause;
+    unsigned taken_back; /* pauses that ended here again */
+    int64_t stood_ns;    /* so long the guest stood in them */
+    struct report_devices saved;
+    /* as the destination told it, or on the destination itself */
+    bool arrival_known, arrival_due; /* due: it will tell, in some 100 ms */
+    struct report_arrival arrival;
+    struct guest_gap gap;     /* source only */
+    struct guest_work before; /* source only: while it was copied, until the pause */
+    /* copying */
+    struct report_rounds rounds;
+    uint64_t other_wire_bytes; /* of no round: greetings, device state, words */
+    int64_t copying_ns;        /* from the first round to the last pause, or to the end */
+    unsigned harts;
+    struct stall_counts stall[HART_MAX];
+    struct eta eta;                /* while it is ACTIVE */
+    enum migration_state ended_in; /* failed, cancelled: what it was doing */
+};
+void migration_report(struct migration *m, struct migration_report *out);
 /* Wait until it is over (not active, not cancelling) or timeout_ms passed; true: over. Not on the main thread. */
 bool migration_wait(struct migration *m, int timeout_ms);
 

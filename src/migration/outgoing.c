@@ -68,6 +68,7 @@ static int say_hello(struct outgoing *o, unsigned channels)
         o->codecs = hello_codecs(hello);
         if (rc == 0 && channels && !(hello->capabilities & HELLO_CAN_CHANNELS))
             rc = err_set(&o->err, -EREMOTEIO, "the destination knows no data channels, and channels is %u", channels);
+        o->peer_tells_result = rc == 0 && hello->capabilities & HELLO_CAN_HEAR_RESULT;
     }
     buf_free(&payload);
     buf_free(&out);
@@ -152,6 +153,7 @@ static int begin(struct outgoing *o)
     dirty_start(o->ram->dirty, DIRTY_MIGRATION, true);
     o->tracking = true;
     outgoing_throttle_begin(o);
+    outgoing_report_begin(o);
     migration_set_state(m, MIGRATION_ACTIVE);
 
     struct section_writer writer;
@@ -285,6 +287,7 @@ static int move(struct outgoing *o)
             return rc;
         sample.dirty_units = outgoing_dirty_units(o);
         struct converge_verdict verdict = decide(o, &sample);
+        outgoing_report_round(o, &sample, &verdict);
         uint64_t round = rounds_of(o);
         migration_round_done(o->m, round);
         switch (verdict.action) {
@@ -321,7 +324,9 @@ static int pause_guest(struct outgoing *o)
     outgoing_feed(o, HANDOVER_STOPPED);
     o->time_ns.paused = clock_now_ns();
     migration_set_state(o->m, MIGRATION_DEVICE);
+    outgoing_report_stopped(o);
     rc = machine_flush_disks(o->machine, &o->err);
+    o->time_ns.flushed = clock_now_ns();
     return rc < 0 ? rc : outgoing_cancelled(o);
 }
 
@@ -329,7 +334,7 @@ static int pause_guest(struct outgoing *o)
  * middle of it, what it writes then is dirty for the next one, and nothing is lost or sent in vain. */
 static int last_round(struct outgoing *o)
 {
-    struct pipeline_stats before;
+    struct pipeline_stats before, after;
     pipeline_stats(o->pipeline, &before);
     o->wire_at_pause = before.wire_bytes;
     outgoing_binds(o, true);
@@ -345,6 +350,9 @@ static int last_round(struct outgoing *o)
     dirty_seal(o->ram->dirty);
     o->sealed = true;
     o->time_ns.round = clock_now_ns();
+    pipeline_stats(o->pipeline, &after); /* workers wait side by side */
+    o->harvest_ns = (int64_t)((after.revoke_wait_ns - before.revoke_wait_ns) / param(&o->m->params.threads));
+    outgoing_report_last_round(o);
     return outgoing_audit(o, true);
 }
 
@@ -369,13 +377,19 @@ static void put_devices(struct outgoing *o, struct section_writer *writer, uint6
 
     struct machine_section section[MACHINE_SECTIONS_MAX];
     unsigned sections = machine_sections(o->machine, section);
+    struct report_devices saved = { 0 };
     for (unsigned i = 0; i < sections; i++) {
+        int64_t start_ns = clock_now_ns();
         if (section[i].lock)
             lock(section[i].lock);
         sections_put_full(writer, section[i].desc, section[i].instance, section[i].object);
         if (section[i].lock)
             unlock(section[i].lock);
+        report_add_device(&saved, section[i].desc->name, section[i].instance, clock_now_ns() - start_ns);
     }
+    lock(&o->m->lock);
+    o->m->report.saved = saved;
+    unlock(&o->m->lock);
     struct section_digest digest;
     outgoing_digest(o, &digest);
     sections_put_digest(writer, &digest);
@@ -391,6 +405,7 @@ static int send_eof(struct outgoing *o)
     if (cancel)
         return err_set(&o->err, -ECANCELED, "migration cancelled");
     uint8_t eof = ELEMENT_EOF;
+    o->time_ns.eof = clock_now_ns();
     int rc = pipeline_send(o->pipeline, &eof, 1, &o->err);
     if (rc == 0)
         outgoing_feed(o, HANDOVER_SENT);
@@ -416,57 +431,6 @@ static int send_devices(struct outgoing *o)
 
 /* --- the end ------------------------------------------------------------------------------------------------ */
 
-static double ms_between(int64_t from_ns, int64_t to_ns)
-{
-    return to_ns > from_ns ? (double)(to_ns - from_ns) / NS_PER_MS : 0;
-}
-
-static void learn(struct outgoing *o, int64_t downtime_ns)
-{
-    struct migration *m = o->m;
-    if (!o->ran || o->one_way)
-        return;
-    converge_learn(&o->converge, o->predicted_ns, downtime_ns);
-    m->bias = o->converge.bias;
-    m->costs.pause_ns = (m->costs.pause_ns + o->time_ns.paused - o->time_ns.requested) / 2;
-    m->costs.device_ns = (m->costs.device_ns + o->time_ns.sent - o->time_ns.round) / 2;
-    int64_t handover_ns = o->time_ns.running - o->time_ns.prepared - o->converge.trip_ns;
-    m->costs.handover_ns = (m->costs.handover_ns + (handover_ns > 0 ? handover_ns : 0)) / 2;
-}
-
-static void report_pause(struct outgoing *o)
-{
-    struct migration *m = o->m;
-    struct pipeline_stats stats;
-    int64_t running_ns = o->time_ns.running;
-    if (o->ear.started) {
-        lock(&o->ear.lock);
-        if (o->ear.running_ns)
-            running_ns = o->ear.running_ns;
-        if (o->ear.prepared_ns)
-            o->time_ns.prepared = o->ear.prepared_ns;
-        unlock(&o->ear.lock);
-        o->time_ns.running = running_ns;
-    }
-    /* A guest that stood still before has lost nothing. */
-    int64_t stopped_ns = machine_last_pause_ns(o->machine);
-    if (stopped_ns < o->time_ns.requested)
-        stopped_ns = o->time_ns.paused;
-    pipeline_stats(o->pipeline, &stats);
-    lock(&m->lock);
-    struct migration_info *f = &m->figures;
-    f->downtime_ms = o->ran ? ms_between(stopped_ns, running_ns) : 0;
-    f->predicted_downtime_ms = (double)o->predicted_ns / NS_PER_MS;
-    f->downtime_bytes = stats.wire_bytes - o->wire_at_pause;
-    f->pause_ms = ms_between(o->time_ns.requested, o->time_ns.paused);
-    f->last_round_ms = ms_between(o->time_ns.paused, o->time_ns.round);
-    f->device_ms = ms_between(o->time_ns.round, o->time_ns.sent);
-    f->prepared_ms = ms_between(o->time_ns.sent, o->time_ns.prepared);
-    f->go_ms = ms_between(o->time_ns.prepared, running_ns);
-    unlock(&m->lock);
-    learn(o, running_ns - stopped_ns);
-}
-
 static void tear_down(struct outgoing *o)
 {
     struct migration *m = o->m;
@@ -485,10 +449,17 @@ static void tear_down(struct outgoing *o)
     pipeline_free(o->pipeline);
     channels_close(&o->data); /* what came over them is loaded, or void */
     outgoing_throttle_end(o);
+    outgoing_report_end(o);
     if (o->tracking)
         dirty_stop(o->ram->dirty, DIRTY_MIGRATION);
     if (o->sealed)
         dirty_unseal(o->ram->dirty);
+}
+
+/* The end of the line; a destination that has the guest may have something to tell until then. */
+static void hang_up(struct outgoing *o)
+{
+    struct migration *m = o->m;
     migration_hold_channel(m, NULL);
     lock(&m->lock);
     if (o->ear.started) {
@@ -577,9 +548,14 @@ void outgoing_run(struct migration *m)
     tell_first_error(o);
     if (rc < 0 && !handover_ended(o->at))
         outgoing_fail(o);
-    if (o->at == SOURCE_AWAY)
-        report_pause(o);
+    bool more = o->at == SOURCE_AWAY && outgoing_report_away(o);
     tear_down(o);
+    if (!more)
+        hang_up(o);
     report_end(o);
+    if (more) {
+        outgoing_report_result(o);
+        hang_up(o);
+    }
     free(o);
 }

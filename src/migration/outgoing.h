@@ -49,15 +49,34 @@ struct outgoing {
     int64_t overrun_at_ns; /* the pause is taken back then; INT64_MAX: never */
     unsigned overruns;
     bool round_open; /* begun as the last one */
+    bool peer_tells_result;
     struct {
-        int64_t requested, paused, round, sent, prepared, running;
+        int64_t requested, paused, flushed, round, eof, sent, prepared, go, running;
     } time_ns;
+    /* outgoing_report.c's */
+    int64_t harvest_ns;            /* of the last round: waited for permissions */
+    struct pipeline_stats written; /* what is in the report's rows */
+    struct guest_work work_before; /* counters when copying began, elapsed_ns is that moment */
+    int64_t hart_paused_ns[HART_MAX];
     uint64_t wire_at_pause;
     uint64_t full_sum; /* of the FULL sections sent so far */
     uint32_t next_id;  /* section id of the next one */
     struct audit audit;
     struct err err; /* the first failure */
 };
+
+/* For the report. begin: before the first round. round: behind each. stopped: the guest stands. taken_back: it runs on here.
+ * away: it runs there. end: the street has ended, whatever came of it. result: wait a moment for what the destination
+ * measured; the migration is over. */
+void outgoing_report_begin(struct outgoing *o);
+void outgoing_report_round(struct outgoing *o, const struct converge_sample *sample,
+                           const struct converge_verdict *verdict);
+void outgoing_report_stopped(struct outgoing *o);
+void outgoing_report_last_round(struct outgoing *o);
+void outgoing_report_taken_back(struct outgoing *o);
+bool outgoing_report_away(struct outgoing *o); /* true: the destination will tell more */
+void outgoing_report_end(struct outgoing *o);
+void outgoing_report_result(struct outgoing *o);
 
 int outgoing_cancelled(struct outgoing *o); /* 0, or -ECANCELED with its sentence */
 int64_t outgoing_silence_ms(struct outgoing *o);

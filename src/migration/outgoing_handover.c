@@ -15,6 +15,7 @@ static void resume_guest(struct outgoing *o)
         return;
     o->paused = false;
     machine_hand_back(o->machine);
+    outgoing_report_taken_back(o);
 }
 
 /* In doubt the old line decides nothing any more: such words go over the new one, or nowhere. */
@@ -58,6 +59,8 @@ static int end_stream(struct outgoing *o)
 /* Lost or not, only the answer tells. A peer that cannot answer starts at the last byte. */
 static void send_go(struct outgoing *o)
 {
+    if (o->time_ns.go == 0)
+        o->time_ns.go = clock_now_ns();
     if (!o->one_way)
         send_word(o, MESSAGE_GO);
     else

@@ -64,6 +64,14 @@ static int hear_running(struct return_path *path, const struct message *message)
     return 0;
 }
 
+/* One that makes no sense is none: the guest is there, and a figure less is no reason to doubt it. */
+static void hear_result(struct return_path *path, const struct message *message)
+{
+    struct reader in = reader_of(message->payload, message->bytes);
+    if (path->heard & HEARD_RUNNING && report_arrival_decode(&in, &path->arrival) == 0)
+        path->heard |= HEARD_RESULT;
+}
+
 static void hear_sentence(struct return_path *path, const struct message *message, enum heard what, const char *who)
 {
     char text[MESSAGE_SENTENCE_MAX + 1];
@@ -85,6 +93,7 @@ static int hear(struct return_path *path, const struct message *message)
         return 0;
     case MESSAGE_PREPARED: return hear_prepared(path, message);
     case MESSAGE_RUNNING: return hear_running(path, message);
+    case MESSAGE_RESULT: hear_result(path, message); return 0;
     case MESSAGE_RETRACTED: path->heard |= HEARD_RETRACTED; return 0;
     case MESSAGE_REFUSED: hear_sentence(path, message, HEARD_REFUSED, "the destination does not start it"); return 0;
     case MESSAGE_REFUSAL:

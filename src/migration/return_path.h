@@ -3,6 +3,7 @@
 #include "base/lock.h"
 #include "base/thread.h"
 #include "migration/message.h"
+#include "migration/report.h"
 #include "migration/threads/pipeline.h"
 
 /* What the owner may wait for, and what it may get instead. In order of importance: the first that is true is told. */
@@ -16,6 +17,7 @@ enum heard {
     HEARD_CLOSED = 1 << 6,
     HEARD_INTERRUPT = 1 << 7, /* return_path_interrupt() */
     HEARD_SILENCE = 1 << 8,   /* nothing at all for the time given */
+    HEARD_RESULT = 1 << 9,    /* behind RUNNING only */
 };
 
 struct return_path {
@@ -44,7 +46,8 @@ struct return_path {
         uint32_t id;
         uint64_t digest[2];
     } digest[PIPELINE_SOURCES_MAX];
-    struct err why; /* ERROR, REFUSED, CLOSED */
+    struct report_arrival arrival; /* RESULT */
+    struct err why;                /* ERROR, REFUSED, CLOSED */
 };
 
 int return_path_start(struct return_path *path, struct channel *channel, const struct message_key *key,

@@ -7,6 +7,8 @@
 #include <string.h>
 #include <xxhash.h>
 
+#include "base/clock.h"
+
 /* clang-format off */
 static const struct field handover_fields[] = {
     FIELD_BOOL_OF(struct section_handover, run),
@@ -417,7 +419,9 @@ int sections_apply(struct section_collector *c, struct err *err)
         const struct state_desc *desc = c->section[i].desc;
         if (desc == &section_handover_state || desc == &section_digest_state || desc == &machine_config_state)
             continue;
+        int64_t start_ns = clock_now_ns();
         int rc = load_one(c, i, err);
+        c->load_ns[i] = clock_now_ns() - start_ns;
         if (rc < 0)
             return rc;
     }

@@ -101,6 +101,7 @@ struct section_collector {
     } arrived[SECTIONS_MAX];
     unsigned sections;
     uint64_t full_sum;
+    int64_t load_ns[SECTIONS_MAX]; /* each took so long in sections_apply */
     /* filled by sections_apply */
     struct section_handover handover;
     struct section_digest digest;

@@ -15,8 +15,13 @@
 #include "base/json.h"
 #include "monitor/client.h"
 #include "monitor/qmp_client.h"
+#include "monitor/report_text.h"
 
-enum { POLL_MS = 100, RATIO_BYTES_MIN = 1 << 20 }; /* of less data, the marks of zero pages would be the ratio */
+enum {
+    POLL_MS = 100,
+    RESULT_POLLS = 60,
+    RATIO_BYTES_MIN = 1 << 20
+}; /* of less data, the marks of zero pages would be the ratio */
 enum progress { PROGRESS_AUTO, PROGRESS_PLAIN, PROGRESS_NONE, PROGRESS_TTY };
 
 struct options {
@@ -32,6 +37,7 @@ struct watch {
     struct qmp_client *client;
     int signals; /* a signalfd for SIGINT and SIGTERM */
     bool cancelling;
+    int asked_again;
     char phase[32];
     int64_t round;
 };
@@ -148,19 +154,17 @@ static void progress_text(struct json_object *info, char *out, size_t size)
     }
     double total = json_get_num(ram, "total"), left = json_get_num(ram, "remaining"),
            page = json_get_num(ram, "page-size");
-    double speed = json_get_num(ram, "pages-per-second") * page, wire = json_get_num(ram, "mbps") / 8;
-    char eta[32] = "-";
-    if (speed > 0)
-        snprintf(eta, sizeof eta, "%.0f s", ceil(left / speed));
-    snprintf(out, size, "%-8s round %" PRId64 " %3.0f%%  %.1f MB/s  dirty %.1f MB/s  ETA %s  downtime ~%" PRId64 " ms",
+    double wire = json_get_num(ram, "mbps") / 8;
+    const char *eta = json_get_str(json_get(json_get(info, "__org.godwit_report"), "eta"), "text");
+    snprintf(out, size, "%-8s round %" PRId64 " %3.0f%%  %.1f MB/s  dirty %.1f MB/s  downtime ~%" PRId64 " ms  ETA %s",
              json_get_str(info, "status"), json_get_int(ram, "dirty-sync-count"),
-             total > 0 ? 100 * (1 - left / total) : 0, wire, json_get_num(ram, "dirty-pages-rate") * page / 1e6, eta,
-             json_get_int(info, "expected-downtime"));
+             total > 0 ? 100 * (1 - left / total) : 0, wire, json_get_num(ram, "dirty-pages-rate") * page / 1e6,
+             json_get_int(info, "expected-downtime"), eta ? eta : "-");
 }
 
 static void show_progress(struct watch *watch, struct json_object *info)
 {
-    char text[256];
+    char text[384];
     const char *status = json_get_str(info, "status");
     int64_t round = json_get_int(json_get(info, "ram"), "dirty-sync-count");
     bool news = strcmp(status, watch->phase) || round != watch->round;
@@ -195,18 +199,6 @@ static void print_held(struct json_object *own)
     }
 }
 
-static void print_pause(struct json_object *own)
-{
-    static const char *const parts[][2] = { { "stopping the guest", "pause-ms" },
-                                            { "last round", "last-round-ms" },
-                                            { "devices", "device-ms" },
-                                            { "prepared", "prepared-ms" },
-                                            { "go to running", "go-ms" } };
-    struct json_object *pause = json_get(own, "pause");
-    for (size_t i = 0; i < sizeof parts / sizeof *parts; i++)
-        print_row(i ? "" : "the pause", "%8.1f ms  %s", json_get_num(pause, parts[i][1]), parts[i][0]);
-}
-
 static void print_table(struct json_object *info)
 {
     char text[32];
@@ -227,8 +219,8 @@ static void print_table(struct json_object *info)
     }
     print_row("downtime", "%.1f ms (predicted %.1f ms, limit %.0f ms)", json_get_num(own, "downtime-ms"),
               json_get_num(own, "predicted-downtime-ms"), json_get_num(own, "downtime-limit-ms"));
-    print_pause(own);
     print_held(own);
+    report_text(own, stdout);
 }
 
 /* --- what came of it ------------------------------------------------------------------------------------ */
@@ -271,6 +263,8 @@ static void tell_end(struct watch *watch, struct json_object *info, int code)
     } else if (code == CLIENT_MOVED) {
         print_table(info);
     }
+    if (!watch->options->json && code != CLIENT_MOVED)
+        report_text(json_get(info, "__org.godwit_report"), stdout);
     if (code == CLIENT_CANCELLED)
         fprintf(stderr, "godwit migrate: cancelled, the guest runs on the source\n");
     else if (code == CLIENT_UNKNOWN)
@@ -308,6 +302,13 @@ static int watch_it(struct watch *watch)
         if (qmp_client_call(watch->client, "query-migrate", NULL, &info, &err) < 0)
             return lost(watch, &err);
         int code = outcome(info);
+        /* What the destination measured comes a moment behind the end. */
+        if (code == CLIENT_MOVED && json_get_bool(json_get(info, "__org.godwit_report"), "result-due") &&
+            ++watch->asked_again <= RESULT_POLLS) {
+            json_object_put(info);
+            poll(NULL, 0, POLL_MS / 4);
+            continue;
+        }
         if (code >= 0)
             tell_end(watch, info, code);
         else

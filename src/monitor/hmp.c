@@ -380,13 +380,20 @@ static bool is_over(enum migration_state state)
 
 static void show_progress(struct session *session, const struct migration_info *info)
 {
-    char text[200];
+    char text[400], eta[ETA_TEXT_MAX];
+    struct migration_report *report = malloc(sizeof *report);
+    if (!report)
+        return;
+    migration_report(session->monitor->context.migration, report);
+    eta_text(&report->eta, eta);
+    free(report);
     double done =
         info->ram_total ? 100.0 * (double)(info->ram_total - info->ram_remaining) / (double)info->ram_total : 0;
     snprintf(text, sizeof text,
-             "\rMigration: %-10s [ %3.0f %% ] round %" PRIu64 ", %.1f MB/s, dirty %.1f MB/s, downtime %.0f ms\033[K",
+             "\rMigration: %-10s [ %3.0f %% ] round %" PRIu64
+             ", %.1f MB/s, dirty %.1f MB/s, downtime %.0f ms, ETA %s\033[K",
              migration_state_name(info->state), done < 0 ? 0 : done, info->rounds, info->mbps / 8,
-             (double)info->dirty_pages_per_s * 4096 / 1e6, info->expected_downtime_ms);
+             (double)info->dirty_pages_per_s * 4096 / 1e6, info->expected_downtime_ms, eta);
     session_write(session, text, strlen(text));
 }
 

@@ -84,6 +84,8 @@ struct vcpu {
     _Atomic bool debug;     /* a debugger wants to see every instruction; changed only while paused */
     _Atomic uint64_t kicks;
     _Atomic int tid;
+    _Atomic int64_t paused_ns, resumed_ns; /* its own pauses; the owner stores */
+    struct stall stall;
     struct dirty_writer writer;
 
     /* under lock */

@@ -158,8 +158,11 @@ void engine_poll_dirty(struct vcpu *v)
 
     if (!epoch)
         return;
+    int64_t began_ns = stall_wanted(&v->stall) ? clock_now_ns() : 0;
     engine_rearm(v);
     dirty_writer_ack(v->dirty, &v->writer, epoch);
+    if (began_ns)
+        stall_add(&v->stall, STALL_DIRTY, clock_now_ns() - began_ns);
 }
 
 /* A device may block on its lock for as long as it likes: that is no time to hold up a harvest. No host pointer is

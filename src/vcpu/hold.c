@@ -20,5 +20,7 @@ void vcpu_hold(struct vcpu *v)
     atomic_store_explicit(&v->sleeping, false, memory_order_seq_cst);
     unlock(&v->lock);
     dirty_writer_unpark(v->dirty, &v->writer); /* and the safe point polls next */
-    quota_held(quota, began_ns, until_ns, clock_now_ns());
+    int64_t ended_ns = clock_now_ns();
+    quota_held(quota, began_ns, until_ns, ended_ns);
+    stall_add(&v->stall, STALL_HELD, ended_ns - began_ns);
 }

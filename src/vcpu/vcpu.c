@@ -130,6 +130,7 @@ void vcpu_sleep(struct vcpu *v)
 bool vcpu_wait_while_paused(struct vcpu *v)
 {
     bool waited = false;
+    int64_t began_ns = clock_now_ns();
 
     dirty_writer_park(v->dirty, &v->writer);
     lock(&v->lock);
@@ -137,12 +138,18 @@ bool vcpu_wait_while_paused(struct vcpu *v)
            !atomic_load_explicit(&v->quit, memory_order_relaxed)) {
         waited = true;
         v->paused = true;
+        atomic_store_explicit(&v->paused_ns, began_ns, memory_order_relaxed); /* the lock orders it for who waits */
         cond_broadcast(&v->settled);
         cond_wait(&v->wake, &v->lock);
     }
     v->paused = false;
     unlock(&v->lock);
     dirty_writer_unpark(v->dirty, &v->writer);
+    if (waited) {
+        int64_t ended_ns = clock_now_ns();
+        atomic_store_explicit(&v->resumed_ns, ended_ns, memory_order_relaxed); /* a figure */
+        stall_add(&v->stall, STALL_PAUSED, ended_ns - began_ns);
+    }
     return waited;
 }
 
@@ -316,6 +323,18 @@ void vcpu_stats(struct vcpu *v, struct vcpu_stats *out)
         .block_runs = atomic_load_explicit(&v->block_runs, memory_order_relaxed),
         .promotions = atomic_load_explicit(&v->promotions, memory_order_relaxed),
         .cpu_ns = thread_cpu_ns(v),
+        .paused_ns = atomic_load_explicit(&v->paused_ns, memory_order_relaxed),
+        .resumed_ns = atomic_load_explicit(&v->resumed_ns, memory_order_relaxed),
         .tid = atomic_load_explicit(&v->tid, memory_order_relaxed),
     };
+}
+
+void vcpu_count_stalls(struct vcpu *v, uint32_t counting)
+{
+    atomic_store_explicit(&v->stall.wanted, counting, memory_order_relaxed); /* a stall more or less is one */
+}
+
+void vcpu_stalls(struct vcpu *v, uint32_t counting, struct stall_counts *out)
+{
+    stall_read(&v->stall, counting, out);
 }

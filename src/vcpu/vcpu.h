@@ -7,6 +7,7 @@
 #include "base/timer.h"
 #include "memory/bus.h"
 #include "vcpu/hart.h"
+#include "vcpu/stall.h"
 
 struct vcpu;
 
@@ -47,6 +48,11 @@ struct vcpu_stats {
     uint64_t code_runs, block_runs;        /* into generated code, into the interpreter's blocks */
     uint64_t promotions;                   /* blocks that the interpreter found hot */
     int64_t cpu_ns;                        /* host CPU time of the thread */
+    int64_t paused_ns, resumed_ns;         /* when it stood last, and when it went on; 0: never. clock_now_ns() */
     int tid;                               /* host thread id, for query-cpus-fast */
 };
 void vcpu_stats(struct vcpu *vcpu, struct vcpu_stats *out); /* any thread; values may be a moment old */
+
+/* Count stalls (stall.h) from now on, under a number that no counting had before; 0: do not. Any thread. */
+void vcpu_count_stalls(struct vcpu *vcpu, uint32_t counting);
+void vcpu_stalls(struct vcpu *vcpu, uint32_t counting, struct stall_counts *out);

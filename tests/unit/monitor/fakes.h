@@ -31,6 +31,7 @@ struct machine {
 struct migration {
     struct migration_params params;
     struct migration_info info;
+    struct migration_report report;
     char started[1024], incoming[1024];
     bool incoming_runs, may_resume_forced;
     int cancels, cancel_answer, start_answer, may_resume_answer;
@@ -213,6 +214,13 @@ const char *migration_listening(struct migration *m)
 {
     (void)m;
     return "";
+}
+
+void migration_report(struct migration *m, struct migration_report *out)
+{
+    *out = m->report;
+    if (!out->eta.reason)
+        out->eta.reason = "nobody knows";
 }
 
 void migration_query(struct migration *m, struct migration_info *out)

@@ -179,7 +179,8 @@ static void progress_has_a_line_a_round_and_the_end_a_table(void **state)
     migration.info.raw_bytes = 3 << 28;
     migration.info.downtime_ms = 34.5;
     migration.info.predicted_downtime_ms = 40;
-    migration.info.go_ms = 1.5;
+    migration.report.paused = true;
+    migration.report.pause.ns[PAUSE_START] = 1500000;
     migration_moves(MIGRATION_COMPLETED);
     assert_int_equal(end(), CLIENT_MOVED);
     const char *line = strstr(errors, "active   round 1  75%");
@@ -188,7 +189,7 @@ static void progress_has_a_line_a_round_and_the_end_a_table(void **state)
     assert_non_null(strstr(shown, "256.0 MiB"));
     assert_non_null(strstr(shown, "compression ratio    3.00"));
     assert_non_null(strstr(shown, "34.5 ms (predicted 40.0 ms"));
-    assert_non_null(strstr(shown, "1.5 ms  go to running"));
+    assert_non_null(strstr(shown, "1.500 ms  GO to the first instruction"));
 }
 
 static void json_is_one_object_and_nothing_else(void **state)
