@@ -11,6 +11,7 @@
 #include "base/clock.h"
 #include "migration/hello.h"
 #include "migration/incoming.h"
+#include "migration/sources.h"
 
 enum { LOADED_EVERY_NS = 10 * 1000000, KEEP_ALIVE_MS = 500, LOADED_EVERY_MS = 10 };
 enum { MET_ANOTHER = 1 }; /* instead of 0: not the source that is waited for */
@@ -72,6 +73,8 @@ static int answer_hello(struct incoming *i)
     if (rc == 0) {
         struct buf payload = { 0 };
         hello_fill(hello, HELLO_DESTINATION, machine_config_of(i->machine));
+        if (source_ram_is_fresh(i->sources[0]))
+            hello->capabilities |= HELLO_IS_FRESH;
         hello_encode(hello, &payload);
         rc = incoming_say(i, MESSAGE_HELLO, payload.data, (uint32_t)payload.size);
         buf_free(&payload);

@@ -61,6 +61,7 @@ static int say_hello(struct outgoing *o)
     } else {
         rc = hello_decode(answer, HELLO_DESTINATION, hello, &o->err);
         o->peer_can_resume = rc == 0 && hello->capabilities & HELLO_CAN_RESUME;
+        o->peer_is_fresh = rc == 0 && hello->capabilities & HELLO_IS_FRESH;
         o->codecs = hello_codecs(hello);
     }
     buf_free(&payload);
@@ -125,6 +126,7 @@ static int begin(struct outgoing *o)
         .channel = o->channel,
         .tunables = &m->params.live,
         .codecs = o->codecs,
+        .peer_is_fresh = o->peer_is_fresh,
         .settled = o->one_way,
         .peer_waits_permille = o->one_way ? NULL : &o->ear.peer_waits_permille,
     };

@@ -23,7 +23,7 @@ struct outgoing {
     struct pipeline *pipeline;
     struct return_path ear;
     struct message_key key;
-    bool one_way, to_file, peer_can_resume;
+    bool one_way, to_file, peer_can_resume, peer_is_fresh;
     unsigned codecs; /* mask of 1 << enum codec: what the peer reads; 0: nobody said */
 
     enum handover_state at;

@@ -8,4 +8,6 @@
 int source_ram_new(struct ram *ram, uint32_t id, struct source **out, struct err *err);
 void source_ram_free(struct source *source); /* NULL allowed */
 
+/* Is all of it zero, as no load and nobody else has touched it? Before a load. */
+bool source_ram_is_fresh(const struct source *source);
 uint64_t source_ram_bytes(const struct source *source); /* that exist: the sum over blocks */

@@ -44,6 +44,7 @@ struct pipeline {
     /* fixed after new */
     struct source **sources;
     unsigned source_count, worker_count;
+    bool peer_is_fresh;
     struct pipeline_tunables *tunables;
     struct channel *channel;
     uint64_t memory_bytes;
@@ -97,16 +98,15 @@ static bool claim(struct worker *worker, struct scan_slice *slice, bool last)
 }
 
 static void count_chunk(struct pipeline *p, const struct scan_slice *slice, const struct scanned *scanned,
-                        enum codec codec)
+                        const struct frame *frame, enum codec codec)
 {
     struct source_state *state = &p->states[slice->index];
-    uint64_t zeros = (uint64_t)__builtin_popcountll(scanned->zero);
 
     digest_apply(&state->digest, &scanned->change);
     add(&state->round_data, scanned->units);
-    add(&state->round_zero, zeros);
+    add(&state->round_zero, (uint64_t)__builtin_popcountll(frame->zero));
     add(&p->units_data, scanned->units);
-    add(&p->units_zero, zeros);
+    add(&p->units_zero, (uint64_t)__builtin_popcountll(scanned->zero));
     add(&p->codec_units[codec], scanned->units);
     add(&p->raw_bytes, (uint64_t)scanned->units * slice->source->unit_bytes);
 }
@@ -180,12 +180,18 @@ static int make_chunk(struct worker *worker, const struct scan_slice *slice, uns
         .round = round,
         .first_unit = slice->words[i] * CHUNK_UNITS,
         .data = scanned.data,
-        .zero = scanned.zero,
+        .zero = p->peer_is_fresh ? scanned.cleared : scanned.zero,
     };
+    if (!frame.data && !frame.zero) { /* nothing that the peer has not got */
+        count_chunk(p, slice, &scanned, &frame, with.codec);
+        add(&p->copy_ns, (uint64_t)(copied - start));
+        worker->zeros_since += (uint64_t)__builtin_popcountll(scanned.zero);
+        return 0;
+    }
     frame.payload_bytes = (uint32_t)compress_chunk(&worker->compressor, with.codec, with.acceleration, raw,
                                                    scanned.units, slice->source->unit_bytes, chunk_payload(chunk));
     chunk->wire_bytes = frame_seal(chunk->wire, slice->source->id, &frame);
-    count_chunk(p, slice, &scanned, with.codec);
+    count_chunk(p, slice, &scanned, &frame, with.codec);
     add(&p->made_bytes, chunk->wire_bytes);
     add(&p->copy_ns, (uint64_t)(copied - start));
     add(&p->compress_ns, (uint64_t)(clock_now_ns() - copied));
@@ -216,7 +222,7 @@ static int make_slice(struct worker *worker, const struct scan_slice *slice, uin
         if (fault_failed(&p->fault) || make_chunk(worker, slice, i, round, last) < 0) {
             return -ECANCELED;
         }
-        worker->spare = pool_take(&p->pool);
+        worker->spare = worker->spare ? worker->spare : pool_take(&p->pool);
         if (!worker->spare) {
             return -ECANCELED;
         }
@@ -361,6 +367,7 @@ int pipeline_new(const struct pipeline_options *options, struct pipeline **out, 
     steer_init(&p->steer, options, &p->writer);
     p->source_count = options->source_count;
     p->worker_count = options->workers;
+    p->peer_is_fresh = options->peer_is_fresh;
     p->tunables = options->tunables;
     p->channel = options->channel;
     p->sources = calloc(p->source_count, sizeof(*p->sources));
