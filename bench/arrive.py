@@ -37,7 +37,11 @@ def flat(report):
         if isinstance(value, dict):
             for name, inner in flat(value):
                 yield f'{key}.{name}', inner
-        elif key.endswith(('-ms', '-us')) and not isinstance(value, bool):
+        elif isinstance(value, list) and value and 'after-ms' in value[0]:
+            for row in value:
+                for name, inner in row.items():
+                    yield f'{round(row["after-ms"], -1):.0f}ms.{name}', inner
+        elif key.endswith(('-ms', '-us')) or key in ('hot-code', 'warmed', 'dropped'):
             yield key, value
 
 
@@ -113,15 +117,15 @@ def main():
             print(json.dumps({'side': name, **row}), flush=True)
     rows = journey(args, report)
     print(f'load {os.getloadavg()[0]:.1f}; {args.memory}, {args.road}; medians of {args.hops} hops [min .. max]')
-    keys = [key for key in next(iter(rows.values()))[0]]
-    for key in keys:
+    keys = list(dict.fromkeys(key for of in rows.values() for row in of for key in row))
+    for key in [key for key in keys if 'limit' not in key]:
         cells = []
         for name, of in rows.items():
             values = [row[key] for row in of if row.get(key) is not None]
             if values and any(values):
                 cells.append(f'{name} {statistics.median(values):9.2f} [{min(values):.2f} .. {max(values):.2f}]')
         if cells:
-            print(f'  {key:24} ' + '   '.join(cells))
+            print(f'  {key:32} ' + '   '.join(cells))
 
 
 if __name__ == '__main__':

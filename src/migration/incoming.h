@@ -20,6 +20,7 @@ struct incoming {
     struct message *message;
     struct message_key key;
     bool one_way, peer_can_resume, peer_hears_waits;
+    bool hot_code_seen;
 
     enum handover_state at;
     struct {

@@ -10,6 +10,7 @@
 #include <sys/eventfd.h>
 
 #include "base/clock.h"
+#include "machine/warm.h"
 
 enum {
     KNOCK_MS = 1000,            /* for saying who one is */
@@ -101,6 +102,8 @@ static void start_guest(struct incoming *i)
         lock(&m->lock);
         m->refused = true;
         unlock(&m->lock);
+    } else if (machine_state(i->machine) == RUN_RUNNING) {
+        machine_warm_arrived(i->machine);
     }
     incoming_feed(i, rc < 0 ? HANDOVER_START_FAILED : HANDOVER_STARTED);
 }
@@ -314,6 +317,7 @@ static bool next_event(struct incoming *i, int64_t until_ns, enum handover_event
 bool incoming_hold(struct incoming *i)
 {
     incoming_feed(i, HANDOVER_LOADED);
+    machine_warm_settle(i->machine); /* while PREPARED and GO are on their way */
     while (!handover_ended(i->at) && i->at != TARGET_LOADING) {
         int silence_ms = incoming_timeout_ms(i);
         int64_t until_ns = i->in_doubt ? INT64_MAX : clock_now_ns() + (int64_t)silence_ms * NS_PER_MS;

@@ -8,6 +8,7 @@
 
 #include "base/err.h"
 #include "machine/machine.h"
+#include "machine/warm.h"
 #include "memory/dirty.h"
 #include "migration/params.h"
 
@@ -58,6 +59,7 @@ struct migration_info {
     struct quota_stats quota[DIRTY_WRITERS_MAX]; /* since this migration began */
     /* the pause in parts, ms */
     double pause_ms, last_round_ms, device_ms, prepared_ms, go_ms;
+    struct machine_arrival arrival; /* destination: code that was made ahead, how the guest started */
     bool reconnecting; /* unresolved, and the source still asks by itself */
     struct err error;  /* why it failed, or is unresolved */
 };

@@ -9,6 +9,7 @@
 #include <sys/random.h>
 
 #include "migration/hello.h"
+#include "migration/hot_code.h"
 
 static uint64_t param(const _Atomic uint64_t *value)
 {
@@ -62,6 +63,7 @@ static int say_hello(struct outgoing *o)
         rc = hello_decode(answer, HELLO_DESTINATION, hello, &o->err);
         o->peer_can_resume = rc == 0 && hello->capabilities & HELLO_CAN_RESUME;
         o->peer_is_fresh = rc == 0 && hello->capabilities & HELLO_IS_FRESH;
+        o->peer_can_warm = rc == 0 && hello->capabilities & HELLO_CAN_WARM;
         o->codecs = hello_codecs(hello);
     }
     buf_free(&payload);
@@ -180,6 +182,8 @@ static int one_round(struct outgoing *o, struct converge_sample *sample)
     pipeline_stats(o->pipeline, &before);
     int rc = o->round_open ? 0 : pipeline_round_begin(o->pipeline, false, &o->err);
     o->round_open = false;
+    if (rc == 0)
+        rc = outgoing_hot_code(o);
     if (rc == 0)
         outgoing_throttle_round(o);
     if (rc == 0)

@@ -19,6 +19,7 @@ struct migration_params {
     _Atomic uint64_t max_rounds;                 /* "max-rounds"; 0: as many as it takes */
     _Atomic uint64_t announce_ms;                /* "progress-interval" of monitors */
     _Atomic uint64_t audit;                      /* "audit": clean pages looked at after a round; 0: none */
+    _Atomic uint64_t warm_arrival;               /* "warm-arrival": off, on */
     _Atomic bool capability_events;              /* capabilities, spelled as QEMU does */
     _Atomic bool capability_return_path;
     _Atomic bool capability_auto_converge;   /* "auto-converge": quotas for harts that dirty too fast */
