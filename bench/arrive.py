@@ -34,7 +34,13 @@ def times(vm, name):
 
 def flat(report):
     for key, value in report.items():
-        if isinstance(value, dict):
+        if key == 'hand-over':
+            for name, inner in value.items():
+                if name == 'state':
+                    yield 'state.most', max((row['ms'] for row in inner), default=None)
+                else:
+                    yield f'at.{name}', inner
+        elif isinstance(value, dict):
             for name, inner in flat(value):
                 yield f'{key}.{name}', inner
         elif isinstance(value, list) and value and 'after-ms' in value[0]:

@@ -372,3 +372,17 @@ void machine_arrival(struct machine *m, struct machine_arrival *out)
     }
     unlock(&m->lock);
 }
+
+int64_t machine_first_run_ns(struct machine *m)
+{
+    int64_t resumed_ns = machine_last_resume_ns(m), first_ns = 0;
+
+    for (unsigned i = 0; i < m->config.harts; i++) {
+        struct vcpu_stats stats;
+
+        vcpu_stats(m->vcpu[i], &stats);
+        if (stats.ran_ns >= resumed_ns && (!first_ns || stats.ran_ns < first_ns))
+            first_ns = stats.ran_ns;
+    }
+    return first_ns;
+}

@@ -52,3 +52,4 @@ struct machine_arrival {
     struct machine_start start[MACHINE_STARTS]; /* after 10 and 100 ms */
 };
 void machine_arrival(struct machine *m, struct machine_arrival *out);
+int64_t machine_first_run_ns(struct machine *m); /* clock_now_ns(); when a hart ran first since the last resume; 0: none has */

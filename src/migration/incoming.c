@@ -281,6 +281,8 @@ static int complete(struct incoming *i)
     for (int s = 0; s < INCOMING_SOURCES; s++)
         if (!i->progress[s].ended)
             return err_set(&i->err, -EPROTO, "section %s: the stream ended without its end", i->sources[s]->name);
+    i->times = (struct handover_times){ 0 };
+    handover_mark(&i->times, MARK_EOF);
     machine_warm_stop(i->machine);
     int rc = sections_complete(i->collector, &i->err);
     if (rc == 0)
@@ -289,10 +291,12 @@ static int complete(struct incoming *i)
         rc = check_digest(i);
     if (rc < 0)
         return rc;
+    handover_mark(&i->times, MARK_RAM_LOADED);
     i->machine_touched = true;
-    rc = sections_apply(i->collector, &i->err);
+    rc = sections_apply(i->collector, &i->times, &i->err);
     if (rc == 0)
         machine_loaded(i->machine);
+    handover_mark(&i->times, MARK_STATE_LOADED);
     return rc;
 }
 

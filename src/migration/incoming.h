@@ -3,6 +3,7 @@
 #include "migration/internal.h"
 #include "migration/released.h"
 #include "migration/sections.h"
+#include "migration/times.h"
 
 enum { INCOMING_SOURCES = 1 };
 
@@ -27,6 +28,7 @@ struct incoming {
         bool started, ended, open_round;
         uint64_t rounds;
     } progress[INCOMING_SOURCES];
+    struct handover_times times;
     uint64_t told_units, told_rounds; /* in the last LOADED */
     int64_t told_ns, go_ns;
     bool machine_touched;

@@ -90,6 +90,7 @@ static void start_guest(struct incoming *i)
 {
     struct migration *m = i->m;
     i->go_ns = clock_now_ns();
+    i->times.at_ns[MARK_GO_READ] = i->go_ns;
     err_clear(&i->err); /* of a line that was lost before */
     int rc = m->take ? m->take(m->take_opaque, &i->err) : 0;
     if (rc < 0)
@@ -98,13 +99,13 @@ static void start_guest(struct incoming *i)
         rc = machine_resume(i->machine, true, &i->err);
     else if ((rc = machine_take_disks(i->machine, &i->err)) == 0)
         machine_pause(i->machine, RUN_PAUSED);
-    if (rc < 0) {
-        lock(&m->lock);
-        m->refused = true;
-        unlock(&m->lock);
-    } else if (machine_state(i->machine) == RUN_RUNNING) {
+    i->times.at_ns[MARK_STARTED] = rc == 0 ? machine_last_resume_ns(i->machine) : clock_now_ns();
+    lock(&m->lock);
+    m->refused = m->refused || rc < 0;
+    m->figures.times = i->times;
+    unlock(&m->lock);
+    if (rc == 0 && machine_state(i->machine) == RUN_RUNNING)
         machine_warm_arrived(i->machine);
-    }
     incoming_feed(i, rc < 0 ? HANDOVER_START_FAILED : HANDOVER_STARTED);
 }
 
@@ -317,7 +318,9 @@ static bool next_event(struct incoming *i, int64_t until_ns, enum handover_event
 bool incoming_hold(struct incoming *i)
 {
     incoming_feed(i, HANDOVER_LOADED);
+    handover_mark(&i->times, MARK_PREPARED_SENT);
     machine_warm_settle(i->machine); /* while PREPARED and GO are on their way */
+    handover_mark(&i->times, MARK_SETTLED);
     while (!handover_ended(i->at) && i->at != TARGET_LOADING) {
         int silence_ms = incoming_timeout_ms(i);
         int64_t until_ns = i->in_doubt ? INT64_MAX : clock_now_ns() + (int64_t)silence_ms * NS_PER_MS;

@@ -485,6 +485,8 @@ static void query_incoming(struct migration *m, int64_t now_ns, struct migration
     if (m->loader)
         loader_stats(m->loader, &m->got);
     machine_arrival(m->machine, &out->arrival);
+    if (out->times.at_ns[MARK_STARTED] && out->times.at_ns[MARK_STARTED] == machine_last_resume_ns(m->machine))
+        out->times.at_ns[MARK_FIRST_RUN] = machine_first_run_ns(m->machine);
     const struct loader_stats *got = &m->got;
     out->pages_data = got->units_data;
     out->pages_zero = got->units_zero;

@@ -11,6 +11,7 @@
 #include "machine/warm.h"
 #include "memory/dirty.h"
 #include "migration/params.h"
+#include "migration/times.h"
 
 /* Spelled as query-migrate spells them. */
 enum migration_state {
@@ -59,6 +60,7 @@ struct migration_info {
     struct quota_stats quota[DIRTY_WRITERS_MAX]; /* since this migration began */
     /* the pause in parts, ms */
     double pause_ms, last_round_ms, device_ms, prepared_ms, go_ms;
+    struct handover_times times;    /* of the last hand-over, by step */
     struct machine_arrival arrival; /* destination: code that was made ahead, how the guest started */
     bool reconnecting; /* unresolved, and the source still asks by itself */
     struct err error;  /* why it failed, or is unresolved */

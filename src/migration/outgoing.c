@@ -297,7 +297,9 @@ static int pause_guest(struct outgoing *o)
     int rc = machine_flush_disks(o->machine, &o->err);
     if (rc < 0)
         return rc;
+    o->times = (struct handover_times){ 0 };
     o->time_ns.requested = clock_now_ns();
+    o->times.at_ns[MARK_STOP_ASKED] = o->time_ns.requested;
     o->overrun_at_ns = overrun_ns == INT64_MAX ? INT64_MAX : o->time_ns.requested + overrun_ns;
     enum run_state found = machine_hand_over(o->machine);
     if (found != RUN_RUNNING && found != RUN_PAUSED && found != RUN_PRELAUNCH)
@@ -306,8 +308,10 @@ static int pause_guest(struct outgoing *o)
     o->paused = true;
     outgoing_feed(o, HANDOVER_STOPPED);
     o->time_ns.paused = clock_now_ns();
+    o->times.at_ns[MARK_STOPPED] = o->ran ? machine_last_pause_ns(o->machine) : o->time_ns.paused;
     migration_set_state(o->m, MIGRATION_DEVICE);
     rc = machine_flush_disks(o->machine, &o->err);
+    handover_mark(&o->times, MARK_PAUSED);
     return rc < 0 ? rc : outgoing_cancelled(o);
 }
 
@@ -324,6 +328,7 @@ static int last_round(struct outgoing *o)
         o->round_open = true;
         return outgoing_overrun(o);
     }
+    handover_mark(&o->times, MARK_RAM_TAKEN);
     if (rc == 0)
         rc = pipeline_round_end(o->pipeline, NULL, &o->err);
     if (rc < 0)
@@ -331,7 +336,9 @@ static int last_round(struct outgoing *o)
     dirty_seal(o->ram->dirty);
     o->sealed = true;
     o->time_ns.round = clock_now_ns();
-    return outgoing_audit(o, true);
+    int audited = outgoing_audit(o, true);
+    handover_mark(&o->times, MARK_ROUND_CLOSED);
+    return audited;
 }
 
 void outgoing_digest(struct outgoing *o, struct section_digest *digest)
@@ -356,11 +363,13 @@ static void put_devices(struct outgoing *o, struct section_writer *writer, uint6
     struct machine_section section[MACHINE_SECTIONS_MAX];
     unsigned sections = machine_sections(o->machine, section);
     for (unsigned i = 0; i < sections; i++) {
+        int64_t began_ns = clock_now_ns();
         if (section[i].lock)
             lock(section[i].lock);
         sections_put_full(writer, section[i].desc, section[i].instance, section[i].object);
         if (section[i].lock)
             unlock(section[i].lock);
+        handover_device(&o->times, section[i].desc->name, section[i].instance, clock_now_ns() - began_ns);
     }
     struct section_digest digest;
     outgoing_digest(o, &digest);
@@ -389,6 +398,7 @@ static int send_devices(struct outgoing *o)
     struct section_writer writer = { .full_sum = o->full_sum, .next_id = o->next_id };
     pipeline_stats(o->pipeline, &stats);
     put_devices(o, &writer, stats.rounds);
+    handover_mark(&o->times, MARK_STATE_SAVED);
     /* On the wire, all of it, while a cancel may still cut the line: behind the EOF nothing may be waiting. */
     int rc = pipeline_send(o->pipeline, writer.out.data, writer.out.size, &o->err);
     if (rc == 0)
@@ -397,6 +407,7 @@ static int send_devices(struct outgoing *o)
     if (rc == 0 && !o->one_way)
         rc = send_eof(o);
     o->time_ns.sent = clock_now_ns();
+    o->times.at_ns[MARK_SENT] = o->time_ns.sent;
     return rc;
 }
 
@@ -448,6 +459,9 @@ static void report_pause(struct outgoing *o)
     f->device_ms = ms_between(o->time_ns.round, o->time_ns.sent);
     f->prepared_ms = ms_between(o->time_ns.sent, o->time_ns.prepared);
     f->go_ms = ms_between(o->time_ns.prepared, running_ns);
+    o->times.at_ns[MARK_PREPARED] = o->time_ns.prepared;
+    o->times.at_ns[MARK_RUNNING] = running_ns;
+    f->times = o->times;
     unlock(&m->lock);
     learn(o, running_ns - stopped_ns);
 }

@@ -9,6 +9,7 @@
 #include "migration/released.h"
 #include "migration/sections.h"
 #include "migration/throttle.h"
+#include "migration/times.h"
 
 enum { OUTGOING_SOURCES = 1, LAST_WORD_MS = 50, ANSWER_MS = 2000 };
 enum { OUTGOING_AGAIN = 1 }; /* instead of 0: the pause was taken back, more rounds are to come */
@@ -47,6 +48,7 @@ struct outgoing {
     struct {
         int64_t requested, paused, round, sent, prepared, running;
     } time_ns;
+    struct handover_times times;
     uint64_t wire_at_pause;
     uint64_t full_sum; /* of the FULL sections sent so far */
     uint32_t next_id;  /* section id of the next one */

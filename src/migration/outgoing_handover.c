@@ -43,6 +43,7 @@ static void write_released(struct outgoing *o)
         return;
     }
     machine_pause(o->machine, RUN_POSTMIGRATE); /* from here `cont` is refused */
+    handover_mark(&o->times, MARK_RELEASED);
     outgoing_feed(o, HANDOVER_WRITTEN);
 }
 
@@ -58,9 +59,10 @@ static int end_stream(struct outgoing *o)
 /* Lost or not, only the answer tells. A peer that cannot answer starts at the last byte. */
 static void send_go(struct outgoing *o)
 {
-    if (!o->one_way)
+    if (!o->one_way) {
         send_word(o, MESSAGE_GO);
-    else
+        handover_mark(&o->times, MARK_GO);
+    } else
         outgoing_feed(o, end_stream(o) == 0 ? HANDOVER_TAKEN : HANDOVER_LINK_LOST);
 }
 
@@ -137,6 +139,7 @@ static enum handover_event prepared(struct outgoing *o)
     if (!cancel)
         o->m->where = GUEST_UNKNOWN;
     unlock(&o->m->lock);
+    handover_mark(&o->times, MARK_AGREED);
     return cancel ? HANDOVER_CANCEL : HANDOVER_PREPARED;
 }
 

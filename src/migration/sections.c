@@ -7,6 +7,8 @@
 #include <string.h>
 #include <xxhash.h>
 
+#include "base/clock.h"
+
 /* clang-format off */
 static const struct field handover_fields[] = {
     FIELD_BOOL_OF(struct section_handover, run),
@@ -432,15 +434,18 @@ int sections_complete(struct section_collector *c, struct err *err)
     return 0;
 }
 
-int sections_apply(struct section_collector *c, struct err *err)
+int sections_apply(struct section_collector *c, struct handover_times *times, struct err *err)
 {
     for (unsigned i = 0; i < c->sections; i++) {
         const struct state_desc *desc = c->section[i].desc;
         if (desc == &section_handover_state || desc == &section_digest_state || desc == &machine_config_state)
             continue;
+        int64_t began_ns = clock_now_ns();
         int rc = load_one(c, i, err);
         if (rc < 0)
             return rc;
+        if (times)
+            handover_device(times, desc->name, c->section[i].instance, clock_now_ns() - began_ns);
     }
     return 0;
 }

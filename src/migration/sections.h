@@ -18,6 +18,7 @@
 #include "base/err.h"
 #include "machine/machine.h"
 #include "migration/threads/pipeline.h"
+#include "migration/times.h"
 
 enum {
     STREAM_MAGIC = 0x5145564d,
@@ -125,5 +126,5 @@ int sections_collect(struct section_collector *c, struct channel *channel, const
                      const struct machine_config *ours, struct err *err);
 /* All there? Then decode hand-over and digest; the machine is untouched. */
 int sections_complete(struct section_collector *c, struct err *err);
-/* Load every section of the machine. On failure the machine is half loaded: machine_unload(). */
-int sections_apply(struct section_collector *c, struct err *err);
+/* Load every section of the machine. On failure the machine is half loaded: machine_unload(). times: or NULL. */
+int sections_apply(struct section_collector *c, struct handover_times *times, struct err *err);

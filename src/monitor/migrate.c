@@ -219,6 +219,27 @@ static struct json_object *throttle_member(const struct migration_info *info)
     return list;
 }
 
+/* The steps of the hand-over on this side, in ms since its first; what each part of the machine's state took. */
+static struct json_object *times_member(const struct handover_times *times)
+{
+    struct json_object *own = json_object_new_object(), *list = json_object_new_array();
+    int64_t first_ns = 0;
+    for (unsigned i = 0; i < HANDOVER_MARKS; i++) {
+        first_ns = first_ns ? first_ns : times->at_ns[i];
+        if (times->at_ns[i])
+            json_put_num(own, handover_mark_names[i], (double)(times->at_ns[i] - first_ns) / NS_PER_MS);
+    }
+    for (unsigned i = 0; i < times->devices; i++) {
+        struct json_object *row = json_object_new_object();
+        json_put_str(row, "section", times->device[i].name);
+        json_put_int(row, "instance", times->device[i].instance);
+        json_put_num(row, "ms", (double)times->device[i].ns / NS_PER_MS);
+        json_object_array_add(list, row);
+    }
+    json_put(own, "state", list);
+    return own;
+}
+
 /* How the guest got going here, and what was ready for it. */
 static struct json_object *arrival_member(const struct machine_arrival *arrival)
 {
@@ -279,6 +300,7 @@ static struct json_object *own_member(const struct migration_info *info)
     json_put_num(pause, "prepared-ms", info->prepared_ms);
     json_put_num(pause, "go-ms", info->go_ms);
     json_put(own, "pause", pause);
+    json_put(own, "hand-over", times_member(&info->times));
     if (info->incoming)
         json_put(own, "arrival", arrival_member(&info->arrival));
     return own;

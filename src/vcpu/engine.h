@@ -84,6 +84,7 @@ struct vcpu {
     _Atomic bool debug;     /* a debugger wants to see every instruction; changed only while paused */
     _Atomic uint64_t kicks;
     _Atomic int tid;
+    _Atomic int64_t ran_ns; /* when it went on after its last pause */
     struct dirty_writer writer;
 
     /* under lock */

@@ -304,6 +304,7 @@ static bool safe_point(struct vcpu *v)
             engine_sync_counters(v, 0);
             if (vcpu_wait_while_paused(v))
                 engine_reload(v);
+            atomic_store_explicit(&v->ran_ns, clock_now_ns(), memory_order_relaxed);
             engine_kick_self(v);
             continue;
         }

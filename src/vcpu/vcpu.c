@@ -316,6 +316,7 @@ void vcpu_stats(struct vcpu *v, struct vcpu_stats *out)
         .block_runs = atomic_load_explicit(&v->block_runs, memory_order_relaxed),
         .promotions = atomic_load_explicit(&v->promotions, memory_order_relaxed),
         .cpu_ns = thread_cpu_ns(v),
+        .ran_ns = atomic_load_explicit(&v->ran_ns, memory_order_relaxed),
         .tid = atomic_load_explicit(&v->tid, memory_order_relaxed),
     };
 }

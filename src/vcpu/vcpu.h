@@ -47,6 +47,7 @@ struct vcpu_stats {
     uint64_t code_runs, block_runs;        /* into generated code, into the interpreter's blocks */
     uint64_t promotions;                   /* blocks that the interpreter found hot */
     int64_t cpu_ns;                        /* host CPU time of the thread */
+    int64_t ran_ns;                        /* clock_now_ns() of when it went on after its last pause */
     int tid;                               /* host thread id, for query-cpus-fast */
 };
 void vcpu_stats(struct vcpu *vcpu, struct vcpu_stats *out); /* any thread; values may be a moment old */

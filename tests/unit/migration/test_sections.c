@@ -79,7 +79,7 @@ static void sections_that_were_saved_load_again(void **state)
     assert_int_equal(c->handover.run, 1);
     assert_int_equal(c->handover.paused_ns, 77);
     assert_int_equal(c->digest.source[0].digest[1], 4);
-    assert_int_equal(sections_apply(c, NULL), 0);
+    assert_int_equal(sections_apply(c, NULL, NULL), 0);
     assert_int_equal(got[0].count, 42);
     assert_int_equal(got[1].count, 99);
     sections_collect_free(c);
@@ -157,7 +157,7 @@ static void every_flipped_bit_and_every_cut_is_noticed(void **state)
         if (rc == 0)
             rc = sections_complete(c, &err);
         if (rc == 0)
-            rc = sections_apply(c, &err);
+            rc = sections_apply(c, NULL, &err);
         writer.out.data[bit / 8] ^= (uint8_t)(1 << bit % 8);
         /* The digest of RAM itself is compared by the caller, who knows what was loaded. */
         const struct section_source_digest *row = &c->digest.source[0];
