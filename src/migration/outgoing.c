@@ -297,6 +297,8 @@ static int pause_guest(struct outgoing *o)
     int rc = machine_flush_disks(o->machine, &o->err);
     if (rc < 0)
         return rc;
+    if (!o->to_file) /* one that fails is tried again, and told, when it is due */
+        released_prepare(&o->key, "RELEASED", o->channel->name, o->note_path, NULL);
     o->times = (struct handover_times){ 0 };
     o->time_ns.requested = clock_now_ns();
     o->times.at_ns[MARK_STOP_ASKED] = o->time_ns.requested;
@@ -478,6 +480,7 @@ static void tear_down(struct outgoing *o)
         err_clear(&o->err);
         return_path_wait(&o->ear, HEARD_ERROR, 0, 0, &o->err);
     }
+    released_discard(o->note_path);
     if (o->pipeline && o->at != SOURCE_AWAY)
         pipeline_fail(o->pipeline, -ECONNABORTED, "the migration has ended");
     migration_hold_pipeline(m, NULL);

@@ -34,6 +34,7 @@ struct outgoing {
     bool doubted;          /* was UNRESOLVED at some time */
     struct channel *again; /* the new line, while there is one */
     char released_path[RELEASED_PATH_MAX];
+    char note_path[RELEASED_PATH_MAX]; /* of RELEASED, prepared for this pause */
 
     struct converge converge;
     struct throttle throttle;
