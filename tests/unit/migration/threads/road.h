@@ -85,9 +85,9 @@ static inline void *road_receive(void *opaque)
     return NULL;
 }
 
-/* loaders 0: nobody reads. codecs, settled: as in struct pipeline_options. */
-static inline void road_open_for(struct road *road, uint64_t units, unsigned workers, unsigned loaders, unsigned codecs,
-                                 bool settled)
+/* loaders 0: nobody reads. codecs, settled, fresh: as in struct pipeline_options. */
+static inline void road_open_fresh(struct road *road, uint64_t units, unsigned workers, unsigned loaders,
+                                   unsigned codecs, bool settled, bool fresh)
 {
     int pair[2], ret = socketpair(AF_UNIX, SOCK_STREAM, 0, pair);
     assert(ret == 0);
@@ -111,6 +111,7 @@ static inline void road_open_for(struct road *road, uint64_t units, unsigned wor
         .tunables = &road->tunables,
         .codecs = codecs,
         .settled = settled,
+        .peer_is_fresh = fresh,
     };
     ret = workers ? pipeline_new(&options, &road->pipeline, NULL) : 0;
     assert(ret == 0);
@@ -127,6 +128,12 @@ static inline void road_open_for(struct road *road, uint64_t units, unsigned wor
         assert(ret == 0);
         road->receiving = true;
     }
+}
+
+static inline void road_open_for(struct road *road, uint64_t units, unsigned workers, unsigned loaders, unsigned codecs,
+                                 bool settled)
+{
+    road_open_fresh(road, units, workers, loaders, codecs, settled, false);
 }
 
 static inline void road_open(struct road *road, uint64_t units, unsigned workers, unsigned loaders)
