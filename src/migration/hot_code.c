@@ -5,7 +5,9 @@
 
 #include "machine/warm.h"
 
-enum { HOT_CODE_VERSION = 1, WATCH_NS = 30 * 1000000 };
+/* Watched as long as the round lasts anyway, but within limits: a tick of a guest's kernel or two, and so early that the list is
+ * there long before the guest. */
+enum { HOT_CODE_VERSION = 1, WATCH_MIN_NS = 10 * 1000000, WATCH_MAX_NS = 30 * 1000000 };
 static const char section_name[] = "godwit/hot-code";
 
 int outgoing_hot_code(struct outgoing *o)
@@ -16,12 +18,16 @@ int outgoing_hot_code(struct outgoing *o)
     o->hot_code_sent = true;
     if (!machine_hot_begin(o->machine))
         return 0;
-    pipeline_round_wait(o->pipeline, clock_now_ns() + WATCH_NS); /* a failure shows at the round's end */
+    int64_t began_ns = clock_now_ns();
+    pipeline_round_wait(o->pipeline, began_ns + WATCH_MAX_NS); /* a failure shows at the round's end */
+    int rc = outgoing_wait(o, began_ns + WATCH_MIN_NS - clock_now_ns());
+    if (rc < 0)
+        return rc;
     struct section_writer writer = { .next_id = o->next_id };
     struct buf list = { 0 };
     machine_hot_put(o->machine, &list);
     sections_put_plain(&writer, section_name, HOT_CODE_VERSION, list.data, list.size);
-    int rc = pipeline_send(o->pipeline, writer.out.data, writer.out.size, &o->err);
+    rc = pipeline_send(o->pipeline, writer.out.data, writer.out.size, &o->err);
     o->next_id = writer.next_id;
     buf_free(&list);
     sections_writer_free(&writer);

@@ -1,0 +1,101 @@
+/* Two machines: what the guest runs is code on the other side before it is there, when that is wanted; and the steps of the
+ * hand-over, which both sides note. */
+#include "tests/unit/migration/two_machines.h"
+
+static int setup(void **state)
+{
+    (void)state;
+    if (make_both(&(struct shape){ .harts = 2, .ram_bytes = 32 * MIB }) < 0)
+        return -1;
+    assert_int_equal(machine_resume(a.machine, false, NULL), 0);
+    let_it_walk(&a);
+    return 0;
+}
+
+static int teardown(void **state)
+{
+    (void)state;
+    return drop_both();
+}
+
+static struct migration_info moved(const char *warm)
+{
+    struct migration_info info;
+    struct err err = { 0 };
+    char uri[128];
+    snprintf(uri, sizeof(uri), "unix:%s/socket", folder);
+    set(&a, "warm-arrival", warm);
+    assert_int_equal(migration_incoming(b.migration, uri, true, &err), 0);
+    assert_int_equal(migration_start(a.migration, uri, &err), 0);
+    assert_true(migration_wait(a.migration, PATIENCE_MS) && migration_wait(b.migration, PATIENCE_MS));
+    migration_query(b.migration, &info);
+    if (info.state != MIGRATION_COMPLETED)
+        fail_msg("%s: %s", migration_state_name(info.state), info.error.text);
+    let_it_walk(&b);
+    migration_query(b.migration, &info);
+    assert_staircase(&b);
+    return info;
+}
+
+static void what_the_guest_runs_is_code_before_it_arrives(void **state)
+{
+    (void)state;
+    struct migration_info info = moved("on");
+    if (!machine_jit(b.machine))
+        skip();
+    assert_true(info.arrival.listed > 0);
+    assert_true(info.arrival.warmed > 0);
+    assert_int_equal(info.arrival.dropped, 0);
+}
+
+static void nothing_goes_ahead_when_it_is_not_wanted(void **state)
+{
+    (void)state;
+    struct migration_info info = moved("off");
+    assert_int_equal(info.arrival.listed, 0);
+    assert_int_equal(info.arrival.warmed, 0);
+}
+
+static void how_it_started_is_looked_at(void **state)
+{
+    (void)state;
+    struct migration_info info = moved("on");
+    int64_t until_ns = clock_now_ns() + PATIENCE_MS * (int64_t)NS_PER_MS;
+    while (!info.arrival.start[MACHINE_STARTS - 1].after_ns && clock_now_ns() < until_ns) {
+        sched_yield();
+        migration_query(b.migration, &info);
+    }
+    assert_true(info.arrival.start[MACHINE_STARTS - 1].after_ns > info.arrival.start[0].after_ns);
+    assert_true(info.arrival.start[MACHINE_STARTS - 1].instructions >= info.arrival.start[0].instructions);
+    assert_true(info.arrival.start[MACHINE_STARTS - 1].cpu_ns > 0);
+}
+
+static void both_sides_note_every_step_in_order(void **state)
+{
+    (void)state;
+    struct migration_info there = moved("on"), here;
+    migration_query(a.migration, &here);
+    for (unsigned mark = 1; mark < HANDOVER_MARKS; mark++) {
+        const struct handover_times *times = mark < MARK_EOF ? &here.times : &there.times;
+        if (mark == MARK_EOF) {
+            assert_int_equal(there.times.at_ns[MARK_RUNNING], 0);
+            continue;
+        }
+        if (times->at_ns[mark] < times->at_ns[mark - 1])
+            fail_msg("%s comes before %s", handover_mark_names[mark], handover_mark_names[mark - 1]);
+    }
+    assert_true(here.times.at_ns[0] > 0 && there.times.at_ns[MARK_EOF] > here.times.at_ns[MARK_STOPPED]);
+    assert_true(here.times.devices > 2); /* clock, harts, devices */
+    assert_int_equal(here.times.devices, there.times.devices);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test_setup_teardown(what_the_guest_runs_is_code_before_it_arrives, setup, teardown),
+        cmocka_unit_test_setup_teardown(nothing_goes_ahead_when_it_is_not_wanted, setup, teardown),
+        cmocka_unit_test_setup_teardown(how_it_started_is_looked_at, setup, teardown),
+        cmocka_unit_test_setup_teardown(both_sides_note_every_step_in_order, setup, teardown),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
