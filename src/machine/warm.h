@@ -13,7 +13,11 @@
 
 struct machine;
 
-enum { WARM_PAGES_MAX = 4096, WARM_ENTRIES_MAX = 1 << 16, WARM_BYTES_MAX = 4 + WARM_PAGES_MAX * 10 + WARM_ENTRIES_MAX * 2 };
+enum {
+    WARM_PAGES_MAX = 4096,
+    WARM_ENTRIES_MAX = 1 << 16,
+    WARM_BYTES_MAX = 4 + WARM_PAGES_MAX * 10 + WARM_ENTRIES_MAX * 2
+};
 
 /* --- where the guest is; any thread ------------------------------------------------------------------------ */
 
@@ -52,4 +56,5 @@ struct machine_arrival {
     struct machine_start start[MACHINE_STARTS]; /* after 10 and 100 ms */
 };
 void machine_arrival(struct machine *m, struct machine_arrival *out);
-int64_t machine_first_run_ns(struct machine *m); /* clock_now_ns(); when a hart ran first since the last resume; 0: none has */
+int64_t
+machine_first_run_ns(struct machine *m); /* clock_now_ns(); when a hart ran first since the last resume; 0: none has */

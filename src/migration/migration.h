@@ -62,8 +62,8 @@ struct migration_info {
     double pause_ms, last_round_ms, device_ms, prepared_ms, go_ms;
     struct handover_times times;    /* of the last hand-over, by step */
     struct machine_arrival arrival; /* destination: code that was made ahead, how the guest started */
-    bool reconnecting; /* unresolved, and the source still asks by itself */
-    struct err error;  /* why it failed, or is unresolved */
+    bool reconnecting;              /* unresolved, and the source still asks by itself */
+    struct err error;               /* why it failed, or is unresolved */
 };
 
 struct migration;

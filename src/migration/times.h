@@ -41,6 +41,6 @@ struct handover_times {
     unsigned devices;
 };
 
-extern const char *const handover_mark_names[HANDOVER_MARKS]; /* "stop-asked": for people and JSON */
+extern const char *const handover_mark_names[HANDOVER_MARKS];              /* "stop-asked": for people and JSON */
 void handover_mark(struct handover_times *times, enum handover_mark mark); /* now */
 void handover_device(struct handover_times *times, const char *name, uint32_t instance, int64_t ns);

@@ -30,7 +30,7 @@ struct jit_stats {
     uint64_t fences, compared; /* fence.i; pages compared for them */
     uint64_t translate_ns;
     uint64_t warmed, warm_dropped; /* made before the guest ran; of them, those whose bytes were others at last */
-    uint64_t links, crossing; /* jumps made direct; of them, those to another page */
+    uint64_t links, crossing;      /* jumps made direct; of them, those to another page */
     uint64_t lockstep_runs, lockstep_instructions, lockstep_repeats; /* lockstep.h */
 };
 

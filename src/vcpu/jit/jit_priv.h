@@ -66,8 +66,8 @@ struct jit {
     _Atomic uint32_t generation; /* raised by a flush of everything: no hart keeps an address of an older one */
     _Atomic uint32_t kills;      /* raised when regions died: no hart keeps a jump to them */
     _Atomic uint32_t turn;       /* raised by who wants to know what is hot: every hart asks for all code anew */
-    _Atomic bool settled;        /* all code was compared since memory last changed unmarked, and no hart has run since */
-    _Atomic uint64_t token;      /* of the revocation that `waiting` waits for; 0: not begun */
+    _Atomic bool settled;   /* all code was compared since memory last changed unmarked, and no hart has run since */
+    _Atomic uint64_t token; /* of the revocation that `waiting` waits for; 0: not begun */
 
     /* under lock */
     struct lock lock;

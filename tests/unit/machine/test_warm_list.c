@@ -20,7 +20,9 @@ static struct machine *machine;
 static int make_machine(void **state)
 {
     (void)state;
-    struct machine_config config = { .harts = 1, .ram_bytes = RAM_BYTES, .serial = 1, .bios = "none", .incoming = true };
+    struct machine_config config = {
+        .harts = 1, .ram_bytes = RAM_BYTES, .serial = 1, .bios = "none", .incoming = true
+    };
     if (chardev_open("serial0", "null", uv_default_loop(), &serial, NULL) < 0)
         return -1;
     struct machine_hosts hosts = { .serial = serial };
