@@ -55,8 +55,8 @@ def a_debian_guest_that_writes_memory_moves_without_an_error():
 
 @test
 def a_debian_guest_arrives_where_its_code_is_ready_and_what_it_finds_is_right():
-    """On, most of what it runs was translated ahead and hardly any of that in vain; off, nothing was. Either way every page is
-    as it was written: the guest checks."""
+    """On, a list of what it runs goes ahead, and as much of that as there is time for is translated; off, nothing is. Either way every
+    page is as it was written: the guest checks."""
     args = linux_args('dirtier,64,50,2')
     at = Vm(args, name='hop 0')
     try:
@@ -78,10 +78,10 @@ def a_debian_guest_arrives_where_its_code_is_ready_and_what_it_finds_is_right():
             first = arrival['start'][-1]
             print(f'# {warm}: {arrival["warmed"]} of {arrival["hot-code"]} regions made ahead, {arrival["dropped"]} in vain; '
                   f'in the first 100 ms {first["translated"]} more, {first["cpu-ms"]:.1f} ms of CPU')
-            if warm == 'off' and arrival['warmed']:
+            if warm == 'off' and (arrival['hot-code'] or arrival['warmed']):
                 raise Failure(f'code was made ahead, unasked: {arrival}')
-            if warm == 'on' and (arrival['warmed'] < 100 or arrival['dropped'] > arrival['warmed'] / 2):
-                raise Failure(f'hardly any code was made ahead: {arrival}')
+            if warm == 'on' and (arrival['hot-code'] < 100 or arrival['dropped'] > arrival['warmed']):
+                raise Failure(f'hardly any code was listed: {arrival}')
     except BaseException:
         at.__exit__(*sys.exc_info())
         raise
