@@ -44,6 +44,7 @@ struct migration_info {
     uint64_t ram_total, ram_remaining; /* bytes */
     uint64_t pages_data, pages_zero;
     uint64_t wire_bytes, raw_bytes;
+    uint64_t data_bytes;       /* of wire_bytes, over data channels */
     double mbps;               /* wire, megabits a second */
     double loaded_bytes_per_s; /* wire bytes acknowledged as loaded, smoothed */
     uint64_t dirty_pages_per_s;

@@ -37,7 +37,7 @@ static void peer_lost(void *opaque, const struct err *why)
     unlock(&m->lock);
 }
 
-static int say_hello(struct outgoing *o)
+static int say_hello(struct outgoing *o, unsigned channels)
 {
     struct hello *hello = calloc(1, sizeof(*hello));
     struct message *answer = calloc(1, sizeof(*answer));
@@ -46,6 +46,7 @@ static int say_hello(struct outgoing *o)
     int timeout_ms = (int)outgoing_silence_ms(o);
 
     hello_fill(hello, HELLO_SOURCE, machine_config_of(o->machine));
+    hello->channels = channels ? channels : 1;
     hello_encode(hello, &payload);
     message_put(&out, MESSAGE_HELLO, &o->key, payload.data, (uint32_t)payload.size);
     int rc = channel_write_all(o->channel, out.data, out.size, timeout_ms, &o->err);
@@ -65,6 +66,8 @@ static int say_hello(struct outgoing *o)
         o->peer_is_fresh = rc == 0 && hello->capabilities & HELLO_IS_FRESH;
         o->peer_can_warm = rc == 0 && hello->capabilities & HELLO_CAN_WARM;
         o->codecs = hello_codecs(hello);
+        if (rc == 0 && channels && !(hello->capabilities & HELLO_CAN_CHANNELS))
+            rc = err_set(&o->err, -EREMOTEIO, "the destination knows no data channels, and channels is %u", channels);
     }
     buf_free(&payload);
     buf_free(&out);
@@ -79,6 +82,9 @@ static int connect_peer(struct outgoing *o)
     if (getrandom(o->key.id, sizeof(o->key.id), 0) != (ssize_t)sizeof(o->key.id))
         return err_set_errno(&o->err, -errno, "no random bytes for the migration's id");
     o->key.attempt = 1;
+    int channels = channels_wanted(&m->params, m->uri, &o->err);
+    if (channels < 0)
+        return channels;
     int rc = channel_connect(m->uri, m->abort_fd, &o->channel, &o->err);
     if (rc < 0)
         return rc;
@@ -95,7 +101,10 @@ static int connect_peer(struct outgoing *o)
     if (o->one_way)
         return outgoing_cancelled(o);
 
-    rc = say_hello(o);
+    rc = say_hello(o, (unsigned)channels);
+    if (rc == 0)
+        rc = channels_connect(m->uri, o->channel, m->abort_fd, &o->key, (unsigned)channels, (int)outgoing_silence_ms(o),
+                              &o->data, &o->err);
     if (rc == 0)
         rc = return_path_start(&o->ear, o->channel, &o->key, peer_lost, o, &o->err);
     if (rc < 0)
@@ -126,6 +135,8 @@ static int begin(struct outgoing *o)
         .sources = o->sources,
         .source_count = OUTGOING_SOURCES,
         .channel = o->channel,
+        .data = o->data.data,
+        .data_count = o->data.count,
         .tunables = &m->params.live,
         .codecs = o->codecs,
         .peer_is_fresh = o->peer_is_fresh,
@@ -485,6 +496,7 @@ static void tear_down(struct outgoing *o)
         pipeline_fail(o->pipeline, -ECONNABORTED, "the migration has ended");
     migration_hold_pipeline(m, NULL);
     pipeline_free(o->pipeline);
+    channels_close(&o->data); /* what came over them is loaded, or void */
     outgoing_throttle_end(o);
     if (o->tracking)
         dirty_stop(o->ram->dirty, DIRTY_MIGRATION);

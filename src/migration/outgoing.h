@@ -5,6 +5,7 @@
 #pragma once
 #include "base/clock.h"
 #include "migration/audit.h"
+#include "migration/channels.h"
 #include "migration/internal.h"
 #include "migration/released.h"
 #include "migration/sections.h"
@@ -21,6 +22,7 @@ struct outgoing {
     struct ram *ram;
     struct source *sources[OUTGOING_SOURCES];
     struct channel *channel;
+    struct channels data;
     struct pipeline *pipeline;
     struct return_path ear;
     struct message_key key;

@@ -10,7 +10,8 @@
 struct migration_params {
     _Atomic uint64_t max_bandwidth_bytes_per_s;  /* "max-bandwidth"; 0: no cap */
     _Atomic uint64_t downtime_limit_ms;          /* "downtime-limit", default 300 */
-    _Atomic uint64_t threads;                    /* "threads" (also multifd-channels' CPU sense), default host CPUs */
+    _Atomic uint64_t threads;                    /* "threads", default host CPUs */
+    _Atomic uint64_t channels;                   /* "channels"; 1: everything over the one connection */
     _Atomic uint64_t avail_switchover_bandwidth; /* "avail-switchover-bandwidth"; 0: measure */
     _Atomic uint64_t compression;                /* "compression": auto, none, lz4, zstd */
     _Atomic uint64_t compression_acceleration;   /* "compression-acceleration" 1..65537 */
@@ -22,6 +23,7 @@ struct migration_params {
     _Atomic uint64_t warm_arrival;               /* "warm-arrival": off, on */
     _Atomic bool capability_events;              /* capabilities, spelled as QEMU does */
     _Atomic bool capability_return_path;
+    _Atomic bool capability_multifd;         /* "multifd": at least 2 channels */
     _Atomic bool capability_auto_converge;   /* "auto-converge": quotas for harts that dirty too fast */
     _Atomic uint64_t cpu_throttle_initial;   /* "cpu-throttle-initial": %, taken from a hart at most, at first */
     _Atomic uint64_t cpu_throttle_increment; /* "cpu-throttle-increment": %, so much more after each round */

@@ -171,7 +171,7 @@ static struct json_object *ram_member(const struct migration_info *info)
     json_put_u64(ram, "total", info->ram_total);
     json_put_int(ram, "postcopy-requests", 0);
     json_put_u64(ram, "dirty-sync-count", info->rounds);
-    json_put_int(ram, "multifd-bytes", 0);
+    json_put_u64(ram, "multifd-bytes", info->data_bytes);
     json_put_u64(ram, "pages-per-second", info->pages_per_s);
     json_put_u64(ram, "downtime-bytes", pause_bytes);
     json_put_int(ram, "page-size", PAGE_BYTES);
@@ -569,7 +569,6 @@ static const char *const absent_capabilities[] = {
     "release-ram",
     "block",
     "pause-before-switchover",
-    "multifd",
     "dirty-bitmaps",
     "postcopy-blocktime",
     "late-block-activate",

@@ -15,11 +15,10 @@
 #include "migration/threads/pool.h"
 #include "migration/threads/scan.h"
 #include "migration/threads/steer.h"
-#include "migration/threads/write.h"
+#include "migration/threads/writers.h"
 
 struct source_state {
     struct digest digest;
-    _Atomic uint64_t round_data, round_zero;
 };
 
 struct worker {
@@ -46,12 +45,11 @@ struct pipeline {
     unsigned source_count, worker_count;
     bool peer_is_fresh;
     struct pipeline_tunables *tunables;
-    struct channel *channel;
     uint64_t memory_bytes;
     struct worker *workers;
     struct source_state *states; /* by source */
     struct pool pool;
-    struct writer writer;
+    struct writers writers;
     struct steer steer;
     struct scan_cursor cursor;
     /* under fault.lock: the owner and the workers meet here */
@@ -98,13 +96,11 @@ static bool claim(struct worker *worker, struct scan_slice *slice, bool last)
 }
 
 static void count_chunk(struct pipeline *p, const struct scan_slice *slice, const struct scanned *scanned,
-                        const struct frame *frame, enum codec codec)
+                        enum codec codec)
 {
     struct source_state *state = &p->states[slice->index];
 
     digest_apply(&state->digest, &scanned->change);
-    add(&state->round_data, scanned->units);
-    add(&state->round_zero, (uint64_t)__builtin_popcountll(frame->zero));
     add(&p->units_data, scanned->units);
     add(&p->units_zero, (uint64_t)__builtin_popcountll(scanned->zero));
     add(&p->codec_units[codec], scanned->units);
@@ -183,7 +179,7 @@ static int make_chunk(struct worker *worker, const struct scan_slice *slice, uns
         .zero = p->peer_is_fresh ? scanned.cleared : scanned.zero,
     };
     if (!frame.data && !frame.zero) { /* nothing that the peer has not got */
-        count_chunk(p, slice, &scanned, &frame, with.codec);
+        count_chunk(p, slice, &scanned, with.codec);
         add(&p->copy_ns, (uint64_t)(copied - start));
         worker->zeros_since += (uint64_t)__builtin_popcountll(scanned.zero);
         return 0;
@@ -191,7 +187,7 @@ static int make_chunk(struct worker *worker, const struct scan_slice *slice, uns
     frame.payload_bytes = (uint32_t)compress_chunk(&worker->compressor, with.codec, with.acceleration, raw,
                                                    scanned.units, slice->source->unit_bytes, chunk_payload(chunk));
     chunk->wire_bytes = frame_seal(chunk->wire, slice->source->id, &frame);
-    count_chunk(p, slice, &scanned, &frame, with.codec);
+    count_chunk(p, slice, &scanned, with.codec);
     add(&p->made_bytes, chunk->wire_bytes);
     add(&p->copy_ns, (uint64_t)(copied - start));
     add(&p->compress_ns, (uint64_t)(clock_now_ns() - copied));
@@ -205,7 +201,7 @@ static int make_chunk(struct worker *worker, const struct scan_slice *slice, uns
         }
     }
     worker->spare = NULL;
-    writer_push(&p->writer, chunk);
+    writers_carry(&p->writers, slice->index, scanned.units, (uint64_t)__builtin_popcountll(frame.zero), chunk);
     return 0;
 }
 
@@ -308,7 +304,22 @@ static int start_workers(struct pipeline *p, struct err *err)
     return 0;
 }
 
-static int start(struct pipeline *p, uint64_t bytes, struct err *err)
+static int start_writers(struct pipeline *p, const struct pipeline_options *options, struct err *err)
+{
+    struct writer like = { .tunables = p->tunables, .pool = &p->pool, .fault = &p->fault };
+    unsigned carriers;
+
+    like.fail = fail_from_writer;
+    like.opaque = p;
+    int ret = writers_start(&p->writers, &like, options->channel, options->data, options->data_count, err);
+    if (ret == 0) {
+        const struct writer *first = writers_carriers(&p->writers, &carriers);
+        steer_follow(&p->steer, first, carriers);
+    }
+    return ret;
+}
+
+static int start(struct pipeline *p, const struct pipeline_options *options, struct err *err)
 {
     p->workers = calloc(p->worker_count, sizeof(*p->workers));
     p->states = calloc(p->source_count, sizeof(*p->states));
@@ -323,18 +334,12 @@ static int start(struct pipeline *p, uint64_t bytes, struct err *err)
         }
         p->memory_bytes += source->units * sizeof(uint64_t);
     }
-    int ret = pool_new(&p->pool, p->worker_count, bytes, err);
+    int ret = pool_new(&p->pool, p->worker_count + options->data_count, options->pool_bytes, err);
     if (ret < 0) {
         return ret;
     }
     p->memory_bytes += pool_bytes(&p->pool) + p->worker_count * (FRAME_RAW_MAX + PROBE_BYTES + sizeof(*p->workers));
-    p->writer.channel = p->channel;
-    p->writer.tunables = p->tunables;
-    p->writer.pool = &p->pool;
-    p->writer.fault = &p->fault;
-    p->writer.fail = fail_from_writer;
-    p->writer.opaque = p;
-    ret = writer_start(&p->writer, err);
+    ret = start_writers(p, options, err);
     return ret < 0 ? ret : start_workers(p, err);
 }
 
@@ -347,6 +352,7 @@ static int check_options(const struct pipeline_options *options, struct err *err
         return err_set(err, -EINVAL, "%u sources; from 1 to %d are possible", options->source_count,
                        PIPELINE_SOURCES_MAX);
     }
+    assert(options->data_count <= PIPELINE_CHANNELS_MAX);
     if (options->plain_pages) {
         return err_set(err, -ENOTSUP, "plain page records are not written yet");
     }
@@ -364,12 +370,11 @@ int pipeline_new(const struct pipeline_options *options, struct pipeline **out, 
         return err_set(err, -ENOMEM, "no memory for a pipeline");
     }
     fault_init(&p->fault);
-    steer_init(&p->steer, options, &p->writer);
+    steer_init(&p->steer, options);
     p->source_count = options->source_count;
     p->worker_count = options->workers;
     p->peer_is_fresh = options->peer_is_fresh;
     p->tunables = options->tunables;
-    p->channel = options->channel;
     p->sources = calloc(p->source_count, sizeof(*p->sources));
     if (p->sources) {
         memcpy(p->sources, options->sources, p->source_count * sizeof(*p->sources));
@@ -380,7 +385,7 @@ int pipeline_new(const struct pipeline_options *options, struct pipeline **out, 
         }
     }
     p->cursor = (struct scan_cursor){ .sources = p->sources, .source_count = p->source_count };
-    ret = start(p, options->pool_bytes, err);
+    ret = start(p, options, err);
     if (ret < 0) {
         pipeline_free(p);
         return ret;
@@ -389,26 +394,18 @@ int pipeline_new(const struct pipeline_options *options, struct pipeline **out, 
     return 0;
 }
 
-static int send_mark(struct pipeline *p, struct round_result *result, struct err *err)
+static int send_marks(struct pipeline *p, struct round_result *result, struct err *err)
 {
     struct frame_counts counts[PIPELINE_SOURCES_MAX];
-    struct chunk *chunk = pool_take(&p->pool);
+    uint64_t bytes = 0;
+    int ret = writers_end_round(&p->writers, p->round, p->sources, p->source_count, counts, &bytes, err);
 
-    if (!chunk || fault_failed(&p->fault)) {
-        pool_give(&p->pool, chunk);
-        return fault_get(&p->fault, err);
-    }
     for (unsigned i = 0; i < p->source_count; i++) {
-        counts[i] = (struct frame_counts){ get(&p->states[i].round_data), get(&p->states[i].round_zero) };
         result->units_data += counts[i].data;
         result->units_zero += counts[i].zero;
     }
-    struct frame frame = { .kind = FRAME_MARK, .codec = CODEC_RAW, .round = p->round };
-    frame.payload_bytes = (uint32_t)frame_mark_put(chunk_payload(chunk), p->sources, p->source_count, counts);
-    chunk->wire_bytes = frame_seal(chunk->wire, p->sources[0]->id, &frame);
-    add(&p->made_bytes, chunk->wire_bytes);
-    writer_push(&p->writer, chunk);
-    return 0;
+    add(&p->made_bytes, bytes);
+    return ret;
 }
 
 static int begin_round(struct pipeline *p, bool last, uint64_t cut_bytes, struct err *err)
@@ -418,10 +415,7 @@ static int begin_round(struct pipeline *p, bool last, uint64_t cut_bytes, struct
     }
     p->round_start_ns = clock_now_ns();
     p->round_made = get(&p->made_bytes);
-    for (unsigned i = 0; i < p->source_count; i++) {
-        atomic_store_explicit(&p->states[i].round_data, 0, memory_order_relaxed);
-        atomic_store_explicit(&p->states[i].round_zero, 0, memory_order_relaxed);
-    }
+    writers_begin_round(&p->writers);
     scan_begin(&p->cursor);
     atomic_store_explicit(&p->cut_bytes, cut_bytes, memory_order_relaxed); /* seen with the new round: the lock */
     steer_disturb(&p->steer);
@@ -450,10 +444,10 @@ bool pipeline_round_wait(struct pipeline *p, int64_t deadline_ns)
 
     lock(&p->fault.lock);
     /* After a failure workers notice it within a chunk, but what is queued goes nowhere any more. */
-    while (in_time && !p->fault.err.code && (p->busy || writer_queued(&p->writer))) {
+    while (in_time && !p->fault.err.code && (p->busy || !writers_idle(&p->writers))) {
         in_time = cond_wait_until(&p->fault.cond, &p->fault.lock, deadline_ns);
     }
-    bool done = p->fault.err.code || !(p->busy || writer_queued(&p->writer));
+    bool done = p->fault.err.code || !(p->busy || !writers_idle(&p->writers));
     unlock(&p->fault.lock);
     return done;
 }
@@ -474,7 +468,7 @@ int pipeline_round_end(struct pipeline *p, struct round_result *out, struct err 
     unlock(&p->fault.lock);
     int ret = fault_get(&p->fault, err);
     if (ret == 0) {
-        ret = send_mark(p, &result, err);
+        ret = send_marks(p, &result, err);
     }
     if (ret < 0) {
         return ret;
@@ -513,28 +507,32 @@ int pipeline_send(struct pipeline *p, const void *data, size_t bytes, struct err
         memcpy(chunk->wire, at, chunk->wire_bytes);
         at += chunk->wire_bytes;
         bytes -= chunk->wire_bytes;
-        writer_push(&p->writer, chunk);
+        writers_push(&p->writers, chunk);
     }
     return fault_get(&p->fault, err);
 }
 
 int pipeline_flush(struct pipeline *p, struct err *err)
 {
-    return writer_flush(&p->writer, err);
+    return writers_flush(&p->writers, err);
 }
 
 void pipeline_stats(const struct pipeline *p, struct pipeline_stats *out)
 {
+    struct writer_totals written;
+
+    writers_totals(&p->writers, &written);
     *out = (struct pipeline_stats){
         .rounds = get(&p->rounds),
         .units_data = get(&p->units_data),
         .units_zero = get(&p->units_zero),
         .units_taken = get(&p->units_taken),
         .raw_bytes = get(&p->raw_bytes),
-        .wire_bytes = get(&p->writer.wire_bytes),
-        .queued_bytes = get(&p->writer.queued_bytes),
-        .frozen_ns = get(&p->writer.frozen_ns),
-        .rate_wait_ns = get(&p->writer.rate_wait_ns),
+        .wire_bytes = written.wire_bytes,
+        .data_bytes = written.data_bytes,
+        .queued_bytes = written.queued_bytes,
+        .frozen_ns = written.frozen_ns,
+        .rate_wait_ns = written.rate_wait_ns,
         .pool_wait_ns = get(&p->pool.wait_ns),
         .revoke_wait_ns = get(&p->revoke_wait_ns),
         .copy_ns = get(&p->copy_ns),
@@ -554,8 +552,7 @@ void pipeline_fail(struct pipeline *p, int code, const char *why)
 {
     if (fault_set(&p->fault, code, why)) {
         pool_close(&p->pool);
-        writer_close(&p->writer);
-        channel_shutdown(p->channel);
+        writers_close(&p->writers);
     }
 }
 
@@ -591,7 +588,7 @@ void pipeline_free(struct pipeline *p)
         free(p->workers[i].raw);
         free(p->workers[i].probe);
     }
-    writer_join(&p->writer);
+    writers_join(&p->writers);
     for (unsigned i = 0; p->states && i < p->source_count; i++) {
         digest_destroy(&p->states[i].digest);
     }

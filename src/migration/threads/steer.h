@@ -13,14 +13,15 @@ enum {
     STEER_PEER_LAGS_PERMILLE = 50, /* a peer that waits for bytes less than this does not keep up */
 };
 
-struct steer_counts { /* of the writer, at one moment */
+struct steer_counts { /* of the writers, at one moment: bytes of all, times of one of them in the mean */
     int64_t at_ns;
     uint64_t sent_bytes, idle_ns, frozen_ns, rate_wait_ns;
 };
 
 struct steer {
-    /* fixed after init */
-    const struct writer *writer;
+    /* fixed after follow */
+    const struct writer *writers; /* that carry chunks */
+    unsigned writer_count;
     const struct pipeline_tunables *tunables;
     unsigned workers;
     unsigned codecs; /* mask of 1 << enum codec: what the peer reads */
@@ -46,8 +47,9 @@ struct steer_sample {
     uint64_t units_since, zeros_since, chunks_since;
 };
 
-/* The writer may be started later, but before the first sample. */
-void steer_init(struct steer *steer, const struct pipeline_options *options, const struct writer *writer);
+void steer_init(struct steer *steer, const struct pipeline_options *options);
+/* Whose counters tell what the link carries; once, before the first sample. */
+void steer_follow(struct steer *steer, const struct writer *writers, unsigned count);
 void steer_destroy(struct steer *steer);
 /* The codec of the next chunk: the user's, or the one that was chosen. The gear, GEARS when nobody chooses. Any thread. */
 unsigned steer_pick(struct steer *steer, struct gear *out);
