@@ -417,10 +417,10 @@ static int send_devices(struct outgoing *o)
     if (rc == 0)
         rc = pipeline_flush(o->pipeline, &o->err);
     sections_writer_free(&writer);
+    handover_mark(&o->times, MARK_SENT); /* in front of the EOF: the answer must not overtake it */
     if (rc == 0 && !o->one_way)
         rc = send_eof(o);
     o->time_ns.sent = clock_now_ns();
-    o->times.at_ns[MARK_SENT] = o->time_ns.sent;
     return rc;
 }
 

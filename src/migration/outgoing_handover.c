@@ -67,8 +67,8 @@ static int end_stream(struct outgoing *o)
 static void send_go(struct outgoing *o)
 {
     if (!o->one_way) {
-        send_word(o, MESSAGE_GO);
         handover_mark(&o->times, MARK_GO);
+        send_word(o, MESSAGE_GO);
     } else
         outgoing_feed(o, end_stream(o) == 0 ? HANDOVER_TAKEN : HANDOVER_LINK_LOST);
 }

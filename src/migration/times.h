@@ -11,11 +11,11 @@ enum handover_mark {
     MARK_RAM_TAKEN,    /* the last round's units are compressed, and with the channel */
     MARK_ROUND_CLOSED, /* its mark is queued, RAM is sealed and audited */
     MARK_STATE_SAVED,  /* device sections are made */
-    MARK_SENT,         /* and with the channel, EOF behind them */
+    MARK_SENT,         /* and with the channel; EOF follows */
     MARK_PREPARED,     /* the destination's answer was read */
     MARK_AGREED,       /* digests are equal */
     MARK_RELEASED,     /* the note is written: the guest is not ours any more */
-    MARK_GO,           /* GO is on its way */
+    MARK_GO,           /* GO follows */
     MARK_RUNNING,      /* RUNNING was read */
     /* destination */
     MARK_EOF,           /* read */
