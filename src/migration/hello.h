@@ -20,6 +20,7 @@ enum hello_capability {
     HELLO_CAN_ZSTD = 1 << 3,
     HELLO_CAN_CHANNELS = 1 << 6,   /* a destination: takes data channels */
     HELLO_CAN_HEAR_WAITS = 1 << 4, /* a source: LOADED may say how long the destination waited for bytes */
+    HELLO_CAN_DELTAS = 1 << 5,     /* a destination: chunks may hold deltas */
     HELLO_IS_FRESH = 1 << 16,      /* a destination: its memory is zero but for what it will be sent */
     HELLO_CAN_WARM = 1 << 17,      /* a destination: it makes code of a list of hot code before the guest runs */
 };

@@ -186,20 +186,28 @@ static int begin(struct incoming *i)
 
 /* --- loading ------------------------------------------------------------------------------------------------------ */
 
+/* Is there something that the source has not been told, or has it heard nothing for long? */
+static bool has_news(struct incoming *i)
+{
+    struct loader_stats stats;
+    loader_stats(i->loader, &stats);
+    return stats.units_data + stats.units_zero != i->told_units || stats.rounds != i->told_rounds ||
+           clock_now_ns() - i->told_ns >= KEEP_ALIVE_MS * NS_PER_MS - LOADED_EVERY_NS; /* poll() may be early */
+}
+
 /* Until the next element's first byte is there, tell what is loaded: promptly when there is news, slowly when not. */
 static int wait_element(struct incoming *i, uint8_t *type)
 {
     while (!i->one_way) {
-        struct loader_stats stats;
-        loader_stats(i->loader, &stats);
-        bool news = stats.units_data + stats.units_zero != i->told_units || stats.rounds != i->told_rounds;
-        int rc = loader_wait(i->loader, news ? LOADED_EVERY_MS : KEEP_ALIVE_MS);
+        bool told = !has_news(i);
+        /* What comes over data channels is no news here until somebody looks. */
+        int rc = loader_wait(i->loader, told && !i->data.count ? KEEP_ALIVE_MS : LOADED_EVERY_MS);
         if (rc < 0)
             return loader_error(i->loader, &i->err) < 0 ? i->err.code
                                                         : err_set_errno(&i->err, rc, "waiting for the stream");
         if (rc > 0)
             break;
-        rc = say_loaded(i);
+        rc = has_news(i) ? say_loaded(i) : 0;
         if (rc < 0)
             return rc;
     }
@@ -242,14 +250,9 @@ static int close_round(struct incoming *i)
     bool closed = false;
     for (;;) {
         int rc = loader_round_wait(i->loader, LOADED_EVERY_MS, &closed, &i->err);
-        if (rc < 0 || closed)
-            return rc;
-        struct loader_stats stats;
-        loader_stats(i->loader, &stats);
-        bool news = stats.units_data + stats.units_zero != i->told_units;
-        if (!i->one_way && (news || clock_now_ns() - i->told_ns > (int64_t)KEEP_ALIVE_MS * NS_PER_MS))
+        if (rc == 0 && !closed && !i->one_way && has_news(i))
             rc = say_loaded(i);
-        if (rc < 0)
+        if (rc < 0 || closed)
             return rc;
     }
 }

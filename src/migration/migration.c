@@ -474,6 +474,9 @@ static void query_outgoing(struct migration *m, int64_t now_ns, struct migration
     out->data_bytes = sent->data_bytes;
     out->raw_bytes = sent->raw_bytes;
     memcpy(out->codec_pages, sent->codec_units, sizeof(out->codec_pages));
+    out->delta_pages = sent->delta_units;
+    out->delta_bytes = sent->delta_bytes;
+    out->delta_misses = sent->delta_misses;
     out->codec = sent->codec;
     out->codec_acceleration = sent->acceleration;
     out->pipeline_bytes = sent->pool_bytes;
@@ -503,6 +506,7 @@ static void query_incoming(struct migration *m, int64_t now_ns, struct migration
     out->wire_bytes = got->wire_bytes;
     out->raw_bytes = got->units_data * m->ram->unit_bytes;
     memcpy(out->codec_pages, got->codec_units, sizeof(out->codec_pages));
+    out->delta_pages = got->delta_units;
     out->pipeline_bytes = got->pool_bytes;
     int64_t moving_ns = m->active_ns ? now_ns - m->active_ns : 0;
     out->mbps = per_second(got->wire_bytes * 8, moving_ns) / 1e6;

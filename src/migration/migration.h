@@ -49,8 +49,10 @@ struct migration_info {
     double loaded_bytes_per_s; /* wire bytes acknowledged as loaded, smoothed */
     uint64_t dirty_pages_per_s;
     uint64_t pages_per_s;
-    uint64_t codec_pages[CODECS]; /* pages_data by enum codec */
-    enum codec codec;             /* of the next pages; source only */
+    uint64_t codec_pages[CODECS];       /* pages_data by enum codec */
+    uint64_t delta_pages;               /* pages_data as deltas: these have no codec */
+    uint64_t delta_bytes, delta_misses; /* source only: on the wire; sent whole again while deltas were made */
+    enum codec codec;                   /* of the next pages; source only */
     int codec_acceleration;
     uint64_t downtime_bytes;              /* wire bytes sent while paused */
     uint64_t pipeline_bytes;              /* memory the street holds */

@@ -63,6 +63,7 @@ static int say_hello(struct outgoing *o, unsigned channels)
     } else {
         rc = hello_decode(answer, HELLO_DESTINATION, hello, &o->err);
         o->peer_can_resume = rc == 0 && hello->capabilities & HELLO_CAN_RESUME;
+        o->peer_reads_deltas = rc == 0 && hello->capabilities & HELLO_CAN_DELTAS;
         o->peer_is_fresh = rc == 0 && hello->capabilities & HELLO_IS_FRESH;
         o->peer_can_warm = rc == 0 && hello->capabilities & HELLO_CAN_WARM;
         o->codecs = hello_codecs(hello);
@@ -130,6 +131,7 @@ void outgoing_binds(struct outgoing *o, bool paused)
 static int begin(struct outgoing *o)
 {
     struct migration *m = o->m;
+    bool deltas = o->peer_reads_deltas && atomic_load_explicit(&m->params.capability_deltas, memory_order_relaxed);
     struct pipeline_options options = {
         .workers = (unsigned)param(&m->params.threads),
         .sources = o->sources,
@@ -141,6 +143,7 @@ static int begin(struct outgoing *o)
         .codecs = o->codecs,
         .peer_is_fresh = o->peer_is_fresh,
         .settled = o->one_way,
+        .delta_cache_bytes = deltas ? param(&m->params.delta_cache_bytes) : 0,
         .peer_waits_permille = o->one_way ? NULL : &o->ear.peer_waits_permille,
     };
     outgoing_binds(o, false);
@@ -348,10 +351,8 @@ static int last_round(struct outgoing *o)
         return rc;
     dirty_seal(o->ram->dirty);
     o->sealed = true;
-    o->time_ns.round = clock_now_ns();
-    int audited = outgoing_audit(o, true);
-    handover_mark(&o->times, MARK_ROUND_CLOSED);
-    return audited;
+    o->time_ns.round = o->times.at_ns[MARK_ROUND_CLOSED] = clock_now_ns();
+    return outgoing_audit(o, true);
 }
 
 void outgoing_digest(struct outgoing *o, struct section_digest *digest)

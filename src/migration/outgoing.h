@@ -26,7 +26,7 @@ struct outgoing {
     struct pipeline *pipeline;
     struct return_path ear;
     struct message_key key;
-    bool one_way, to_file, peer_can_resume, peer_is_fresh, peer_can_warm;
+    bool one_way, to_file, peer_can_resume, peer_reads_deltas, peer_is_fresh, peer_can_warm;
     bool hot_code_sent;
     unsigned codecs; /* mask of 1 << enum codec: what the peer reads; 0: nobody said */
 

@@ -9,7 +9,7 @@ enum handover_mark {
     MARK_STOPPED,      /* the last of them has: the guest's pause begins (event STOP) */
     MARK_PAUSED,       /* devices are drained, disks flushed */
     MARK_RAM_TAKEN,    /* the last round's units are compressed, and with the channel */
-    MARK_ROUND_CLOSED, /* its mark is queued, RAM is sealed and audited */
+    MARK_ROUND_CLOSED, /* its mark is queued, RAM is sealed */
     MARK_STATE_SAVED,  /* device sections are made */
     MARK_SENT,         /* and with the channel; EOF follows */
     MARK_PREPARED,     /* the destination's answer was read */

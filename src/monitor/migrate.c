@@ -284,6 +284,11 @@ static struct json_object *own_member(const struct migration_info *info)
     for (unsigned i = 0; i < CODECS; i++)
         json_put_u64(codecs, param_codec_name((enum codec)i), info->codec_pages[i]);
     json_put(own, "codec-pages", codecs);
+    json_put_u64(own, "delta-pages", info->delta_pages);
+    if (!info->incoming) {
+        json_put_u64(own, "delta-bytes", info->delta_bytes);
+        json_put_u64(own, "delta-misses", info->delta_misses);
+    }
     json_put_u64(own, "pipeline-bytes", info->pipeline_bytes);
     json_put_u64(own, "audited-pages", info->audited_pages);
     json_put_u64(own, "audit-misses", info->audit_misses);
@@ -416,6 +421,10 @@ static void print_codecs(struct json_object *own, FILE *out)
         fprintf(out, "; now lz4 with acceleration %" PRId64 "\n", json_get_int(own, "codec-acceleration"));
     else
         fprintf(out, now ? "; now %s\n" : "\n", now);
+    if (json_get_int(own, "delta-pages"))
+        fprintf(out, "deltas: %" PRId64 " pages, %" PRId64 " kbytes, %" PRId64 " misses\n",
+                json_get_int(own, "delta-pages"), json_get_int(own, "delta-bytes") >> 10,
+                json_get_int(own, "delta-misses"));
 }
 
 void print_migrate(struct call *call)
@@ -560,7 +569,6 @@ int cmd_set_downtime(struct call *call)
 
 /* Names that tools send although they want nothing: switching off what is not there is no lie. */
 static const char *const absent_capabilities[] = {
-    "xbzrle",
     "rdma-pin-all",
     "zero-blocks",
     "compress",
@@ -584,9 +592,8 @@ static const char *const absent_capabilities[] = {
 
 static int set_capability(struct migration_params *params, const char *name, bool on, struct err *err)
 {
-    for (unsigned i = 0; i < capability_rows; i++)
-        if (!strcmp(capability_table[i].name, name))
-            return capability_set(params, name, on, err);
+    if (capability_find(name))
+        return capability_set(params, name, on, err);
     for (size_t i = 0; i < sizeof absent_capabilities / sizeof *absent_capabilities; i++)
         if (!strcmp(absent_capabilities[i], name))
             return on ? err_set(err, -ENOTSUP, "Capability '%s' is not supported", name) : 0;

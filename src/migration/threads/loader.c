@@ -6,8 +6,10 @@
 #include <sys/eventfd.h>
 #include <unistd.h>
 
+#include "base/bytes.h"
 #include "base/clock.h"
 #include "base/sandbox.h"
+#include "migration/threads/delta.h"
 #include "migration/threads/loader_priv.h"
 
 void loader_end_all(struct loader *l, int code, const char *why)
@@ -26,6 +28,13 @@ static struct source_state *state_of(struct loader *l, const struct source *sour
 
 /* --- load workers -------------------------------------------------------------------------------------- */
 
+/* Of one that was loaded. */
+static uint64_t frame_deltas(const struct chunk *chunk)
+{
+    const uint8_t *end = chunk->wire + CHUNK_HEAD_BYTES + chunk->frame.payload_bytes;
+    return chunk->frame.kind == FRAME_DELTAS ? (uint64_t)__builtin_popcountll(be64_get(end - DELTA_TAIL_BYTES)) : 0;
+}
+
 static void count_chunk(struct loader *l, const struct chunk *chunk)
 {
     uint64_t data = (uint64_t)__builtin_popcountll(chunk->frame.data);
@@ -34,7 +43,9 @@ static void count_chunk(struct loader *l, const struct chunk *chunk)
     loader_add(&state_of(l, chunk->source)->round_data, data);
     loader_add(&state_of(l, chunk->source)->round_zero, zero);
     loader_add(&l->units_data, data);
-    loader_add(&l->codec_units[chunk->frame.codec], data);
+    uint64_t deltas = frame_deltas(chunk);
+    loader_add(&l->delta_units, deltas);
+    loader_add(&l->codec_units[chunk->frame.codec], data - deltas);
     loader_add(&l->units_zero, zero);
     loader_add(&l->wire_bytes, chunk->frame.payload_bytes + FRAME_AROUND_BYTES);
     loader_add(&l->chunks_loaded, 1);
@@ -80,6 +91,7 @@ void loader_stats(const struct loader *l, struct loader_stats *out)
         .wire_bytes = loader_get(&l->wire_bytes),
         .chunks_loaded = loader_get(&l->chunks_loaded),
         .rounds = loader_get(&l->rounds_done),
+        .delta_units = loader_get(&l->delta_units),
         .load_ns = loader_get(&l->load_ns),
         .waited_ns = loader_get(&l->waited_ns) / (l->receiver_count ? l->receiver_count : 1),
         .pool_wait_ns = loader_get(&l->pool.wait_ns),
@@ -124,7 +136,8 @@ static int start_workers(struct loader *l, struct err *err)
             return ret;
         }
         worker->scratch.unit = aligned_alloc(CHUNK_ALIGN, SOURCE_UNIT_BYTES_MAX);
-        if (!worker->scratch.unit) {
+        worker->scratch.merged = aligned_alloc(CHUNK_ALIGN, SOURCE_UNIT_BYTES_MAX);
+        if (!worker->scratch.unit || !worker->scratch.merged) {
             return err_set(err, -ENOMEM, "no memory for load worker %u", i);
         }
         snprintf(name, sizeof(name), "load/%u", i);
@@ -163,7 +176,7 @@ static int start(struct loader *l, const struct loader_options *options, struct 
         }
         l->memory_bytes += source->units * sizeof(uint64_t) + seen * sizeof(uint64_t);
     }
-    l->memory_bytes += pool_bytes(&l->pool) + l->worker_count * (uint64_t)(FRAME_PART_MAX + SOURCE_UNIT_BYTES_MAX);
+    l->memory_bytes += pool_bytes(&l->pool) + l->worker_count * (uint64_t)(FRAME_PART_MAX + 2 * SOURCE_UNIT_BYTES_MAX);
     return start_workers(l, err);
 }
 
@@ -219,6 +232,7 @@ void loader_free(struct loader *l)
         thread_join(&l->workers[i].thread);
         unpacker_destroy(&l->workers[i].scratch.unpacker);
         free(l->workers[i].scratch.unit);
+        free(l->workers[i].scratch.merged);
     }
     for (unsigned i = 0; l->states && i < l->source_count; i++) {
         digest_destroy(&l->states[i].digest);

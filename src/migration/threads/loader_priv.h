@@ -63,7 +63,7 @@ struct loader {
     _Atomic uint64_t outstanding;  /* chunks handed to workers and not stored yet */
     _Atomic uint64_t round_frames; /* that were taken in since a round was closed */
     _Atomic uint64_t units_data, units_zero, wire_bytes, chunks_loaded, rounds_done, load_ns, waited_ns;
-    _Atomic uint64_t codec_units[CODECS];
+    _Atomic uint64_t codec_units[CODECS], delta_units;
 };
 
 static inline void loader_add(_Atomic uint64_t *counter, uint64_t more)

@@ -9,6 +9,7 @@
 #include "base/clock.h"
 #include "base/thread.h"
 #include "migration/threads/compress.h"
+#include "migration/threads/delta.h"
 #include "migration/threads/digest.h"
 #include "migration/threads/fault.h"
 #include "migration/threads/frame.h"
@@ -27,15 +28,19 @@ struct worker {
     struct thread thread;
     /* owner: its thread */
     struct compressor compressor;
-    uint8_t *raw;        /* FRAME_RAW_MAX */
-    uint8_t *probe;      /* PROBE_BYTES */
-    struct chunk *spare; /* held before anything is taken, so that units are cleared as late as possible */
+    uint8_t *raw;           /* FRAME_RAW_MAX */
+    uint8_t *probe;         /* PROBE_BYTES */
+    uint8_t *deltas;        /* DELTA_OUT_MAX; NULL: none are made */
+    uint64_t pool_waits_ns; /* as it was at the last chunk */
+    unsigned keep_chunks;   /* in the first round: so many more leave copies */
+    struct chunk *spare;    /* held before anything is taken, so that units are cleared as late as possible */
     unsigned slice_words;
     struct scan_slice slices[2];
     int64_t sampled_ns; /* when it measured a chunk last */
     uint64_t units_since, zeros_since, chunks_since;
 };
 
+enum { KEEP_CHUNKS = 16 };
 enum { PROBE_BYTES = CHUNK_HEAD_BYTES + FRAME_PART_MAX + FRAME_PART_MAX / 255 + 32 + FRAME_FOOTER_BYTES };
 _Static_assert(CHOOSE_PROBE_UNITS == (int)FRAME_PART_UNITS, "a probe is one part");
 
@@ -51,6 +56,7 @@ struct pipeline {
     struct pool pool;
     struct writers writers;
     struct steer steer;
+    struct delta_cache *delta_cache; /* NULL: no deltas */
     struct scan_cursor cursor;
     /* under fault.lock: the owner and the workers meet here */
     struct fault fault;
@@ -96,14 +102,14 @@ static bool claim(struct worker *worker, struct scan_slice *slice, bool last)
 }
 
 static void count_chunk(struct pipeline *p, const struct scan_slice *slice, const struct scanned *scanned,
-                        enum codec codec)
+                        unsigned whole, enum codec codec)
 {
     struct source_state *state = &p->states[slice->index];
 
     digest_apply(&state->digest, &scanned->change);
     add(&p->units_data, scanned->units);
     add(&p->units_zero, (uint64_t)__builtin_popcountll(scanned->zero));
-    add(&p->codec_units[codec], scanned->units);
+    add(&p->codec_units[codec], whole);
     add(&p->raw_bytes, (uint64_t)scanned->units * slice->source->unit_bytes);
 }
 
@@ -125,14 +131,35 @@ static void probe(struct worker *worker, const struct source *source, const uint
     steer_probed(steer, gear, clock_thread_ns() - start, wire_bytes);
 }
 
+/* What changed little leaves raw. The first round keeps copies only while it waits for the link anyway: a guest that can be
+ * sent faster than that is not worth twice its memory. */
+static void make_deltas(struct worker *worker, const struct scan_slice *slice, unsigned i, uint32_t round,
+                        const struct scanned *scanned, uint8_t *raw, struct delta_made *made)
+{
+    struct pipeline *p = worker->pipeline;
+    uint64_t waits_ns = get(&p->pool.wait_ns);
+
+    if (waits_ns != worker->pool_waits_ns) {
+        worker->keep_chunks = KEEP_CHUNKS; /* a wait makes room for several */
+    }
+    bool keep = round > 1 || worker->keep_chunks > 0;
+    worker->keep_chunks -= worker->keep_chunks > 0;
+    *made = (struct delta_made){ .rest = scanned->units };
+    worker->pool_waits_ns = waits_ns;
+    if (p->delta_cache) {
+        delta_step(p->delta_cache, slice->index, slice->words[i], &p->states[slice->index].digest, scanned, keep, raw,
+                   worker->deltas, made);
+    }
+}
+
 /* A chunk with its times: at its start, when it was copied, and now. */
-static void sample(struct worker *worker, unsigned gear, const struct scanned *scanned, uint64_t wire_bytes,
-                   const int64_t cpu_ns[2], int64_t start_ns)
+static void sample(struct worker *worker, unsigned gear, unsigned units, uint64_t wire_bytes, const int64_t cpu_ns[2],
+                   int64_t start_ns)
 {
     int64_t cpu_now_ns = clock_thread_ns(), now_ns = clock_now_ns();
     struct steer_sample measured = {
         .gear = gear,
-        .units = scanned->units,
+        .units = units,
         .wire_bytes = wire_bytes,
         .copy_ns = cpu_ns[1] - cpu_ns[0],
         .pack_ns = cpu_now_ns - cpu_ns[1],
@@ -168,10 +195,12 @@ static int make_chunk(struct worker *worker, const struct scan_slice *slice, uns
         pipeline_fail(p, ret, err.text);
         return ret;
     }
+    struct delta_made deltas;
+    make_deltas(worker, slice, i, round, &scanned, raw, &deltas);
     int64_t copied = clock_now_ns();
     cpu_ns[1] = measure ? clock_thread_ns() : 0;
     struct frame frame = {
-        .kind = FRAME_CHUNK,
+        .kind = deltas.units ? FRAME_DELTAS : FRAME_CHUNK,
         .codec = with.codec,
         .round = round,
         .first_unit = slice->words[i] * CHUNK_UNITS,
@@ -179,15 +208,19 @@ static int make_chunk(struct worker *worker, const struct scan_slice *slice, uns
         .zero = p->peer_is_fresh ? scanned.cleared : scanned.zero,
     };
     if (!frame.data && !frame.zero) { /* nothing that the peer has not got */
-        count_chunk(p, slice, &scanned, with.codec);
+        count_chunk(p, slice, &scanned, 0, with.codec);
         add(&p->copy_ns, (uint64_t)(copied - start));
         worker->zeros_since += (uint64_t)__builtin_popcountll(scanned.zero);
         return 0;
     }
-    frame.payload_bytes = (uint32_t)compress_chunk(&worker->compressor, with.codec, with.acceleration, raw,
-                                                   scanned.units, slice->source->unit_bytes, chunk_payload(chunk));
+    frame.payload_bytes = (uint32_t)compress_chunk(&worker->compressor, with.codec, with.acceleration, raw, deltas.rest,
+                                                   slice->source->unit_bytes, chunk_payload(chunk));
+    if (deltas.bytes) {
+        memcpy(chunk_payload(chunk) + frame.payload_bytes, worker->deltas, deltas.bytes);
+        frame.payload_bytes += (uint32_t)deltas.bytes;
+    }
     chunk->wire_bytes = frame_seal(chunk->wire, slice->source->id, &frame);
-    count_chunk(p, slice, &scanned, with.codec);
+    count_chunk(p, slice, &scanned, deltas.rest, with.codec);
     add(&p->made_bytes, chunk->wire_bytes);
     add(&p->copy_ns, (uint64_t)(copied - start));
     add(&p->compress_ns, (uint64_t)(clock_now_ns() - copied));
@@ -195,8 +228,8 @@ static int make_chunk(struct worker *worker, const struct scan_slice *slice, uns
     worker->zeros_since += (uint64_t)__builtin_popcountll(scanned.zero);
     worker->chunks_since++;
     if (measure) {
-        sample(worker, gear, &scanned, chunk->wire_bytes, cpu_ns, start);
-        if (scanned.units >= CHOOSE_PROBE_UNITS) {
+        sample(worker, gear, deltas.rest, chunk->wire_bytes - deltas.bytes, cpu_ns, start);
+        if (deltas.rest >= CHOOSE_PROBE_UNITS) {
             probe(worker, slice->source, raw);
         }
     }
@@ -288,7 +321,8 @@ static int start_workers(struct pipeline *p, struct err *err)
         worker->slice_words = SCAN_SLICE_START;
         worker->raw = aligned_alloc(CHUNK_ALIGN, FRAME_RAW_MAX);
         worker->probe = aligned_alloc(CHUNK_ALIGN, (PROBE_BYTES + CHUNK_ALIGN - 1) / CHUNK_ALIGN * CHUNK_ALIGN);
-        if (!worker->raw || !worker->probe) {
+        worker->deltas = p->delta_cache ? malloc(DELTA_OUT_MAX) : NULL;
+        if (!worker->raw || !worker->probe || (p->delta_cache && !worker->deltas)) {
             return err_set(err, -ENOMEM, "no memory for worker %u", i);
         }
         int ret = compressor_init(&worker->compressor, err);
@@ -340,6 +374,10 @@ static int start(struct pipeline *p, const struct pipeline_options *options, str
     }
     p->memory_bytes += pool_bytes(&p->pool) + p->worker_count * (FRAME_RAW_MAX + PROBE_BYTES + sizeof(*p->workers));
     ret = start_writers(p, options, err);
+    if (ret == 0 && options->delta_cache_bytes) {
+        ret = delta_cache_new(p->sources, p->source_count, options->delta_cache_bytes, &p->delta_cache, err);
+        p->memory_bytes += p->worker_count * (uint64_t)DELTA_OUT_MAX;
+    }
     return ret < 0 ? ret : start_workers(p, err);
 }
 
@@ -417,8 +455,11 @@ static int begin_round(struct pipeline *p, bool last, uint64_t cut_bytes, struct
     p->round_made = get(&p->made_bytes);
     writers_begin_round(&p->writers);
     scan_begin(&p->cursor);
+    if (p->delta_cache) {
+        delta_round(p->delta_cache, p->round + 1, last);
+    }
     atomic_store_explicit(&p->cut_bytes, cut_bytes, memory_order_relaxed); /* seen with the new round: the lock */
-    steer_disturb(&p->steer);
+    steer_round_begins(&p->steer);
     lock(&p->fault.lock);
     p->round++;
     p->last = last;
@@ -539,6 +580,14 @@ void pipeline_stats(const struct pipeline *p, struct pipeline_stats *out)
         .compress_ns = get(&p->compress_ns),
         .pool_bytes = p->memory_bytes,
     };
+    if (p->delta_cache) {
+        struct delta_stats deltas;
+        delta_stats(p->delta_cache, &deltas);
+        out->delta_units = deltas.units;
+        out->delta_bytes = deltas.bytes;
+        out->delta_misses = deltas.misses;
+        out->pool_bytes += deltas.held_bytes;
+    }
     struct gear gear;
     steer_pick((struct steer *)(uintptr_t)&p->steer, &gear);
     out->codec = gear.codec;
@@ -587,11 +636,13 @@ void pipeline_free(struct pipeline *p)
         compressor_destroy(&p->workers[i].compressor);
         free(p->workers[i].raw);
         free(p->workers[i].probe);
+        free(p->workers[i].deltas);
     }
     writers_join(&p->writers);
     for (unsigned i = 0; p->states && i < p->source_count; i++) {
         digest_destroy(&p->states[i].digest);
     }
+    delta_cache_free(p->delta_cache);
     pool_destroy(&p->pool);
     steer_destroy(&p->steer);
     fault_destroy(&p->fault);

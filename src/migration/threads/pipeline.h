@@ -46,7 +46,8 @@ struct pipeline_options {
     bool settled;      /* AUTO is LZ4: nobody waits for what is written, and it may be kept */
     /* Of its time that the peer waits for bytes, 1/1000; below 0, or NULL: it does not say. Outlives the pipeline. */
     const _Atomic int32_t *peer_waits_permille;
-    bool plain_pages; /* later: QEMU as peer */
+    uint64_t delta_cache_bytes; /* what may be kept of units that were sent, for deltas; 0: the peer reads none */
+    bool plain_pages;           /* later: QEMU as peer */
 };
 
 /* All counters since the start; relaxed atomics inside, any thread may ask. */
@@ -59,7 +60,10 @@ struct pipeline_stats {
     uint64_t queued_bytes; /* made but not yet written */
     uint64_t frozen_ns, rate_wait_ns, pool_wait_ns, revoke_wait_ns;
     uint64_t copy_ns, compress_ns; /* sums over workers; sampled */
-    uint64_t codec_units[CODECS];  /* units_data by codec */
+    uint64_t codec_units[CODECS];  /* units_data by codec, but for deltas */
+    uint64_t delta_units;          /* of units_data, sent as deltas: they have no codec */
+    uint64_t delta_bytes;          /* on the wire, of these */
+    uint64_t delta_misses;         /* units that were sent again as a whole while deltas were made */
     enum codec codec;              /* of the next chunk */
     int acceleration;              /* LZ4 */
     uint64_t pool_bytes;           /* memory that the pipeline holds */
@@ -128,8 +132,9 @@ struct loader_options {
 struct loader_stats {
     uint64_t units_data, units_zero, wire_bytes, chunks_loaded, rounds; /* wire_bytes: of loaded frames */
     uint64_t load_ns, pool_wait_ns, pool_bytes;
-    uint64_t codec_units[CODECS]; /* units_data by codec */
-    uint64_t waited_ns;           /* the receive thread waited for bytes */
+    uint64_t codec_units[CODECS]; /* units_data by codec, but for deltas */
+    uint64_t delta_units;
+    uint64_t waited_ns; /* the receive thread waited for bytes */
 };
 
 struct loader;

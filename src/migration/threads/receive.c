@@ -76,7 +76,7 @@ static int read_frame(struct loader *l, struct channel *channel, struct chunk *c
     if (ret == 0 && !chunk->source) {
         ret = err_set(err, -EPROTO, "a frame came under section %" PRIu32 ", which is no source", section_id);
     }
-    if (ret == 0 && chunk->frame.kind == FRAME_CHUNK) {
+    if (ret == 0 && chunk->frame.kind != FRAME_MARK) {
         ret = frame_check(&chunk->frame, chunk->source, err);
     }
     if (ret == 0 && chunk->frame.payload_bytes) {
@@ -149,7 +149,7 @@ static int compare_counts(struct loader *l, uint32_t round, const struct frame_c
 /* Everything of the marked round is stored, and nothing else was taken in. */
 static int close_round(struct loader *l, struct err *err)
 {
-    struct frame_counts came[PIPELINE_SOURCES_MAX];
+    struct frame_counts came[PIPELINE_SOURCES_MAX] = { { 0 } };
 
     for (unsigned i = 0; i < l->source_count; i++) {
         struct source_state *state = &l->states[i];
@@ -252,10 +252,10 @@ int loader_frame(struct loader *l, uint32_t section_id, bool *mark, struct err *
         return fault_get(&l->fault, err);
     }
     int ret = read_frame(l, l->channel, chunk, section_id, l->rounds + 1, &local);
-    if (ret == 0 && chunk->frame.kind == FRAME_CHUNK && l->receiver_count) {
+    if (ret == 0 && chunk->frame.kind != FRAME_MARK && l->receiver_count) {
         ret = err_set(&local, -EPROTO, "a chunk came over the main channel of a migration with %u data channels",
                       l->receiver_count);
-    } else if (ret == 0 && chunk->frame.kind == FRAME_CHUNK) {
+    } else if (ret == 0 && chunk->frame.kind != FRAME_MARK) {
         ret = hand_in(l, chunk, &local);
         chunk = ret < 0 ? chunk : NULL;
     } else if (ret == 0) {
@@ -293,7 +293,7 @@ static void end_round(struct receiver *r)
 
 static int take_mark(struct receiver *r, struct chunk *chunk, uint32_t section_id, struct err *err)
 {
-    struct frame_counts told[PIPELINE_SOURCES_MAX];
+    struct frame_counts told[PIPELINE_SOURCES_MAX] = { { 0 } };
     int ret = read_mark(r->loader, chunk, section_id, told, err);
 
     return ret < 0 ? ret : compare_counts(r->loader, r->ended + 1, told, r->carried, err);
@@ -338,7 +338,7 @@ static int receive_frame(struct receiver *r, struct err *err)
     }
     ret = read_frame(l, r->channel, chunk, section_id, r->ended + 1, err);
     ret = ret < 0 ? ret : read_footer(r, section_id, err);
-    if (ret == 0 && chunk->frame.kind == FRAME_CHUNK) {
+    if (ret == 0 && chunk->frame.kind != FRAME_MARK) {
         ret = take_chunk(r, chunk, err);
         chunk = ret < 0 ? chunk : NULL;
     } else if (ret == 0) {

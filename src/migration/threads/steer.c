@@ -79,6 +79,11 @@ void steer_disturb(struct steer *steer)
     }
 }
 
+void steer_round_begins(struct steer *steer)
+{
+    atomic_store_explicit(&steer->broken, true, memory_order_relaxed);
+}
+
 static bool peer_lags(const struct steer *steer)
 {
     const _Atomic int32_t *told = steer->peer_waits_permille;
@@ -106,7 +111,8 @@ static void end_window(struct steer *steer)
     if (window.elapsed_ns < CHOOSE_WINDOW_NS || steer->chunks < CHOOSE_CHUNKS_MIN) {
         return;
     }
-    window.steady = !atomic_exchange_explicit(&steer->disturbed, false, memory_order_relaxed);
+    window.one_round = !atomic_exchange_explicit(&steer->broken, false, memory_order_relaxed);
+    window.steady = !atomic_exchange_explicit(&steer->disturbed, false, memory_order_relaxed) && window.one_round;
     steer->since = now;
     /* Zeros take their time too, and are not what a codec is held to. */
     window.steady = window.steady && steer->zeros <= steer->units;

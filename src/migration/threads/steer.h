@@ -35,6 +35,7 @@ struct steer {
     /* atomic */
     _Atomic unsigned gear;
     _Atomic bool disturbed; /* this window says nothing about a gear as a whole */
+    _Atomic bool broken;    /* nor about the link: a round began in it */
 };
 
 /* What a worker measured: one chunk, and how many units, data and zero, it made since it measured the last one. */
@@ -53,8 +54,9 @@ void steer_follow(struct steer *steer, const struct writer *writers, unsigned co
 void steer_destroy(struct steer *steer);
 /* The codec of the next chunk: the user's, or the one that was chosen. The gear, GEARS when nobody chooses. Any thread. */
 unsigned steer_pick(struct steer *steer, struct gear *out);
-void steer_disturb(struct steer *steer);                                     /* a round begins; any thread */
-void steer_measured(struct steer *steer, const struct steer_sample *sample); /* any worker */
+void steer_disturb(struct steer *steer);      /* not everything is as it was chosen; any thread */
+void steer_round_begins(struct steer *steer); /* any thread */
+void steer_measured(struct steer *steer, const struct steer_sample *sample);                 /* any worker */
 void steer_carried(struct steer *steer, uint64_t bytes, int64_t made_ns, int64_t loaded_ns); /* choose_carried() */
 unsigned steer_probe(struct steer *steer); /* see choose_probe(); any worker */
 void steer_probed(struct steer *steer, unsigned gear, int64_t cpu_ns, uint64_t wire_bytes);

@@ -100,9 +100,9 @@ static inline void road_pair(struct channel **out, struct channel **in)
     *in = road_channel(pair[1]);
 }
 
-/* workers 0: nobody sends. loaders 0: nobody reads. codecs, settled, fresh: as in struct pipeline_options. */
+/* workers 0: nobody sends. loaders 0: nobody reads. codecs, settled, cache_bytes, fresh: as in struct pipeline_options. */
 static inline void road_open_fresh(struct road *road, uint64_t units, unsigned workers, unsigned loaders,
-                                   unsigned codecs, bool settled, unsigned channels, bool fresh)
+                                   unsigned codecs, bool settled, unsigned channels, uint64_t cache_bytes, bool fresh)
 {
     int ret;
     *road = (struct road){ .channels = channels };
@@ -130,6 +130,7 @@ static inline void road_open_fresh(struct road *road, uint64_t units, unsigned w
         .tunables = &road->tunables,
         .codecs = codecs,
         .settled = settled,
+        .delta_cache_bytes = cache_bytes,
         .peer_is_fresh = fresh,
     };
     ret = workers ? pipeline_new(&options, &road->pipeline, NULL) : 0;
@@ -153,10 +154,16 @@ static inline void road_open_fresh(struct road *road, uint64_t units, unsigned w
     }
 }
 
+static inline void road_open_all(struct road *road, uint64_t units, unsigned workers, unsigned loaders, unsigned codecs,
+                                 bool settled, unsigned channels, uint64_t cache_bytes)
+{
+    road_open_fresh(road, units, workers, loaders, codecs, settled, channels, cache_bytes, false);
+}
+
 static inline void road_open_wide(struct road *road, uint64_t units, unsigned workers, unsigned loaders,
                                   unsigned codecs, bool settled, unsigned channels)
 {
-    road_open_fresh(road, units, workers, loaders, codecs, settled, channels, false);
+    road_open_all(road, units, workers, loaders, codecs, settled, channels, 0);
 }
 
 static inline void road_open_for(struct road *road, uint64_t units, unsigned workers, unsigned loaders, unsigned codecs,
@@ -168,6 +175,12 @@ static inline void road_open_for(struct road *road, uint64_t units, unsigned wor
 static inline void road_open(struct road *road, uint64_t units, unsigned workers, unsigned loaders)
 {
     road_open_for(road, units, workers, loaders, 0, false);
+}
+
+static inline void road_open_deltas(struct road *road, uint64_t units, unsigned workers, unsigned loaders,
+                                    uint64_t cache_bytes)
+{
+    road_open_all(road, units, workers, loaders, 0, false, 0, cache_bytes);
 }
 
 static inline void road_join(struct road *road)

@@ -118,7 +118,7 @@ static void a_peer_with_fresh_memory_is_sent_no_zeroes_that_it_has(void **state)
     struct road road;
     (void)state;
 
-    road_open_fresh(&road, 64 * 20 + 7, 2, 2, 0, false, 2, true);
+    road_open_fresh(&road, 64 * 20 + 7, 2, 2, 0, false, 2, 0, true);
     memset(road.here[0]->pages, 0, 64 * 10 * FAKE_UNIT);
     fake_mark_all(road.here[0]);
     assert_int_equal(pipeline_round(road.pipeline, false, &result, NULL), 0);

@@ -62,7 +62,7 @@ static int hear(struct road *road, bool *mark)
 
 static int hear_round(struct road *road)
 {
-    bool mark, closed = false;
+    bool mark = false, closed = false;
     int ret = hear(road, &mark);
     while (ret == 0 && !closed) {
         ret = loader_round_wait(road->loader, -1, &closed, &road->err);
@@ -121,7 +121,7 @@ static void a_page_of_the_next_round_waits_for_this_ones(void **state)
     (void)state;
     for (unsigned turn = 0; turn < 50; turn++) {
         struct road road;
-        bool mark, closed;
+        bool mark = false, closed = false;
 
         open_here(&road);
         say_mark(&road, 1, 1, 0);
@@ -152,7 +152,7 @@ static void a_page_of_the_next_round_waits_for_this_ones(void **state)
 static void a_round_does_not_end_before_its_slowest_channel(void **state)
 {
     struct road road;
-    bool mark, closed = true;
+    bool mark = false, closed = true;
     (void)state;
 
     open_here(&road);
@@ -220,7 +220,7 @@ static void a_channel_that_skips_a_round_is_refused(void **state)
 static void chunks_have_no_business_on_the_main_channel(void **state)
 {
     struct road road;
-    bool mark;
+    bool mark = false;
     (void)state;
 
     open_here(&road);
@@ -299,7 +299,7 @@ static void a_channel_that_is_cut_ends_the_wait_for_its_round(void **state)
 static void cancel_ends_channels_wherever_they_wait(void **state)
 {
     struct road road;
-    bool mark, closed;
+    bool mark = false, closed = false;
     (void)state;
 
     open_here(&road); /* one at its round's end, the other in the middle of a frame */
@@ -333,7 +333,7 @@ static void nothing_is_taken_in_while_it_rests(void **state)
         say_mark(&road, i + 1, round, 1);
     }
     say_mark(&road, MAIN, 2, 2);
-    bool mark;
+    bool mark = false;
     assert_int_equal(hear(&road, &mark), 0);
     for (unsigned i = 0; i < 20; i++) {
         assert_int_equal(loader_round_wait(road.loader, 1, &closed, NULL), 0);
