@@ -8,6 +8,7 @@
 #include "machine/boot.h"
 #include "machine/debug.h"
 #include "machine/machine_impl.h"
+#include "machine/warm.h"
 #include "vcpu/jit/jit.h"
 
 /* --- making and freeing ---------------------------------------------------------------------------------- */
@@ -127,6 +128,7 @@ void machine_free(struct machine *m)
 {
     if (!m)
         return;
+    machine_warm_end(m);
     m->event = NULL;
     if (m->ram && m->board.devices)
         machine_pause(m, RUN_PAUSED);
@@ -251,6 +253,8 @@ static void machine_halt(struct machine *m)
     for (unsigned i = 0; i < m->config.harts; i++)
         vcpu_pause_wait(m->vcpu[i]);
     atomic_store_explicit(&m->last_pause_ns, clock_now_ns(), memory_order_relaxed);
+    if (m->jit)
+        jit_unsettle(m->jit);
     guest_clock_stop(&m->clock);
     timers_clock_changed(m->timers);
     for (unsigned i = 0; i < m->board.devices; i++) {

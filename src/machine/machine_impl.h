@@ -45,6 +45,7 @@ struct machine {
     bool off;              /* the guest's power-off was taken to be answered here, until a reset */
     enum run_state before; /* what machine_hand_back() goes back to */
     bool debugged;
+    struct warm *warm; /* of an arrival (warm.c): changed by the migration's thread, which may read it without */
     struct debug_points points; /* changed while paused only: vCPUs read it without the lock */
 
     /* atomic */

@@ -140,6 +140,8 @@ void machine_loaded(struct machine *m)
 void machine_unload(struct machine *m)
 {
     assert(!m->running);
+    if (m->jit)
+        jit_unsettle(m->jit);
     guest_clock_set_ns(&m->clock, 0);
     m->clock_state = (struct machine_clock_state){ 0 };
     machine_ask_again(m);

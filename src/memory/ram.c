@@ -19,7 +19,11 @@ static const uint64_t HUGE_BYTES = UINT64_C(2) << 20;
 
 struct ram *ram_new(void)
 {
-    return calloc(1, sizeof(struct ram));
+    struct ram *ram = calloc(1, sizeof(*ram));
+
+    if (ram)
+        ram->pagemap = open("/proc/self/pagemap", O_RDONLY | O_CLOEXEC); /* none: pages are looked at */
+    return ram;
 }
 
 static uint64_t round_up(uint64_t n, uint64_t to)
@@ -131,6 +135,7 @@ int ram_add(struct ram *ram, const char *name, uint64_t gpa, uint64_t bytes, boo
     failed = how->share || how->mem_path ? map_file(block, how, err) : map_private(block, err);
     if (failed)
         return failed;
+    block->anonymous = !how->share && !how->mem_path;
     block->fresh = true;
     /* Advice, all of it: a kernel without huge pages runs the guest as well, only slower. A forked helper (an exec:
      * channel) must not hold, nor copy on write, what the guest writes. */
@@ -161,6 +166,8 @@ void ram_free(struct ram *ram)
         if (ram->block[i].fd >= 0)
             close(ram->block[i].fd);
     }
+    if (ram->pagemap >= 0)
+        close(ram->pagemap);
     free(ram);
 }
 
@@ -382,6 +389,26 @@ bool ram_page_is_zero(const void *page)
             return false;
     }
     return true;
+}
+
+/* Of each page of this process the host tells 64 bits; the two highest are "in memory" and "swapped out". */
+uint64_t ram_untouched(const struct ram *ram, uint64_t page)
+{
+    const struct ram_block *block = ram_block_by_page((struct ram *)(uintptr_t)ram, page);
+    uint64_t told[DIRTY_WORD_PAGES], untouched = 0;
+
+    assert(page % DIRTY_WORD_PAGES == 0);
+    if (!block || !block->anonymous || ram->pagemap < 0)
+        return 0;
+    uint64_t first = page - block->first_page, pages = (block->bytes >> PAGE_SHIFT) - first;
+    size_t bytes = (pages < DIRTY_WORD_PAGES ? pages : DIRTY_WORD_PAGES) * sizeof(told[0]);
+    uintptr_t host = (uintptr_t)block->host + (first << PAGE_SHIFT);
+
+    if (pread(ram->pagemap, told, bytes, (off_t)(host / PAGE_BYTES * sizeof(told[0]))) != (ssize_t)bytes)
+        return 0;
+    for (unsigned i = 0; i < bytes / sizeof(told[0]); i++)
+        untouched |= (uint64_t)(told[i] >> 62 == 0) << i;
+    return untouched;
 }
 
 void ram_touch(struct ram_block *block, uint64_t offset, uint64_t bytes)

@@ -27,11 +27,13 @@ struct ram_block {
                                     caller itself stored through ram_page_host(). Relaxed atomic */
     uint64_t map_bytes;  /* of the host mapping: bytes, rounded up to the file system's pages */
     int fd;              /* of shared memory, for another process to map; else -1 */
+    bool anonymous;      /* no file behind it: what nobody touched is zero */
 };
 
 struct ram {
     struct ram_block block[RAM_BLOCKS_MAX];
     unsigned blocks;
+    int pagemap;              /* the host's word on what was touched; -1: it does not say */
     struct dirty *dirty;      /* made by ram_seal_layout() */
     _Atomic uint64_t writing; /* low half: brackets that are open now; high half: how often the last one ended */
 };
@@ -82,6 +84,11 @@ bool ram_load(struct ram *ram, uint64_t gpa, const void *data, uint64_t bytes); 
 void ram_copy_page_out(void *dst, const uint8_t *host_page);
 void ram_copy_page_in(uint8_t *host_page, const void *src);
 bool ram_page_is_zero(const void *page); /* of a private copy, PAGE_BYTES */
+
+/* Which of the 64 pages from `page` on (a multiple of 64) hold zeroes because nobody has touched them since they were mapped: a
+ * bit each, asked of the host without a look at the pages, which would make them touched. 0 where the host does not say.
+ * A store that was visible before the call is seen. Any thread. */
+uint64_t ram_untouched(const struct ram *ram, uint64_t page);
 
 /* Touch a range in parallel-friendly pieces (the load workers' way of getting huge pages ahead of the stream). */
 void ram_touch(struct ram_block *block, uint64_t offset, uint64_t bytes);

@@ -10,8 +10,10 @@
 
 #include "base/clock.h"
 #include "base/sandbox.h"
+#include "machine/warm.h"
 #include "migration/hello.h"
-#include "migration/incoming.h"
+#include "migration/hot_code.h"
+#include "migration/sources.h"
 
 enum { LOADED_EVERY_NS = 10 * 1000000, KEEP_ALIVE_MS = 500, LOADED_EVERY_MS = 10 };
 enum { MET_ANOTHER = 1 }; /* instead of 0: not the source that is waited for */
@@ -78,6 +80,10 @@ static int answer_hello(struct incoming *i)
     if (rc == 0) {
         struct buf payload = { 0 };
         hello_fill(hello, HELLO_DESTINATION, machine_config_of(i->machine));
+        if (source_ram_is_fresh(i->sources[0]))
+            hello->capabilities |= HELLO_IS_FRESH;
+        if (machine_jit(i->machine))
+            hello->capabilities |= HELLO_CAN_WARM;
         hello_encode(hello, &payload);
         rc = incoming_say(i, MESSAGE_HELLO, payload.data, (uint32_t)payload.size);
         buf_free(&payload);
@@ -170,6 +176,8 @@ static int begin(struct incoming *i)
         rc = loader_new(&options, &i->loader, &i->err);
     if (rc == 0)
         rc = sections_collect_new(i->machine, &i->collector, &i->err);
+    if (rc == 0)
+        rc = machine_warm_begin(i->machine, &i->err);
     if (rc < 0)
         return rc;
     migration_hold_loader(m, i->loader);
@@ -269,6 +277,8 @@ static int read_part(struct incoming *i, const struct section_head *head)
         i->progress[each].open_round = mark ? false : i->progress[each].open_round || each == s;
         i->progress[each].rounds += mark;
     }
+    if (mark)
+        machine_warm_again(i->machine);
     if (i->one_way || (!mark && clock_now_ns() - i->told_ns < LOADED_EVERY_NS))
         return 0;
     return say_loaded(i);
@@ -308,7 +318,10 @@ static int read_element(struct incoming *i, uint8_t type)
             i->arrival.stopped_ns = clock_now_ns();
         rc = read_end(i, &head);
         break;
-    default: rc = sections_collect(i->collector, i->channel, &head, machine_config_of(i->machine), &i->err);
+    default:
+        rc = incoming_is_hot_code(&head)
+                 ? incoming_hot_code(i, &head)
+                 : sections_collect(i->collector, i->channel, &head, machine_config_of(i->machine), &i->err);
     }
     return rc < 0 ? rc : sections_read_footer(i->channel, &head, &i->err);
 }
@@ -335,6 +348,7 @@ static int complete(struct incoming *i)
     for (int s = 0; s < INCOMING_SOURCES; s++)
         if (!i->progress[s].ended)
             return err_set(&i->err, -EPROTO, "section %s: the stream ended without its end", i->sources[s]->name);
+    machine_warm_stop(i->machine);
     int rc = sections_complete(i->collector, &i->err);
     if (rc == 0)
         rc = loader_rest(i->loader, true, &i->err);

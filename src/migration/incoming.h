@@ -23,6 +23,7 @@ struct incoming {
     struct message *message;
     struct message_key key;
     bool one_way, peer_can_resume, peer_hears_waits, peer_hears_result;
+    bool hot_code_seen;
 
     enum handover_state at;
     struct {

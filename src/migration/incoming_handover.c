@@ -10,6 +10,7 @@
 #include <sys/eventfd.h>
 
 #include "base/clock.h"
+#include "machine/warm.h"
 
 enum {
     KNOCK_MS = 1000,            /* for saying who one is */
@@ -103,11 +104,11 @@ static void start_guest(struct incoming *i)
         rc = machine_resume(i->machine, true, &i->err);
     else if ((rc = machine_take_disks(i->machine, &i->err)) == 0)
         machine_pause(i->machine, RUN_PAUSED);
-    if (rc < 0) {
-        lock(&m->lock);
-        m->refused = true;
-        unlock(&m->lock);
-    }
+    lock(&m->lock);
+    m->refused = m->refused || rc < 0;
+    unlock(&m->lock);
+    if (rc == 0 && machine_state(i->machine) == RUN_RUNNING)
+        machine_warm_arrived(i->machine);
     incoming_feed(i, rc < 0 ? HANDOVER_START_FAILED : HANDOVER_STARTED);
 }
 
@@ -320,6 +321,7 @@ static bool next_event(struct incoming *i, int64_t until_ns, enum handover_event
 bool incoming_hold(struct incoming *i)
 {
     incoming_feed(i, HANDOVER_LOADED);
+    machine_warm_settle(i->machine); /* while PREPARED and GO are on their way */
     while (!handover_ended(i->at) && i->at != TARGET_LOADING) {
         int silence_ms = incoming_timeout_ms(i);
         int64_t until_ns = i->in_doubt ? INT64_MAX : clock_now_ns() + (int64_t)silence_ms * NS_PER_MS;

@@ -499,6 +499,7 @@ static void query_incoming(struct migration *m, int64_t now_ns, struct migration
 {
     if (m->loader)
         loader_stats(m->loader, &m->got);
+    machine_arrival(m->machine, &out->arrival);
     const struct loader_stats *got = &m->got;
     out->pages_data = got->units_data;
     out->pages_zero = got->units_zero;

@@ -8,6 +8,7 @@
 
 #include "base/err.h"
 #include "machine/machine.h"
+#include "machine/warm.h"
 #include "memory/dirty.h"
 #include "migration/eta.h"
 #include "migration/params.h"
@@ -63,8 +64,9 @@ struct migration_info {
     unsigned vcpus;                              /* entries of quota[]; 0 where none was ever held */
     struct quota_stats quota[DIRTY_WRITERS_MAX]; /* since this migration began */
     double held_pause_ms; /* of the most paused vCPU: holds beyond 1 ms, which the guest sees as pause beside the pause */
-    bool reconnecting;    /* unresolved, and the source still asks by itself */
-    struct err error;     /* why it failed, or is unresolved */
+    struct machine_arrival arrival; /* destination: code that was made ahead, how the guest started */
+    bool reconnecting;              /* unresolved, and the source still asks by itself */
+    struct err error;               /* why it failed, or is unresolved */
 };
 
 struct migration;

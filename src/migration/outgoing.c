@@ -9,6 +9,7 @@
 #include <sys/random.h>
 
 #include "migration/hello.h"
+#include "migration/hot_code.h"
 
 static uint64_t param(const _Atomic uint64_t *value)
 {
@@ -65,6 +66,8 @@ static int say_hello(struct outgoing *o, unsigned channels)
         rc = hello_decode(answer, HELLO_DESTINATION, hello, &o->err);
         o->peer_can_resume = rc == 0 && hello->capabilities & HELLO_CAN_RESUME;
         o->peer_reads_deltas = rc == 0 && hello->capabilities & HELLO_CAN_DELTAS;
+        o->peer_is_fresh = rc == 0 && hello->capabilities & HELLO_IS_FRESH;
+        o->peer_can_warm = rc == 0 && hello->capabilities & HELLO_CAN_WARM;
         o->codecs = hello_codecs(hello);
         if (rc == 0 && channels && !(hello->capabilities & HELLO_CAN_CHANNELS))
             rc = err_set(&o->err, -EREMOTEIO, "the destination knows no data channels, and channels is %u", channels);
@@ -141,6 +144,7 @@ static int begin(struct outgoing *o)
         .data_count = o->data.count,
         .tunables = &m->params.live,
         .codecs = o->codecs,
+        .peer_is_fresh = o->peer_is_fresh,
         .settled = o->one_way,
         .delta_cache_bytes = deltas ? param(&m->params.delta_cache_bytes) : 0,
         .peer_waits_permille = o->one_way ? NULL : &o->ear.peer_waits_permille,
@@ -198,6 +202,8 @@ static int one_round(struct outgoing *o, struct converge_sample *sample)
         outgoing_leave_hot(o);
     int rc = o->round_open ? 0 : pipeline_round_begin(o->pipeline, false, &o->err);
     o->round_open = false;
+    if (rc == 0)
+        rc = outgoing_hot_code(o);
     if (rc == 0)
         outgoing_throttle_round(o);
     if (rc == 0)
@@ -314,6 +320,8 @@ static int pause_guest(struct outgoing *o)
     int rc = machine_flush_disks(o->machine, &o->err);
     if (rc < 0)
         return rc;
+    if (!o->to_file) /* one that fails is tried again, and told, when it is due */
+        released_prepare(&o->key, "RELEASED", o->channel->name, o->note_path, NULL);
     o->time_ns.requested = clock_now_ns();
     o->overrun_at_ns = overrun_ns == INT64_MAX ? INT64_MAX : o->time_ns.requested + overrun_ns;
     enum run_state found = machine_hand_over(o->machine);
@@ -443,6 +451,7 @@ static void tear_down(struct outgoing *o)
         err_clear(&o->err);
         return_path_wait(&o->ear, HEARD_ERROR, 0, 0, &o->err);
     }
+    released_discard(o->note_path);
     if (o->pipeline && o->at != SOURCE_AWAY)
         pipeline_fail(o->pipeline, -ECONNABORTED, "the migration has ended");
     migration_hold_pipeline(m, NULL);

@@ -25,7 +25,8 @@ struct outgoing {
     struct pipeline *pipeline;
     struct return_path ear;
     struct message_key key;
-    bool one_way, to_file, peer_can_resume, peer_reads_deltas;
+    bool one_way, to_file, peer_can_resume, peer_reads_deltas, peer_is_fresh, peer_can_warm;
+    bool hot_code_sent;
     unsigned codecs; /* mask of 1 << enum codec: what the peer reads; 0: nobody said */
 
     enum handover_state at;
@@ -34,6 +35,7 @@ struct outgoing {
     bool doubted;          /* was UNRESOLVED at some time */
     struct channel *again; /* the new line, while there is one */
     char released_path[RELEASED_PATH_MAX];
+    char note_path[RELEASED_PATH_MAX]; /* of RELEASED, prepared for this pause */
 
     struct converge converge;
     struct throttle throttle;

@@ -37,7 +37,14 @@ static int send_word(struct outgoing *o, enum message_type type)
 static void write_released(struct outgoing *o)
 {
     struct err why = { 0 };
-    int rc = released_write(&o->key, "RELEASED", o->channel->name, o->released_path, &why);
+    int rc = -ENOENT;
+    if (o->note_path[0]) { /* made before the pause */
+        memcpy(o->released_path, o->note_path, sizeof(o->released_path));
+        o->note_path[0] = '\0';
+        rc = released_commit(o->released_path, NULL);
+    }
+    if (rc < 0)
+        rc = released_write(&o->key, "RELEASED", o->channel->name, o->released_path, &why);
     if (rc < 0) {
         err_set(&o->err, rc, "RELEASED could not be written down: %s", why.text);
         outgoing_feed(o, HANDOVER_WRITE_FAILED);
@@ -61,9 +68,9 @@ static void send_go(struct outgoing *o)
 {
     if (o->time_ns.go == 0)
         o->time_ns.go = clock_now_ns();
-    if (!o->one_way)
+    if (!o->one_way) {
         send_word(o, MESSAGE_GO);
-    else
+    } else
         outgoing_feed(o, end_stream(o) == 0 ? HANDOVER_TAKEN : HANDOVER_LINK_LOST);
 }
 

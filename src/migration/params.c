@@ -16,6 +16,7 @@
 #define LIMIT_MAX UINT64_C(2000000)   /* ms, QEMU's bound on downtime-limit */
 
 static const char *const compression_names[] = { "auto", "none", "lz4", "zstd", NULL };
+static const char *const off_on[] = { "off", "on", NULL };
 
 #define AT(member) offsetof(struct migration_params, member)
 
@@ -49,6 +50,8 @@ const struct param_row param_table[] = {
       "auto-converge: percent that may be taken in addition after each further round" },
     { "max-cpu-throttle", NULL, PARAM_COUNT, AT(max_cpu_throttle), 1, 99, 50, NULL,
       "auto-converge: percent of its work that may be taken from a vCPU at most" },
+    { "warm-arrival", NULL, PARAM_CHOICE, AT(warm_arrival), 0, 1, 1, off_on,
+      "tell the destination which code is hot, to translate it before the guest runs there" },
     { "progress-interval", NULL, PARAM_MS, AT(announce_ms), 10, 60000, 500, NULL,
       "how often monitors show progress, ms" },
     { "audit", NULL, PARAM_COUNT, AT(audit), 0, UINT32_MAX, 0, NULL,

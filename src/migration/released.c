@@ -59,11 +59,17 @@ static int write_whole(const char *path, const char *text, size_t bytes)
     return rc;
 }
 
-int released_write(const struct message_key *key, const char *word, const char *peer, char path[RELEASED_PATH_MAX],
-                   struct err *err)
+static void temporary_name(char out[RELEASED_PATH_MAX + 8], const char *path)
+{
+    snprintf(out, RELEASED_PATH_MAX + 8, "%s.new", path);
+}
+
+int released_prepare(const struct message_key *key, const char *word, const char *peer, char path[RELEASED_PATH_MAX],
+                     struct err *err)
 {
     char folder[RELEASED_PATH_MAX - 64], temporary[RELEASED_PATH_MAX + 8], text[512];
     int rc = released_folder(folder, sizeof(folder));
+    path[0] = '\0';
     if (rc < 0)
         return err_set_errno(err, rc, "no folder to write the hand-over down in: %s", folder);
 
@@ -72,18 +78,45 @@ int released_write(const struct message_key *key, const char *word, const char *
         snprintf(id + 2 * i, 3, "%02x", key->id[i]);
     bool released = strcmp(word, "RELEASED") == 0; /* two names: both ends may live in one home */
     snprintf(path, RELEASED_PATH_MAX, "%s/%s-%s", folder, released ? "released" : "refused", id);
-    snprintf(temporary, sizeof(temporary), "%s.new", path);
+    temporary_name(temporary, path);
     int bytes = snprintf(text, sizeof(text), "%s\nmigration %s\nattempt %u\npeer %.256s\npid %d\ntime_ns %lld\n", word,
                          id, key->attempt, peer, (int)getpid(), (long long)clock_realtime_ns());
     rc = write_whole(temporary, text, (size_t)bytes);
-    if (rc == 0 && rename(temporary, path) < 0)
-        rc = -errno;
-    if (rc == 0)
-        return 0;
-    unlink(temporary);
-    err_set_errno(err, rc, "writing %s", path);
-    path[0] = '\0';
+    if (rc < 0) {
+        unlink(temporary);
+        err_set_errno(err, rc, "writing %s", path);
+        path[0] = '\0';
+    }
     return rc;
+}
+
+int released_commit(char path[RELEASED_PATH_MAX], struct err *err)
+{
+    char temporary[RELEASED_PATH_MAX + 8];
+    temporary_name(temporary, path);
+    if (!path[0])
+        return err_set_errno(err, -ENOENT, "nothing was written down");
+    if (rename(temporary, path) == 0)
+        return 0;
+    int rc = err_set_errno(err, -errno, "writing %s", path);
+    released_discard(path);
+    return rc;
+}
+
+void released_discard(char path[RELEASED_PATH_MAX])
+{
+    char temporary[RELEASED_PATH_MAX + 8];
+    temporary_name(temporary, path);
+    if (path[0])
+        unlink(temporary);
+    path[0] = '\0';
+}
+
+int released_write(const struct message_key *key, const char *word, const char *peer, char path[RELEASED_PATH_MAX],
+                   struct err *err)
+{
+    int rc = released_prepare(key, word, peer, path, err);
+    return rc < 0 ? rc : released_commit(path, err);
 }
 
 void released_forget(char path[RELEASED_PATH_MAX])

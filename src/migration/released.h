@@ -15,4 +15,10 @@ int released_folder(char *out, size_t out_size);
 /* `path` receives where it was written. `word` is RELEASED or REFUSED. */
 int released_write(const struct message_key *key, const char *word, const char *peer, char path[RELEASED_PATH_MAX],
                    struct err *err);
+/* The same in two steps, of which the second is one system call: prepare while the guest runs, then commit, or discard what was
+ * prepared. `path` as above; "" after a failure, and then commit fails and discard does nothing. */
+int released_prepare(const struct message_key *key, const char *word, const char *peer, char path[RELEASED_PATH_MAX],
+                     struct err *err);
+int released_commit(char path[RELEASED_PATH_MAX], struct err *err);
+void released_discard(char path[RELEASED_PATH_MAX]);
 void released_forget(char path[RELEASED_PATH_MAX]); /* nothing when path is "" */

@@ -128,6 +128,17 @@ void sections_put_full(struct section_writer *writer, const struct state_desc *d
     put_footer(out, id);
 }
 
+void sections_put_plain(struct section_writer *writer, const char *name, uint32_t version, const void *data,
+                        size_t bytes)
+{
+    uint32_t id = writer->next_id++;
+    assert(bytes <= SECTION_FULL_MAX);
+    put_head(&writer->out, ELEMENT_FULL, id, name, 0, version);
+    buf_put_be32(&writer->out, (uint32_t)bytes);
+    buf_put(&writer->out, data, bytes);
+    put_footer(&writer->out, id);
+}
+
 void sections_put_digest(struct section_writer *writer, struct section_digest *digest)
 {
     digest->full_sum = writer->full_sum;
@@ -283,6 +294,16 @@ int sections_read_end(struct channel *channel, const struct section_head *head, 
     int rc = read_bytes(channel, raw, sizeof(raw), "end of a source", err);
     *rounds = rc < 0 ? 0 : be64_get(raw);
     return rc;
+}
+
+int sections_read_plain(struct channel *channel, const struct section_head *head, uint32_t max, struct buf *out,
+                        struct err *err)
+{
+    uint32_t bytes;
+    int rc = read_be32(channel, &bytes, head->name, err);
+    if (rc == 0 && bytes > max)
+        rc = err_set(err, -EPROTO, "section %s: length %u is beyond the limit of %u", head->name, bytes, max);
+    return rc < 0 || bytes == 0 ? rc : read_bytes(channel, buf_grow(out, bytes), bytes, head->name, err);
 }
 
 static unsigned add_section(struct section_collector *c, const struct state_desc *desc, void *object)

@@ -68,6 +68,9 @@ void sections_put_start(struct section_writer *writer, const struct source *sour
 void sections_put_end(struct section_writer *writer, const struct source *source, uint64_t rounds);
 void sections_put_full(struct section_writer *writer, const struct state_desc *desc, uint32_t instance,
                        const void *object);
+/* Bytes as they are: a section that is no state, and not in the sum. */
+void sections_put_plain(struct section_writer *writer, const char *name, uint32_t version, const void *data,
+                        size_t bytes);
 void sections_put_digest(struct section_writer *writer, struct section_digest *digest); /* fills full_sum */
 void sections_put_eof(struct section_writer *writer);
 void sections_writer_free(struct section_writer *writer);
@@ -90,6 +93,10 @@ int sections_read_footer(struct channel *channel, const struct section_head *hea
 int sections_read_blocks(struct channel *channel, const struct section_head *head, const struct ram *ram,
                          struct err *err);
 int sections_read_end(struct channel *channel, const struct section_head *head, uint64_t *rounds, struct err *err);
+
+/* Length and data of such a section, at most `max` bytes; appended to `out`. */
+int sections_read_plain(struct channel *channel, const struct section_head *head, uint32_t max, struct buf *out,
+                        struct err *err);
 
 /* FULL sections as they come in, before any of them is loaded. */
 struct section_collector {

@@ -80,6 +80,11 @@ static int op_copy(struct source *source, uint64_t unit, void *out)
     return 0;
 }
 
+static uint64_t op_blank(struct source *source, uint64_t word)
+{
+    return ram_untouched(ram_of(source)->ram, word * DIRTY_WORD_PAGES);
+}
+
 static uint64_t op_dirty(struct source *source)
 {
     return dirty_count(ram_of(source)->ram->dirty, DIRTY_MIGRATION);
@@ -142,6 +147,7 @@ static const struct source_ops ram_ops = {
     .revoke_wait = op_revoke_wait,
     .copy = op_copy,
     .dirty = op_dirty,
+    .blank = op_blank,
     .expect = op_expect,
     .store = op_store,
     .zero = op_zero,
@@ -195,6 +201,19 @@ void source_ram_take_all(struct source *source)
 void source_ram_forget_hot(struct source *source)
 {
     heat_forget(&ram_of(source)->heat);
+}
+
+bool source_ram_is_fresh(const struct source *source)
+{
+    const struct source_ram *self = (const struct source_ram *)source;
+
+    for (unsigned i = 0; i < self->ram->blocks; i++)
+        if (!self->fresh[i] || !__atomic_load_n(&self->ram->block[i].fresh, __ATOMIC_RELAXED))
+            return false;
+    for (uint64_t word = 0; word < source->words; word++)
+        if (atomic_load_explicit(&self->stored[word], memory_order_relaxed))
+            return false;
+    return true;
 }
 
 uint64_t source_ram_bytes(const struct source *source)

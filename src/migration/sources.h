@@ -14,4 +14,6 @@ void source_ram_leave_hot(struct source *source, uint64_t pages);
 void source_ram_take_all(struct source *source);
 void source_ram_forget_hot(struct source *source);
 
+/* Is all of it zero, as no load and nobody else has touched it? Before a load. */
+bool source_ram_is_fresh(const struct source *source);
 uint64_t source_ram_bytes(const struct source *source); /* that exist: the sum over blocks */

@@ -73,6 +73,30 @@ static struct json_object *throttle_member(const struct migration_info *info)
     return list;
 }
 
+/* How the guest got going here, and what was ready for it. */
+static struct json_object *arrival_member(const struct machine_arrival *arrival)
+{
+    struct json_object *own = json_object_new_object(), *list = json_object_new_array();
+    json_put_u64(own, "hot-code", arrival->listed);
+    json_put_u64(own, "warmed", arrival->warmed);
+    json_put_u64(own, "dropped", arrival->dropped);
+    json_put_num(own, "settle-ms", (double)arrival->settle_ns / NS_PER_MS);
+    for (unsigned i = 0; i < MACHINE_STARTS && arrival->start[i].after_ns; i++) {
+        const struct machine_start *start = &arrival->start[i];
+        struct json_object *row = json_object_new_object();
+        json_put_num(row, "after-ms", (double)start->after_ns / NS_PER_MS);
+        json_put_u64(row, "instructions", start->instructions);
+        json_put_u64(row, "tlb-refills", start->tlb_refills);
+        json_put_u64(row, "interpreted-blocks", start->block_runs);
+        json_put_u64(row, "translated", start->translated);
+        json_put_num(row, "cpu-ms", (double)start->cpu_ns / NS_PER_MS);
+        json_put_num(row, "translate-ms", (double)start->translate_ns / NS_PER_MS);
+        json_object_array_add(list, row);
+    }
+    json_put(own, "start", list);
+    return own;
+}
+
 /* What QEMU has no words for. */
 static struct json_object *own_member(const struct migration_info *info, const struct migration_report *report)
 {
@@ -111,6 +135,8 @@ static struct json_object *own_member(const struct migration_info *info, const s
         json_put(own, "throttle", throttle_member(info));
         json_put_num(own, "held-pause-ms", info->held_pause_ms);
     }
+    if (info->incoming)
+        json_put(own, "arrival", arrival_member(&info->arrival));
     report_json(own, info, report);
     return own;
 }

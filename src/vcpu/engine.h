@@ -52,14 +52,14 @@ struct vcpu {
     _Atomic uint64_t code_lookups, code_jump_hits, code_runs, block_runs, promotions;
 
     /* generated code (jit/); it stores here too */
-    uint64_t jit_operand;               /* an argument of C that it calls; `value` is another */
-    const void *jit_site;               /* the jump that led out, to be linked; NULL: another way out */
-    uint32_t jit_generation, jit_kills; /* of what this hart remembers */
-    uint8_t jit_heat[JIT_HEATS];        /* of instructions that cross the end of a page */
-    bool fp_ready;                      /* MXCSR is the guest's */
-    bool interpret;                     /* the next block is the interpreter's, hot or not */
-    bool promote;                       /* the interpreter found hart.pc hot */
-    bool dry;                           /* lock-step (jit/lockstep.h): nobody may see yet what is done now */
+    uint64_t jit_operand;                         /* an argument of C that it calls; `value` is another */
+    const void *jit_site;                         /* the jump that led out, to be linked; NULL: another way out */
+    uint32_t jit_generation, jit_kills, jit_turn; /* of what this hart remembers */
+    uint8_t jit_heat[JIT_HEATS];                  /* of instructions that cross the end of a page */
+    bool fp_ready;                                /* MXCSR is the guest's */
+    bool interpret;                               /* the next block is the interpreter's, hot or not */
+    bool promote;                                 /* the interpreter found hart.pc hot */
+    bool dry;                                     /* lock-step (jit/lockstep.h): nobody may see yet what is done now */
 
     _Alignas(32) uint8_t single[BLOCK_SINGLE_BYTES]; /* block for one instruction */
 

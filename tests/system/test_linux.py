@@ -63,6 +63,41 @@ def a_debian_guest_moves_over_several_channels():
 
 
 @test
+def a_debian_guest_arrives_where_its_code_is_ready_and_what_it_finds_is_right():
+    """On, a list of what it runs goes ahead, and as much of that as there is time for is translated; off, nothing is. Either way every
+    page is as it was written: the guest checks."""
+    args = linux_args('dirtier,64,50,2')
+    at = Vm(args, name='hop 0')
+    try:
+        wait_for_line(at, rf'(?s)({BEAT}.*){{2}}')
+        for number, warm in enumerate(('on', 'off', 'on'), 1):
+            there = waiting(args, f'hop {number}')
+            try:
+                at.migrate(listening(there), limit_s=2 * PATIENCE_S, warm_arrival=warm)
+                there.wait_status('running')
+                wait_for_line(there, rf'(?s)({BEAT}.*){{2}}')
+            except BaseException:
+                there.__exit__(*sys.exc_info())
+                raise
+            at.close()
+            at = there
+            if any(int(errors) for *_, errors in re.findall(BEAT, at.serial())):
+                raise Failure(f'pages were not as the guest wrote them: {at.serial()[-300:]}')
+            arrival = at.migration()['__org.godwit_report']['arrival']
+            first = arrival['start'][-1]
+            print(f'# {warm}: {arrival["warmed"]} of {arrival["hot-code"]} regions made ahead, {arrival["dropped"]} in vain; '
+                  f'in the first 100 ms {first["translated"]} more, {first["cpu-ms"]:.1f} ms of CPU')
+            if warm == 'off' and (arrival['hot-code'] or arrival['warmed']):
+                raise Failure(f'code was made ahead, unasked: {arrival}')
+            if warm == 'on' and (arrival['hot-code'] < 100 or arrival['dropped'] > arrival['warmed']):
+                raise Failure(f'hardly any code was listed: {arrival}')
+    except BaseException:
+        at.__exit__(*sys.exc_info())
+        raise
+    at.close()
+
+
+@test
 def a_debian_guest_that_computes_checksums_survives_many_hops():
     """Every checksum that it prints is compared inside with the first; here, that it goes on after each hop and
     still gets random bytes from its device."""

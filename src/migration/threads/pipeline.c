@@ -48,6 +48,7 @@ struct pipeline {
     /* fixed after new */
     struct source **sources;
     unsigned source_count, worker_count;
+    bool peer_is_fresh;
     struct pipeline_tunables *tunables;
     uint64_t memory_bytes;
     struct worker *workers;
@@ -104,11 +105,10 @@ static void count_chunk(struct pipeline *p, const struct scan_slice *slice, cons
                         unsigned whole, enum codec codec)
 {
     struct source_state *state = &p->states[slice->index];
-    uint64_t zeros = (uint64_t)__builtin_popcountll(scanned->zero);
 
     digest_apply(&state->digest, &scanned->change);
     add(&p->units_data, scanned->units);
-    add(&p->units_zero, zeros);
+    add(&p->units_zero, (uint64_t)__builtin_popcountll(scanned->zero));
     add(&p->codec_units[codec], whole);
     add(&p->raw_bytes, (uint64_t)scanned->units * slice->source->unit_bytes);
 }
@@ -205,8 +205,14 @@ static int make_chunk(struct worker *worker, const struct scan_slice *slice, uns
         .round = round,
         .first_unit = slice->words[i] * CHUNK_UNITS,
         .data = scanned.data,
-        .zero = scanned.zero,
+        .zero = p->peer_is_fresh ? scanned.cleared : scanned.zero,
     };
+    if (!frame.data && !frame.zero) { /* nothing that the peer has not got */
+        count_chunk(p, slice, &scanned, 0, with.codec);
+        add(&p->copy_ns, (uint64_t)(copied - start));
+        worker->zeros_since += (uint64_t)__builtin_popcountll(scanned.zero);
+        return 0;
+    }
     frame.payload_bytes = (uint32_t)compress_chunk(&worker->compressor, with.codec, with.acceleration, raw, deltas.rest,
                                                    slice->source->unit_bytes, chunk_payload(chunk));
     if (deltas.bytes) {
@@ -228,7 +234,7 @@ static int make_chunk(struct worker *worker, const struct scan_slice *slice, uns
         }
     }
     worker->spare = NULL;
-    writers_carry(&p->writers, slice->index, scanned.units, (uint64_t)__builtin_popcountll(scanned.zero), chunk);
+    writers_carry(&p->writers, slice->index, scanned.units, (uint64_t)__builtin_popcountll(frame.zero), chunk);
     return 0;
 }
 
@@ -245,7 +251,7 @@ static int make_slice(struct worker *worker, const struct scan_slice *slice, uin
         if (fault_failed(&p->fault) || make_chunk(worker, slice, i, round, last) < 0) {
             return -ECANCELED;
         }
-        worker->spare = pool_take(&p->pool);
+        worker->spare = worker->spare ? worker->spare : pool_take(&p->pool);
         if (!worker->spare) {
             return -ECANCELED;
         }
@@ -405,6 +411,7 @@ int pipeline_new(const struct pipeline_options *options, struct pipeline **out, 
     steer_init(&p->steer, options);
     p->source_count = options->source_count;
     p->worker_count = options->workers;
+    p->peer_is_fresh = options->peer_is_fresh;
     p->tunables = options->tunables;
     p->sources = calloc(p->source_count, sizeof(*p->sources));
     if (p->sources) {

@@ -41,7 +41,9 @@ struct pipeline_options {
     struct pipeline_tunables *tunables;
     uint64_t pool_bytes; /* bound on the pipeline's memory; 0: default from workers */
     unsigned codecs;     /* mask of 1 << enum codec: what the peer reads; instead of zstd it gets LZ4. 0: all */
-    bool settled;        /* AUTO is LZ4: nobody waits for what is written, and it may be kept */
+    bool
+        peer_is_fresh; /* what it was never sent is zero there: zero units are news only where they were something else */
+    bool settled;      /* AUTO is LZ4: nobody waits for what is written, and it may be kept */
     /* Of its time that the peer waits for bytes, 1/1000; below 0, or NULL: it does not say. Outlives the pipeline. */
     const _Atomic int32_t *peer_waits_permille;
     uint64_t delta_cache_bytes; /* what may be kept of units that were sent, for deltas; 0: the peer reads none */

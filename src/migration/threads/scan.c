@@ -96,11 +96,31 @@ bool unit_is_zero(const void *unit, uint32_t bytes)
     return true;
 }
 
+/* Asking costs about as much as looking at so many units. */
+enum { BLANK_UNITS_MIN = 8 };
+
+static void note_zero(struct digest *digest, struct scanned *out, uint64_t word, unsigned bit)
+{
+    uint64_t unit = word * CHUNK_UNITS + bit;
+
+    out->zero |= UINT64_C(1) << bit;
+    if (digest_last(digest, unit) != DIGEST_ZERO) {
+        out->cleared |= UINT64_C(1) << bit;
+        digest_replace(digest, &out->change, unit, DIGEST_ZERO);
+    }
+}
+
 int scan_step(struct source *source, struct digest *digest, uint64_t word, uint64_t units, uint8_t *raw,
               struct scanned *out, struct err *err)
 {
+    bool ask = source->ops->blank && __builtin_popcountll(units) >= BLANK_UNITS_MIN;
+    uint64_t blank = ask ? source->ops->blank(source, word) & units : 0;
+
     *out = (struct scanned){ 0 };
-    for (uint64_t left = units; left; left &= left - 1) {
+    for (uint64_t left = blank; left; left &= left - 1) {
+        note_zero(digest, out, word, (unsigned)__builtin_ctzll(left));
+    }
+    for (uint64_t left = units & ~blank; left; left &= left - 1) {
         unsigned bit = (unsigned)__builtin_ctzll(left);
         uint64_t unit = word * CHUNK_UNITS + bit;
         uint8_t *copy = raw + (size_t)out->units * source->unit_bytes;
@@ -110,8 +130,7 @@ int scan_step(struct source *source, struct digest *digest, uint64_t word, uint6
             return err_set_errno(err, ret, "cannot read unit %" PRIu64 " of %s", unit, source->name);
         }
         if (unit_is_zero(copy, source->unit_bytes)) {
-            out->zero |= UINT64_C(1) << bit; /* the next copy overwrites it */
-            digest_replace(digest, &out->change, unit, DIGEST_ZERO);
+            note_zero(digest, out, word, bit); /* the next copy overwrites it */
         } else {
             out->data |= UINT64_C(1) << bit;
             out->units++;

@@ -39,6 +39,7 @@ unsigned scan_slice_words(unsigned words, int64_t wait_ns, int64_t total_ns);
 
 struct scanned {
     uint64_t data, zero; /* masks */
+    uint64_t cleared;    /* of zero: those that were last sent as something else */
     unsigned units;      /* copied to raw, one behind the other */
     struct digest_change change;
 };

@@ -22,6 +22,8 @@ struct source_ops {
     /* copy one unit out, into memory aligned to 64 bytes; may race with the guest's stores; 0 or -errno (disks) */
     int (*copy)(struct source *source, uint64_t unit, void *out);
     uint64_t (*dirty)(struct source *source); /* units dirty now */
+    /* which of a word's units are known to be zero without a look at them: as copy(), after the revoke. NULL: none */
+    uint64_t (*blank)(struct source *source, uint64_t word);
     /* --- loading; any load thread; each unit belongs to one thread at a time --- */
     /* these units of a word are about to be stored: get the memory for all of them at once. NULL: nothing to prepare */
     void (*expect)(struct source *source, uint64_t word, uint64_t units);

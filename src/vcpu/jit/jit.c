@@ -255,17 +255,17 @@ static struct translation *new_translation(struct jit *jit, const struct gen *g,
     return t;
 }
 
-/* For people and profilers, who see code where it runs. */
-static void tell(struct vcpu *v, const struct translation *t, size_t first, size_t bytes)
+/* For people and profilers, who see code where it runs. Code that no hart has asked for has no virtual address. */
+static void tell(struct jit *jit, const struct vcpu *v, const struct translation *t, size_t first, size_t bytes)
 {
-    const void *code = v->jit->code.executable + first;
+    const void *code = jit->code.executable + first;
 
     if (trace_on(TRACE_IN_ASM))
-        trace_block(v->index, t->gpa, t->source, t->bytes);
+        trace_block(v ? v->index : 0, t->gpa, t->source, t->bytes);
     if (trace_on(TRACE_OUT_ASM))
         trace_host_code(t->gpa, code, bytes);
     if (perf_on())
-        perf_code(code, bytes, t->gpa, v->hart.pc);
+        perf_code(code, bytes, t->gpa, v ? v->hart.pc : t->gpa);
 }
 
 static bool decode_at(struct jit *jit, struct gen *g, const struct place *at)
@@ -282,20 +282,18 @@ static bool decode_at(struct jit *jit, struct gen *g, const struct place *at)
     return true;
 }
 
-static struct translation *translate_locked(struct vcpu *v, const struct place *at, bool *full)
+static bool is_full(const struct jit *jit)
 {
-    struct jit *jit = v->jit;
-    struct gen *g = jit->gen;
-    struct translation *t = lookup(jit, at->gpa); /* another hart was quicker? */
+    return jit->code.bytes - jit->code.used < JIT_REGION_BYTES_MAX ||
+           JIT_META_BYTES - jit->meta_used < sizeof(struct translation) + PAGE_BYTES;
+}
 
-    if (t || jit->flushing || v->jit_generation != atomic_load_explicit(&jit->generation, memory_order_relaxed))
-        return t;
-    *full = jit->code.bytes - jit->code.used < JIT_REGION_BYTES_MAX ||
-            JIT_META_BYTES - jit->meta_used < sizeof(*t) + PAGE_BYTES;
-    if (*full) {
-        begin_flush(jit);
-        return NULL;
-    }
+/* There is none yet, and there is room. v: who asks, or NULL. */
+static struct translation *make(struct jit *jit, const struct vcpu *v, const struct place *at)
+{
+    struct gen *g = jit->gen;
+    struct translation *t;
+
     if (!pages_worth(jit, at->gpa) || !decode_at(jit, g, at))
         return NULL;
     g->one_hart = jit->vcpus == 1 && !jit->plain;
@@ -305,13 +303,27 @@ static struct translation *translate_locked(struct vcpu *v, const struct place *
         return NULL;
     size_t first = jit->code.used;
     jit->code.used = (size_t)(g->e.at - jit->code.writable);
-    tell(v, t, first, jit->code.used - first);
+    tell(jit, v, t, first, jit->code.used - first);
     jit->stats.blocks++;
     jit->stats.guest_bytes += g->bytes;
     _Atomic(struct translation *) *bucket = bucket_of(jit, at->gpa);
     atomic_store_explicit(&t->next, atomic_load_explicit(bucket, memory_order_relaxed), memory_order_relaxed);
     atomic_store_explicit(bucket, t, memory_order_release);
     return t;
+}
+
+static struct translation *translate_locked(struct vcpu *v, const struct place *at, bool *full)
+{
+    struct jit *jit = v->jit;
+    struct translation *t = lookup(jit, at->gpa); /* another hart was quicker? */
+
+    if (t || jit->flushing || v->jit_generation != atomic_load_explicit(&jit->generation, memory_order_relaxed))
+        return t;
+    *full = is_full(jit);
+    if (!*full)
+        return make(jit, v, at);
+    begin_flush(jit);
+    return NULL;
 }
 
 static struct translation *translate(struct vcpu *v, const struct place *at)
@@ -329,6 +341,26 @@ static struct translation *translate(struct vcpu *v, const struct place *at)
     return t;
 }
 
+int jit_warm(struct jit *jit, uint64_t gpa)
+{
+    struct ram_block *block = ram_block_at(jit->ram, gpa, sizeof(uint16_t));
+
+    if (!block || gpa % sizeof(uint16_t))
+        return 0;
+    struct place at = { .gpa = gpa, .host = block->host + (gpa - block->gpa) };
+    uint16_t first = load_half(at.host);
+    if (!first)
+        return -EAGAIN; /* no instruction begins so */
+    if (insn_is_long(first) && crosses(gpa))
+        return 0;
+    lock(&jit->lock);
+    bool full = jit->flushing || is_full(jit);
+    bool made = !full && !lookup(jit, gpa) && make(jit, NULL, &at);
+    jit->stats.warmed += made;
+    unlock(&jit->lock);
+    return full ? -ENOSPC : made;
+}
+
 /* --- the run loop's side --------------------------------------------------------------------------------- */
 
 void jit_poll(struct vcpu *v)
@@ -342,6 +374,12 @@ void jit_poll(struct vcpu *v)
     if (UNLIKELY(v->jit_kills != kills)) {
         engine_drop_code_jumps(v);
         v->jit_kills = kills;
+    }
+    uint32_t turn = atomic_load_explicit(&jit->turn, memory_order_relaxed);
+    if (UNLIKELY(v->jit_turn != turn)) {
+        engine_drop_code_jumps(v);
+        engine_drop_code_pages(v);
+        v->jit_turn = turn;
     }
 }
 
@@ -388,6 +426,8 @@ struct translation *jit_lookup(struct vcpu *v, bool promote)
         t = translate(v, &at);
     if (!t || t->tail_gpa != at.tail_gpa) /* the page behind is another one here, or has changed */
         return NULL;
+    if (atomic_load_explicit(&t->turn, memory_order_relaxed) != v->jit_turn)
+        atomic_store_explicit(&t->turn, v->jit_turn, memory_order_relaxed);
     note_page(v, t->page, v->hart.pc);
     if (t->tail_gpa)
         note_page(v, t->tail_page, v->hart.pc + 2);

@@ -30,6 +30,7 @@ struct translation {
     uint16_t bytes;
     uint16_t page, tail_page; /* numbers of pages, for tlb.code_page; TLB_CODE_PAGES: too many, it has none */
     uint64_t made;            /* how many fence.i there had been */
+    _Atomic uint32_t turn;    /* in which it was entered last (warm.c) */
     bool dead;
     uint16_t source[]; /* what it was made from */
 };
@@ -64,7 +65,9 @@ struct jit {
     /* atomic */
     _Atomic uint32_t generation; /* raised by a flush of everything: no hart keeps an address of an older one */
     _Atomic uint32_t kills;      /* raised when regions died: no hart keeps a jump to them */
-    _Atomic uint64_t token;      /* of the revocation that `waiting` waits for; 0: not begun */
+    _Atomic uint32_t turn;       /* raised by who wants to know what is hot: every hart asks for all code anew */
+    _Atomic bool settled;   /* all code was compared since memory last changed unmarked, and no hart has run since */
+    _Atomic uint64_t token; /* of the revocation that `waiting` waits for; 0: not begun */
 
     /* under lock */
     struct lock lock;
@@ -86,6 +89,7 @@ struct jit {
 bool pages_add(struct jit *jit, struct translation *t); /* false: no memory */
 bool pages_watch(struct jit *jit, uint64_t gpa);        /* before its bytes are read; false: no memory */
 void pages_forget(struct jit *jit);                     /* everything was flushed */
+void pages_settle(struct jit *jit);                     /* compare all; no hart holds a write entry, none is young */
 /* Is it worth translating now what lies at gpa? Not yet, where it changes all the time. */
 bool pages_worth(struct jit *jit, uint64_t gpa);
 unsigned pages_index(struct jit *jit, uint64_t gpa); /* of a watched page in tlb.code_page, or TLB_CODE_PAGES */

@@ -255,10 +255,31 @@ void jit_fence_i(struct vcpu *v)
         atomic_store_explicit(&jit->token, dirty_revoke_begin(jit->ram->dirty), memory_order_release);
 }
 
+/* First the marks go, then memory is looked at: whoever writes later marks anew. */
+void pages_settle(struct jit *jit)
+{
+    struct dirty *dirty = jit->ram->dirty;
+    uint64_t words = dirty_words(dirty);
+
+    for (uint64_t word = dirty_next_word(dirty, DIRTY_CODE, 0); word < words;
+         word = dirty_next_word(dirty, DIRTY_CODE, word + 1))
+        dirty_take_word(dirty, DIRTY_CODE, word);
+    for (unsigned i = 0; i < JIT_PAGE_BUCKETS; i++) {
+        for (struct code_page *page = jit->page_bucket[i]; page; page = page->next) {
+            compare(jit, page);
+            page->young = page->waiting = false;
+        }
+    }
+    jit->young.count = jit->waiting.count = 0;
+}
+
+/* A settled jit has compared everything, and the loaders have written nothing since. */
 void jit_distrust(struct vcpu *v)
 {
     struct jit *jit = v->jit;
 
+    if (jit_settled(jit))
+        return;
     lock(&jit->lock);
     for (unsigned i = 0; i < JIT_PAGE_BUCKETS; i++)
         for (struct code_page *page = jit->page_bucket[i]; page; page = page->next)

@@ -284,6 +284,38 @@ static void touching_keeps_what_is_there(void **state)
     ram_free(ram);
 }
 
+/* Small blocks: the host gives no huge pages, of which one touch is 512. */
+static void pages_that_nobody_touched_are_known_without_a_look(void **state)
+{
+    (void)state;
+    struct ram_options plain = { 0 }, shared = { .share = true };
+    struct ram *ram = ram_new();
+    uint64_t word = 7;
+    assert_int_equal(ram_add(ram, "a", BASE, 70 * PAGE_BYTES, false, &plain, NULL), 0);
+    assert_int_equal(ram_add(ram, "b", 2 * BASE, 64 * PAGE_BYTES, false, &shared, NULL), 0);
+    assert_int_equal(ram_seal_layout(ram, NULL), 0);
+    if (ram->pagemap < 0)
+        skip();
+    assert_true(ram_untouched(ram, 0) == UINT64_MAX);
+    assert_true(ram_write(ram, BASE + 3 * PAGE_BYTES, &word, 8));
+    assert_true(ram_write(ram, BASE + 65 * PAGE_BYTES, &word, 8));
+    assert_true(ram_untouched(ram, 0) == ~(UINT64_C(1) << 3));
+    assert_true(ram_untouched(ram, 64) == (0x3f & ~2)); /* and no page behind the end */
+    assert_true(ram_untouched(ram, 128) == 0);          /* what is behind a file is the file's */
+    assert_true(ram_untouched(ram, 1 << 20) == 0);
+    ram_free(ram);
+}
+
+static void where_the_host_tells_nothing_no_page_is_known_to_be_untouched(void **state)
+{
+    (void)state;
+    struct ram *ram = two_blocks();
+    close(ram->pagemap);
+    ram->pagemap = -1;
+    assert_true(ram_untouched(ram, 0) == 0);
+    ram_free(ram);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -300,6 +332,8 @@ int main(void)
         cmocka_unit_test(shared_ram_is_seen_through_its_file),
         cmocka_unit_test(a_block_stops_being_fresh_when_somebody_gets_at_it),
         cmocka_unit_test(touching_keeps_what_is_there),
+        cmocka_unit_test(pages_that_nobody_touched_are_known_without_a_look),
+        cmocka_unit_test(where_the_host_tells_nothing_no_page_is_known_to_be_untouched),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

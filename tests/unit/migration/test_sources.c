@@ -68,6 +68,24 @@ static void everything_is_dirty_at_the_start_and_taken_once(void **state)
     ram_free(ram);
 }
 
+static void memory_is_fresh_until_somebody_stores_to_it(void **state)
+{
+    (void)state;
+    static uint8_t page[PAGE_BYTES] = { 1 };
+    struct ram *ram = two_blocks();
+    struct source *source;
+    assert_int_equal(source_ram_new(ram, 1, &source, NULL), 0);
+    assert_true(source_ram_is_fresh(source));
+    assert_int_equal(source->ops->store(source, 64 + 5, page), 0);
+    assert_false(source_ram_is_fresh(source));
+    source_ram_free(source);
+    assert_int_equal(source_ram_new(ram, 1, &source, NULL), 0);
+    assert_true(ram_write(ram, 0x80000000, "x", 1));
+    assert_false(source_ram_is_fresh(source));
+    source_ram_free(source);
+    ram_free(ram);
+}
+
 static void a_copy_is_the_page_and_a_store_is_found_again(void **state)
 {
     (void)state;
@@ -164,6 +182,7 @@ int main(void)
         cmocka_unit_test(units_that_exist_are_the_pages_of_all_blocks_and_no_hole),
         cmocka_unit_test(everything_is_dirty_at_the_start_and_taken_once),
         cmocka_unit_test(a_copy_is_the_page_and_a_store_is_found_again),
+        cmocka_unit_test(memory_is_fresh_until_somebody_stores_to_it),
         cmocka_unit_test(a_zero_clears_what_a_store_left_there),
         cmocka_unit_test(a_zero_clears_what_was_there_before_the_source_was_made),
         cmocka_unit_test(memory_for_much_data_is_got_at_once_and_for_little_not_at_all),

@@ -167,7 +167,7 @@ static void tunables_take_what_people_type(void **state)
     assert_mentions("info migrate_parameters", "compression: none\r\n");
     assert_shows("migrate_set_capability events on", "");
     assert_mentions("info migrate_capabilities", "events: on\r\n");
-    assert_mentions("migrate_set_capability xbzrle on", "Error: Capability 'xbzrle' is not supported");
+    assert_mentions("migrate_set_capability postcopy-ram on", "Error: Capability 'postcopy-ram' is not supported");
 }
 
 static void questions_show_text(void **state)

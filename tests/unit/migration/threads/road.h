@@ -100,9 +100,9 @@ static inline void road_pair(struct channel **out, struct channel **in)
     *in = road_channel(pair[1]);
 }
 
-/* workers 0: nobody sends. loaders 0: nobody reads. codecs, settled, cache_bytes: as in struct pipeline_options. */
-static inline void road_open_all(struct road *road, uint64_t units, unsigned workers, unsigned loaders, unsigned codecs,
-                                 bool settled, unsigned channels, uint64_t cache_bytes)
+/* workers 0: nobody sends. loaders 0: nobody reads. codecs, settled, cache_bytes, fresh: as in struct pipeline_options. */
+static inline void road_open_fresh(struct road *road, uint64_t units, unsigned workers, unsigned loaders,
+                                   unsigned codecs, bool settled, unsigned channels, uint64_t cache_bytes, bool fresh)
 {
     int ret;
     *road = (struct road){ .channels = channels };
@@ -131,6 +131,7 @@ static inline void road_open_all(struct road *road, uint64_t units, unsigned wor
         .codecs = codecs,
         .settled = settled,
         .delta_cache_bytes = cache_bytes,
+        .peer_is_fresh = fresh,
     };
     ret = workers ? pipeline_new(&options, &road->pipeline, NULL) : 0;
     assert(ret == 0);
@@ -151,6 +152,12 @@ static inline void road_open_all(struct road *road, uint64_t units, unsigned wor
         assert(ret == 0);
         road->receiving = true;
     }
+}
+
+static inline void road_open_all(struct road *road, uint64_t units, unsigned workers, unsigned loaders, unsigned codecs,
+                                 bool settled, unsigned channels, uint64_t cache_bytes)
+{
+    road_open_fresh(road, units, workers, loaders, codecs, settled, channels, cache_bytes, false);
 }
 
 static inline void road_open_wide(struct road *road, uint64_t units, unsigned workers, unsigned loaders,

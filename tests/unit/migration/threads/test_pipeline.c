@@ -109,6 +109,35 @@ static void a_peer_gets_no_codec_that_it_does_not_read(void **state)
     }
 }
 
+/* Zeroes it has already, until something else was sent: then they are news. */
+static void a_peer_with_fresh_memory_is_sent_no_zeroes_that_it_has(void **state)
+{
+    struct loader_stats loaded;
+    struct pipeline_stats sent;
+    struct round_result result;
+    struct road road;
+    (void)state;
+
+    road_open_fresh(&road, 64 * 20 + 7, 2, 2, 0, false, 2, 0, true);
+    memset(road.here[0]->pages, 0, 64 * 10 * FAKE_UNIT);
+    fake_mark_all(road.here[0]);
+    assert_int_equal(pipeline_round(road.pipeline, false, &result, NULL), 0);
+    assert_int_equal(result.units_zero, 0);
+    memset(road.here[0]->pages + 64 * 10 * FAKE_UNIT, 0, 64 * FAKE_UNIT);
+    fake_mark_all(road.here[0]);
+    assert_int_equal(pipeline_round(road.pipeline, true, &result, NULL), 0);
+    assert_int_equal(end_of_stream(&road), 0);
+    road_join(&road);
+    assert_int_equal(road.err.code, 0);
+    assert_true(road_arrived_whole(&road));
+    loader_stats(road.loader, &loaded);
+    pipeline_stats(road.pipeline, &sent);
+    assert_int_equal(loaded.units_zero, result.units_zero);
+    assert_in_range(loaded.units_zero, 1, 64);
+    assert_true(sent.units_zero >= 2 * 64 * 10); /* counted all the same */
+    road_close(&road);
+}
+
 /* What the forecast of the pause was made with: nothing is measured, nothing changes. */
 static void the_last_round_keeps_its_codec(void **state)
 {
@@ -408,6 +437,7 @@ int main(void)
         cmocka_unit_test(a_still_guest_arrives_whole_whatever_the_threads_and_the_codec),
         cmocka_unit_test(a_codec_set_between_chunks_is_the_next_ones),
         cmocka_unit_test(a_peer_gets_no_codec_that_it_does_not_read),
+        cmocka_unit_test(a_peer_with_fresh_memory_is_sent_no_zeroes_that_it_has),
         cmocka_unit_test(the_last_round_keeps_its_codec),
         cmocka_unit_test(where_nobody_waits_auto_is_lz4),
         cmocka_unit_test(a_guest_that_keeps_writing_arrives_whole),

@@ -27,6 +27,43 @@ static void zeros_are_told_from_data_and_data_lies_together(void **state)
     fake_free(fake);
 }
 
+static uint64_t all_but_the_first(struct source *source, uint64_t word)
+{
+    (void)source, (void)word;
+    return ~UINT64_C(1);
+}
+
+/* The last one is beside the source, whose copy() would abort. */
+static void units_known_to_be_blank_are_not_read_and_news_only_where_something_was_sent(void **state)
+{
+    struct fake *fake = fake_new(1, 64);
+    struct source_ops ops = *fake->source.ops;
+    struct digest digest;
+    struct scanned scanned;
+    uint64_t sum[2];
+    (void)state;
+
+    digest_new(&digest, 64, NULL);
+    fake->pages[0] = fake->pages[9 * FAKE_UNIT] = 1;
+    assert_int_equal(scan_step(&fake->source, &digest, 0, UINT64_MAX, raw, &scanned, NULL), 0);
+    assert_true(scanned.data == (1 | 1 << 9) && scanned.zero == ~scanned.data && scanned.cleared == 0);
+    digest_apply(&digest, &scanned.change);
+    ops.blank = all_but_the_first;
+    fake->source.ops = &ops;
+    fake->hole = 33;
+    assert_int_equal(scan_step(&fake->source, &digest, 0, UINT64_MAX, raw, &scanned, NULL), 0);
+    assert_true(scanned.data == 1 && scanned.zero == ~UINT64_C(1) && scanned.cleared == 1 << 9);
+    digest_apply(&digest, &scanned.change);
+    fake->pages[0] = 0;
+    assert_int_equal(scan_step(&fake->source, &digest, 0, 1, raw, &scanned, NULL), 0);
+    assert_true(scanned.data == 0 && scanned.zero == 1 && scanned.cleared == 1);
+    digest_apply(&digest, &scanned.change);
+    digest_get(&digest, sum);
+    assert_true(sum[0] == 0 && sum[1] == 0);
+    digest_destroy(&digest);
+    fake_free(fake);
+}
+
 static void a_source_that_cannot_be_read_says_so(void **state)
 {
     struct fake *fake = fake_new(1, 64);
@@ -91,6 +128,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(zeros_are_told_from_data_and_data_lies_together),
+        cmocka_unit_test(units_known_to_be_blank_are_not_read_and_news_only_where_something_was_sent),
         cmocka_unit_test(a_source_that_cannot_be_read_says_so),
         cmocka_unit_test(every_dirty_word_of_every_source_is_claimed_once_a_round),
         cmocka_unit_test(slices_grow_while_waiting_costs_and_shrink_when_it_is_free),
