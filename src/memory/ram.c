@@ -384,6 +384,11 @@ bool ram_page_is_zero(const void *page)
     return true;
 }
 
+bool ram_forget(struct ram_block *block)
+{
+    return block->fd < 0 && madvise(block->host, block->map_bytes, MADV_DONTNEED) == 0;
+}
+
 void ram_touch(struct ram_block *block, uint64_t offset, uint64_t bytes)
 {
     assert(offset <= block->bytes && bytes <= block->bytes - offset);

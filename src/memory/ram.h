@@ -83,5 +83,9 @@ void ram_copy_page_out(void *dst, const uint8_t *host_page);
 void ram_copy_page_in(uint8_t *host_page, const void *src);
 bool ram_page_is_zero(const void *page); /* of a private copy, PAGE_BYTES */
 
+/* Zero all of a block by giving its memory back to the host. False where that cannot be: shared, or of a file; then nothing
+ * has changed. No vCPU and no device runs. */
+bool ram_forget(struct ram_block *block);
+
 /* Touch a range in parallel-friendly pieces (the load workers' way of getting huge pages ahead of the stream). */
 void ram_touch(struct ram_block *block, uint64_t offset, uint64_t bytes);

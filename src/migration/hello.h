@@ -19,6 +19,11 @@ enum hello_capability {
     HELLO_CAN_RESUME = 1 << 2,
     HELLO_CAN_ZSTD = 1 << 3,
     HELLO_CAN_HEAR_WAITS = 1 << 4, /* a source: LOADED may say how long the destination waited for bytes */
+    HELLO_CAN_REHEARSE = 1 << 16,
+    HELLO_CAN_PROBE = 1 << 17,
+    /* What a source has come for, if not to hand its guest over. */
+    HELLO_REHEARSAL = 1 << 24, /* load and check everything, then drop it */
+    HELLO_PROBE = 1 << 25,     /* load samples of its pages into nothing (probe.h) */
 };
 
 struct hello {

@@ -11,6 +11,8 @@
 #include "base/clock.h"
 #include "migration/hello.h"
 #include "migration/incoming.h"
+#include "migration/rehearse.h"
+#include "migration/sources.h"
 
 enum { LOADED_EVERY_NS = 10 * 1000000, KEEP_ALIVE_MS = 500, LOADED_EVERY_MS = 10 };
 enum { MET_ANOTHER = 1 }; /* instead of 0: not the source that is waited for */
@@ -67,6 +69,9 @@ static int answer_hello(struct incoming *i)
         rc = hello_decode(i->message, HELLO_SOURCE, hello, &i->err);
     i->peer_can_resume = rc == 0 && hello->capabilities & HELLO_CAN_RESUME;
     i->peer_hears_waits = rc == 0 && hello->capabilities & HELLO_CAN_HEAR_WAITS;
+    i->rehearsal = rc == 0 && hello->capabilities & HELLO_REHEARSAL;
+    if (i->rehearsal && !channel_listener_open(i->m->listener))
+        rc = err_set(&i->err, -EINVAL, "%s can be called once only: nobody could come after a rehearsal", i->m->uri);
     if (rc == 0)
         rc = machine_config_match(machine_config_of(i->machine), &hello->machine, &i->err);
     if (rc == 0) {
@@ -121,7 +126,7 @@ static void stop_listening(struct incoming *i)
 static int begin(struct incoming *i)
 {
     struct migration *m = i->m;
-    if (!i->peer_can_resume || !channel_listener_open(m->listener))
+    if (!i->rehearsal && (!i->peer_can_resume || !channel_listener_open(m->listener)))
         stop_listening(i); /* one peer, which will not come back: the address is free for the next */
     struct loader_options options = {
         .workers = (unsigned)atomic_load_explicit(&m->params.threads, memory_order_relaxed),
@@ -301,7 +306,7 @@ static int commit(struct incoming *i)
 {
     lock(&i->m->lock);
     bool cancel = i->m->cancel;
-    i->m->released = !cancel;
+    i->m->released = !cancel && !i->rehearsal;
     unlock(&i->m->lock);
     return cancel ? -ECANCELED : 0;
 }
@@ -376,7 +381,8 @@ static void arrive(struct incoming *i)
         err_set(&i->err, -ECONNABORTED, "the source took the guest back");
 }
 
-void incoming_run(struct migration *m)
+/* True: it was a rehearsal, and the next one may come. */
+static bool run_once(struct migration *m)
 {
     struct incoming *i = calloc(1, sizeof(*i));
     assert(i);
@@ -410,13 +416,17 @@ void incoming_run(struct migration *m)
         channel_explain(i->channel, &i->err);
     if (i->err.code != -ECANCELED && handover_ended(i->at))
         incoming_linger(i);
+    bool again = rehearse_again(i);
     /* A failure is told when the source has heard of it: who hears of it here may end this process. */
-    if (!runs)
+    if (!runs && !again)
         report_end(i);
 
-    stop_listening(i);
+    if (!again)
+        stop_listening(i);
     migration_hold_loader(m, NULL);
     loader_free(i->loader);
+    if (again)
+        source_ram_forget(m->ram);
     sections_collect_free(i->collector);
     migration_hold_channel(m, NULL);
     if (i->line != i->channel)
@@ -425,4 +435,11 @@ void incoming_run(struct migration *m)
     channel_close(i->channel);
     free(i->message);
     free(i);
+    return again;
+}
+
+void incoming_run(struct migration *m)
+{
+    while (run_once(m))
+        migration_set_state(m, MIGRATION_SETUP);
 }

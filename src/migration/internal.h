@@ -34,6 +34,7 @@ struct migration {
     enum migration_where where;
     bool thread_runs;
     bool incoming;
+    enum migration_purpose purpose;
     bool one_way;       /* nobody answers: a file, or a pipe */
     bool cancel;        /* wanted by somebody */
     bool quitting;      /* migration_free(): even what is unresolved ends */

@@ -9,6 +9,7 @@
 #include <sys/random.h>
 
 #include "migration/hello.h"
+#include "migration/rehearse.h"
 
 static uint64_t param(const _Atomic uint64_t *value)
 {
@@ -45,6 +46,8 @@ static int say_hello(struct outgoing *o)
     int timeout_ms = (int)outgoing_silence_ms(o);
 
     hello_fill(hello, HELLO_SOURCE, machine_config_of(o->machine));
+    if (o->rehearsal)
+        hello->capabilities |= HELLO_REHEARSAL;
     hello_encode(hello, &payload);
     message_put(&out, MESSAGE_HELLO, &o->key, payload.data, (uint32_t)payload.size);
     int rc = channel_write_all(o->channel, out.data, out.size, timeout_ms, &o->err);
@@ -62,6 +65,8 @@ static int say_hello(struct outgoing *o)
         rc = hello_decode(answer, HELLO_DESTINATION, hello, &o->err);
         o->peer_can_resume = rc == 0 && hello->capabilities & HELLO_CAN_RESUME;
         o->codecs = hello_codecs(hello);
+        if (rc == 0 && o->rehearsal && !(hello->capabilities & HELLO_CAN_REHEARSE))
+            rc = err_set(&o->err, -ENOTSUP, "the destination is an older godwit, and knows of no rehearsals");
     }
     buf_free(&payload);
     buf_free(&out);
@@ -89,6 +94,9 @@ static int connect_peer(struct outgoing *o)
     lock(&m->lock);
     m->one_way = o->one_way;
     unlock(&m->lock);
+    if (o->one_way && m->purpose != PURPOSE_MOVE)
+        return err_set(&o->err, -EINVAL, "nobody answers at %.100s: a rehearsal or a plan needs a godwit that waits there",
+                       m->uri);
     if (o->one_way)
         return outgoing_cancelled(o);
 
@@ -286,7 +294,7 @@ static int move(struct outgoing *o)
 static int pause_guest(struct outgoing *o)
 {
     struct converge_policy policy = outgoing_policy(o);
-    int64_t overrun_ns = converge_overrun_ns(&policy);
+    int64_t overrun_ns = o->rehearsal ? rehearse_pause_ns(&policy) : converge_overrun_ns(&policy);
     /* What the disks' images have not on them yet: most of it while the guest runs, the rest in its pause. */
     int rc = machine_flush_disks(o->machine, &o->err);
     if (rc < 0)
@@ -383,9 +391,10 @@ static int send_devices(struct outgoing *o)
     struct section_writer writer = { .full_sum = o->full_sum, .next_id = o->next_id };
     pipeline_stats(o->pipeline, &stats);
     put_devices(o, &writer, stats.rounds);
-    /* On the wire, all of it, while a cancel may still cut the line: behind the EOF nothing may be waiting. */
+    /* On the wire, all of it, while a cancel may still cut the line: behind the EOF nothing may be waiting. In a rehearsal
+     * nothing may hold the guest up; a line that is cut later leaves no doubt. */
     int rc = pipeline_send(o->pipeline, writer.out.data, writer.out.size, &o->err);
-    if (rc == 0)
+    if (rc == 0 && !o->rehearsal)
         rc = pipeline_flush(o->pipeline, &o->err);
     sections_writer_free(&writer);
     if (rc == 0 && !o->one_way)
@@ -420,7 +429,7 @@ static void report_pause(struct outgoing *o)
     int64_t running_ns = o->time_ns.running;
     if (o->ear.started) {
         lock(&o->ear.lock);
-        if (o->ear.running_ns)
+        if (o->ear.running_ns && !o->rehearsed)
             running_ns = o->ear.running_ns;
         if (o->ear.prepared_ns)
             o->time_ns.prepared = o->ear.prepared_ns;
@@ -450,7 +459,9 @@ static void tear_down(struct outgoing *o)
 {
     struct migration *m = o->m;
     /* A peer that got the EOF should hear RETRACT before the line is cut; a peer that failed has a sentence for us. */
-    if (o->retract_sent)
+    if (o->rehearsed)
+        rehearse_wait_dropped(o);
+    else if (o->retract_sent)
         return_path_wait_until(&o->ear, HEARD_RETRACTED | HEARD_CLOSED, clock_now_ns() + LAST_WORD_MS * NS_PER_MS);
     else if (o->at == SOURCE_HERE && o->ear.started && o->err.code != -ECANCELED &&
              return_path_wait_until(&o->ear, HEARD_ERROR | HEARD_CLOSED, clock_now_ns() + LAST_WORD_MS * NS_PER_MS) ==
@@ -485,6 +496,11 @@ static void tear_down(struct outgoing *o)
 static void report_end(struct outgoing *o)
 {
     struct migration *m = o->m;
+    if (o->rehearsed) {
+        migration_set_where(m, GUEST_HERE);
+        migration_set_state(m, MIGRATION_COMPLETED);
+        return;
+    }
     if (o->at == SOURCE_AWAY) {
         migration_set_where(m, o->to_file ? GUEST_IN_FILE : GUEST_THERE);
         lock(&m->lock);
@@ -540,6 +556,7 @@ void outgoing_run(struct migration *m)
     o->machine = m->machine;
     o->ram = machine_ram(m->machine);
     o->sources[0] = m->ram;
+    o->rehearsal = m->purpose == PURPOSE_REHEARSAL;
     o->at = SOURCE_MOVING;
     converge_init(&o->converge);
     o->converge.bias = m->bias;
@@ -555,7 +572,9 @@ void outgoing_run(struct migration *m)
     tell_first_error(o);
     if (rc < 0 && !handover_ended(o->at))
         outgoing_fail(o);
-    if (o->at == SOURCE_AWAY)
+    if (o->rehearsed)
+        rehearse_report(o);
+    if (o->at == SOURCE_AWAY || o->rehearsed)
         report_pause(o);
     tear_down(o);
     report_end(o);

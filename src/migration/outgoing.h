@@ -24,6 +24,7 @@ struct outgoing {
     struct return_path ear;
     struct message_key key;
     bool one_way, to_file, peer_can_resume;
+    bool rehearsal, rehearsed; /* it is one; it has come to its good end */
     unsigned codecs; /* mask of 1 << enum codec: what the peer reads; 0: nobody said */
 
     enum handover_state at;

@@ -8,4 +8,7 @@
 int source_ram_new(struct ram *ram, uint32_t id, struct source **out, struct err *err);
 void source_ram_free(struct source *source); /* NULL allowed */
 
+/* What was loaded is not wanted: give memory that was fresh before the first load back to the host, zero again. */
+void source_ram_forget(struct source *source);
+
 uint64_t source_ram_bytes(const struct source *source); /* that exist: the sum over blocks */

@@ -23,7 +23,7 @@ struct options {
     const char *monitor, *uri;
     int64_t downtime_limit_ms, threads; /* -1: as it is */
     int64_t bandwidth_bytes_per_s;
-    bool json, auto_converge;
+    bool json, auto_converge, rehearse;
     enum progress progress;
 };
 
@@ -44,11 +44,12 @@ static void print_usage(FILE *out)
                  "  --downtime-limit MS    pause that the guest may see\n"
                  "  --max-bandwidth SIZE   bytes a second on the wire: 100M, 1.5G; 0: no cap\n"
                  "  --auto-converge        hold vCPUs back that dirty memory too fast\n"
+                 "  --rehearse             all of it, but there it is dropped, and the guest runs on here\n"
                  "  --threads N            threads that scan and compress\n"
                  "  --json                 print the final query-migrate object\n"
                  "  --progress WHEN        auto, plain or none\n"
                  "URI: tcp:HOST:PORT unix:PATH exec:COMMAND fd:N file:PATH\n"
-                 "exit: 0 moved, 1 not started, 2 usage, 3 failed, 4 gave up, 5 refused by the destination (3-5: the\n"
+                 "exit: 0 moved (or rehearsed), 1 not started, 2 usage, 3 failed, 4 gave up, 5 refused by the destination (3-5: the\n"
                  "guest still runs on the source), 6 outcome unknown, 130 cancelled\n");
 }
 
@@ -89,6 +90,7 @@ static int parse_options(int argc, char **argv, struct options *o)
         { "downtime-limit", required_argument, NULL, 'd' },
         { "max-bandwidth", required_argument, NULL, 'b' },
         { "auto-converge", no_argument, NULL, 'a' },
+        { "rehearse", no_argument, NULL, 'r' },
         { "threads", required_argument, NULL, 't' },
         { "json", no_argument, NULL, 'j' },
         { "progress", required_argument, NULL, 'p' },
@@ -105,6 +107,7 @@ static int parse_options(int argc, char **argv, struct options *o)
         case 'd': good = parse_number(optarg, &o->downtime_limit_ms); break;
         case 'b': good = parse_bandwidth(optarg, &o->bandwidth_bytes_per_s); break;
         case 'a': o->auto_converge = true; break;
+        case 'r': o->rehearse = true; break;
         case 't': good = parse_number(optarg, &o->threads); break;
         case 'j': o->json = true; break;
         case 'p': good = parse_progress(optarg, &o->progress); break;
@@ -210,7 +213,8 @@ static void print_table(struct json_object *info)
     struct json_object *ram = json_get(info, "ram"), *own = json_get(info, "__org.godwit_report");
     double wire = json_get_num(ram, "transferred");
     double raw = own ? json_get_num(own, "raw-bytes") : json_get_num(ram, "normal-bytes");
-    printf("migration completed\n");
+    bool rehearsal = json_get_bool(own, "rehearsal");
+    printf(rehearsal ? "rehearsal completed, the guest runs on here\n" : "migration completed\n");
     print_row("total time", "%" PRId64 " ms", json_get_int(info, "total-time"));
     print_row("rounds", "%" PRId64, json_get_int(ram, "dirty-sync-count"));
     print_row("data pages", "%" PRId64, json_get_int(ram, "normal"));
@@ -224,6 +228,9 @@ static void print_table(struct json_object *info)
     }
     print_row("downtime", "%.1f ms (predicted %.1f ms, limit %.0f ms)", json_get_num(own, "downtime-ms"),
               json_get_num(own, "predicted-downtime-ms"), json_get_num(own, "downtime-limit-ms"));
+    if (rehearsal)
+        print_row("stood still here", "%.1f ms, the copy there %s", json_get_num(own, "held-ms"),
+                  json_get_bool(own, "dropped") ? "was dropped" : "may not be dropped yet");
     print_pause(own);
     print_held(own);
 }
@@ -359,6 +366,8 @@ static int start(struct watch *watch, struct err *err)
         return rc;
     struct json_object *args = json_object_new_object();
     json_put_str(args, "uri", watch->options->uri);
+    if (watch->options->rehearse)
+        json_put_bool(args, "__org.godwit_rehearse", true);
     rc = qmp_client_call(watch->client, "migrate", args, NULL, err);
     json_object_put(args);
     return rc;

@@ -111,7 +111,9 @@ int cmd_migrate(struct call *call)
         return err_set(&call->err, -EINVAL, "Can't migrate the vm that was paused due to previous migration");
     default: break;
     }
-    rc = migration_start(migration_of(call), uri, &call->err);
+    bool rehearse = json_get_bool(call->args, "__org.godwit_rehearse");
+    rc = rehearse ? migration_rehearse(migration_of(call), uri, &call->err)
+                  : migration_start(migration_of(call), uri, &call->err);
     if (rc == 0 && call->out && call->session && !json_get_bool(call->args, "detach"))
         hmp_wait_for_migration(call->session);
     return rc < 0 ? rc : 0;
@@ -231,6 +233,13 @@ static struct json_object *own_member(const struct migration_info *info)
     if (info->state == MIGRATION_UNRESOLVED)
         json_put_bool(own, "reconnecting", info->reconnecting);
     json_put_bool(own, "incoming", info->incoming);
+    if (info->purpose == PURPOSE_REHEARSAL) {
+        json_put_bool(own, "rehearsal", true);
+        json_put_bool(own, "dropped", info->dropped);
+        json_put_num(own, "held-ms", info->held_ms);
+    }
+    if (info->rehearsals)
+        json_put_int(own, "rehearsals", info->rehearsals);
     json_put_u64(own, "raw-bytes", info->raw_bytes);
     if (!info->incoming) {
         json_put_str(own, "codec", param_codec_name(info->codec));
@@ -387,6 +396,8 @@ void print_migrate(struct call *call)
                 strchr(json_get_str(address, "host"), ':') ? "listening on: tcp:[%s]:%s\n"
                                                            : "listening on: tcp:%s:%s\n",
                 json_get_str(address, "host"), json_get_str(address, "port"));
+    if (json_get(own, "rehearsals"))
+        fprintf(out, "rehearsals so far: %" PRId64 "\n", json_get_int(own, "rehearsals"));
     if (!ram) {
         fprintf(out, "the guest is: %s\n", json_get_str(own, "where"));
         return;
@@ -416,6 +427,10 @@ void print_migrate(struct call *call)
                 json_get_num(own, "predicted-downtime-ms"), json_get_num(own, "downtime-limit-ms"),
                 json_get_num(pause, "pause-ms"), json_get_num(pause, "last-round-ms"), json_get_num(pause, "device-ms"),
                 json_get_num(pause, "prepared-ms"), json_get_num(pause, "go-ms"));
+    if (json_get_bool(own, "rehearsal"))
+        fprintf(out, "rehearsal: the guest stood still for %.1f ms, %s; go is what it is expected to take\n",
+                json_get_num(own, "held-ms"),
+                json_get_bool(own, "dropped") ? "the destination dropped its copy" : "the copy's end was not confirmed");
 }
 
 /* --- parameters ----------------------------------------------------------------------------------------- */
