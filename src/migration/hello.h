@@ -23,7 +23,7 @@ enum hello_capability {
     HELLO_CAN_PROBE = 1 << 17,
     /* What a source has come for, if not to hand its guest over. */
     HELLO_REHEARSAL = 1 << 24, /* load and check everything, then drop it */
-    HELLO_PROBE = 1 << 25,     /* load samples of its pages into nothing (probe.h) */
+    HELLO_PROBE = 1 << 25,     /* load samples of its pages into nothing (plan.h) */
 };
 
 struct hello {

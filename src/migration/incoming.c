@@ -15,7 +15,7 @@
 #include "migration/sources.h"
 
 enum { LOADED_EVERY_NS = 10 * 1000000, KEEP_ALIVE_MS = 500, LOADED_EVERY_MS = 10 };
-enum { MET_ANOTHER = 1 }; /* instead of 0: not the source that is waited for */
+enum { MET_ANOTHER = 1, MET_PROBE = 2 }; /* instead of 0: not the source that is waited for; one that only asks */
 
 /* --- talking back ------------------------------------------------------------------------------------------- */
 
@@ -70,8 +70,10 @@ static int answer_hello(struct incoming *i)
     i->peer_can_resume = rc == 0 && hello->capabilities & HELLO_CAN_RESUME;
     i->peer_hears_waits = rc == 0 && hello->capabilities & HELLO_CAN_HEAR_WAITS;
     i->rehearsal = rc == 0 && hello->capabilities & HELLO_REHEARSAL;
-    if (i->rehearsal && !channel_listener_open(i->m->listener))
-        rc = err_set(&i->err, -EINVAL, "%s can be called once only: nobody could come after a rehearsal", i->m->uri);
+    i->probe = rc == 0 && hello->capabilities & HELLO_PROBE;
+    if ((i->rehearsal || i->probe) && !channel_listener_open(i->m->listener))
+        rc = err_set(&i->err, -EINVAL, "%s can be called once only: nobody could come after a rehearsal or a plan",
+                     i->m->uri);
     if (rc == 0)
         rc = machine_config_match(machine_config_of(i->machine), &hello->machine, &i->err);
     if (rc == 0) {
@@ -109,6 +111,8 @@ static int meet(struct incoming *i)
         i->one_way = true;
     } else if (be32_get(raw) == MESSAGE_MAGIC && !i->one_way) {
         rc = answer_hello(i);
+        if (rc == 0 && i->probe)
+            rc = MET_PROBE;
         if (rc != 0)
             return rc;
     } else {
@@ -311,6 +315,86 @@ static int commit(struct incoming *i)
     return cancel ? -ECANCELED : 0;
 }
 
+/* --- samples for a plan ------------------------------------------------------------------------------------------------ */
+
+/* One element, or its end: 1. */
+static int load_sample(struct incoming *i, int64_t until_ns)
+{
+    for (;;) {
+        struct loader_stats stats;
+        loader_stats(i->loader, &stats);
+        bool news = stats.units_data + stats.units_zero != i->told_units || stats.rounds != i->told_rounds;
+        int rc = loader_wait(i->loader, news ? LOADED_EVERY_MS : KEEP_ALIVE_MS);
+        if (rc < 0)
+            return err_set_errno(&i->err, rc, "waiting for samples");
+        if (clock_now_ns() > until_ns || stats.wire_bytes > PLAN_WIRE_BYTES_MAX)
+            return err_set(&i->err, -EDQUOT, "a plan may take %d s and %d MiB", PLAN_SECONDS_MAX,
+                           PLAN_WIRE_BYTES_MAX >> 20);
+        if (rc > 0)
+            break;
+        rc = say_loaded(i);
+        if (rc < 0)
+            return rc;
+    }
+    uint8_t type;
+    int rc = channel_read_all(i->channel, &type, 1, incoming_timeout_ms(i), &i->err);
+    if (rc == 0 && type == ELEMENT_EOF)
+        return 1;
+    if (rc == 0 && type != ELEMENT_PART)
+        rc = err_set(&i->err, -EPROTO, "element 0x%02x: samples come in parts", type);
+    return rc < 0 ? rc : read_element(i, type);
+}
+
+/* What comes is unpacked into memory of its own, told, and forgotten. */
+static int load_samples(struct incoming *i, struct source *sink)
+{
+    struct source *ram = i->sources[0];
+    struct loader_options options = {
+        .workers = (unsigned)atomic_load_explicit(&i->m->params.threads, memory_order_relaxed),
+        .sources = i->sources,
+        .source_count = INCOMING_SOURCES,
+        .channel = i->channel,
+    };
+    i->sources[0] = sink;
+    i->progress[0].started = true;
+    int64_t until_ns = clock_now_ns() + PLAN_SECONDS_MAX * NS_PER_S;
+    int rc = loader_new(&options, &i->loader, &i->err);
+    if (rc == 0) {
+        migration_hold_loader(i->m, i->loader);
+        do
+            rc = load_sample(i, until_ns);
+        while (rc == 0);
+        migration_hold_loader(i->m, NULL);
+        loader_free(i->loader);
+        i->loader = NULL;
+    }
+    i->sources[0] = ram;
+    memset(i->progress, 0, sizeof(i->progress));
+    i->told_units = i->told_rounds = 0;
+    return rc;
+}
+
+/* It ends as it likes: this end waits on. */
+static void serve_probe(struct incoming *i, int rc)
+{
+    struct source *sink = NULL;
+    if (rc >= 0)
+        rc = plan_sink_new(&sink, &i->err);
+    if (rc == 0)
+        rc = load_samples(i, sink);
+    if (rc < 0)
+        incoming_say_sentence(i, MESSAGE_ERROR, i->err.text);
+    plan_source_free(sink);
+    migration_hold_channel(i->m, NULL);
+    channel_close(i->channel);
+    i->channel = i->line = NULL;
+    i->probe = false;
+    lock(&i->m->lock);
+    i->m->got = (struct loader_stats){ 0 };
+    unlock(&i->m->lock);
+    err_clear(&i->err);
+}
+
 /* --- the end ---------------------------------------------------------------------------------------------------------- */
 
 static void report_end(struct incoming *i)
@@ -395,8 +479,11 @@ static bool run_once(struct migration *m)
     assert(i->message);
 
     int rc = accept_peer(i);
-    while (rc == 0 && (rc = meet(i)) == MET_ANOTHER) {
-        send_away(i);
+    while (rc == 0 && ((rc = meet(i)) == MET_ANOTHER || i->probe)) {
+        if (i->probe)
+            serve_probe(i, rc);
+        else
+            send_away(i);
         rc = accept_peer(i);
     }
     if (rc == 0)

@@ -20,6 +20,7 @@ struct incoming {
     struct message *message;
     struct message_key key;
     bool one_way, peer_can_resume, peer_hears_waits;
+    bool probe;     /* samples for a plan, no guest */
     bool rehearsal; /* what is loaded is dropped again, and never runs */
 
     enum handover_state at;

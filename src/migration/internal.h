@@ -52,6 +52,7 @@ struct migration {
     struct loader *loader;
     struct return_path *ear;
     struct err error;
+    struct plan_result plan;
     struct migration_info figures; /* what the thread reports as it goes; times in it are final values */
     struct pipeline_stats sent;    /* last known */
     struct loader_stats got;

@@ -29,7 +29,7 @@ static const char *const state_names[] = {
 static const unsigned transitions[] = {
     [MIGRATION_NONE] = TO(MIGRATION_SETUP),
     [MIGRATION_SETUP] = TO(MIGRATION_SETUP) | TO(MIGRATION_ACTIVE) | TO(MIGRATION_FAILED) | TO(MIGRATION_CANCELLED),
-    [MIGRATION_ACTIVE] = TO(MIGRATION_SETUP) | TO(MIGRATION_DEVICE) | TO(MIGRATION_FAILED) | TO(MIGRATION_CANCELLED),
+    [MIGRATION_ACTIVE] = TO(MIGRATION_SETUP) | TO(MIGRATION_COMPLETED) | TO(MIGRATION_DEVICE) | TO(MIGRATION_FAILED) | TO(MIGRATION_CANCELLED),
     [MIGRATION_DEVICE] = TO(MIGRATION_SETUP) | TO(MIGRATION_ACTIVE) | TO(MIGRATION_COMPLETED) | TO(MIGRATION_FAILED) |
                          TO(MIGRATION_CANCELLED) | TO(MIGRATION_UNRESOLVED),
     [MIGRATION_UNRESOLVED] = TO(MIGRATION_DEVICE) | TO(MIGRATION_COMPLETED) | TO(MIGRATION_FAILED),
@@ -275,6 +275,7 @@ static int launch(struct migration *m, const char *uri, bool incoming, enum migr
     m->wish = WISH_NONE;
     m->where = incoming ? GUEST_THERE : GUEST_HERE;
     m->figures = (struct migration_info){ 0 };
+    m->plan.ready = false;
     memset(m->quota_base, 0, sizeof(m->quota_base));
     m->sent = (struct pipeline_stats){ 0 };
     m->got = (struct loader_stats){ 0 };
@@ -323,6 +324,18 @@ int migration_start(struct migration *m, const char *uri, struct err *err)
 int migration_rehearse(struct migration *m, const char *uri, struct err *err)
 {
     return start(m, uri, PURPOSE_REHEARSAL, err);
+}
+
+int migration_plan(struct migration *m, const char *uri, struct err *err)
+{
+    return start(m, uri, PURPOSE_PLAN, err);
+}
+
+void migration_plan_of(struct migration *m, struct plan_result *out)
+{
+    lock(&m->lock);
+    *out = m->plan;
+    unlock(&m->lock);
 }
 
 int migration_incoming(struct migration *m, const char *uri, bool run, struct err *err)

@@ -10,6 +10,7 @@
 #include "machine/machine.h"
 #include "memory/dirty.h"
 #include "migration/params.h"
+#include "migration/plan.h"
 
 /* Spelled as query-migrate spells them. */
 enum migration_state {
@@ -82,6 +83,9 @@ int migration_start(struct migration *m, const char *uri, struct err *err);
 /* As migration_start(), but the destination drops what it got, and the guest runs on here; COMPLETED then, and GUEST_HERE.
  * -EINVAL also where nobody would answer. */
 int migration_rehearse(struct migration *m, const char *uri, struct err *err);
+/* As migration_rehearse(), and nothing is moved: migration_plan_of() has the answer when it is COMPLETED. */
+int migration_plan(struct migration *m, const char *uri, struct err *err);
+void migration_plan_of(struct migration *m, struct plan_result *out); /* the last one; not `ready`: there is none */
 int migration_cancel(struct migration *m); /* 0 also when nothing runs; any moment before RELEASED; < 100 ms */
 
 /* Incoming: listen now (so that a bad address is told now), load on the migrate thread. run: start the guest when

@@ -48,6 +48,8 @@ static int say_hello(struct outgoing *o)
     hello_fill(hello, HELLO_SOURCE, machine_config_of(o->machine));
     if (o->rehearsal)
         hello->capabilities |= HELLO_REHEARSAL;
+    if (o->plan)
+        hello->capabilities |= HELLO_PROBE;
     hello_encode(hello, &payload);
     message_put(&out, MESSAGE_HELLO, &o->key, payload.data, (uint32_t)payload.size);
     int rc = channel_write_all(o->channel, out.data, out.size, timeout_ms, &o->err);
@@ -65,8 +67,9 @@ static int say_hello(struct outgoing *o)
         rc = hello_decode(answer, HELLO_DESTINATION, hello, &o->err);
         o->peer_can_resume = rc == 0 && hello->capabilities & HELLO_CAN_RESUME;
         o->codecs = hello_codecs(hello);
-        if (rc == 0 && o->rehearsal && !(hello->capabilities & HELLO_CAN_REHEARSE))
-            rc = err_set(&o->err, -ENOTSUP, "the destination is an older godwit, and knows of no rehearsals");
+        uint64_t needed = o->rehearsal ? HELLO_CAN_REHEARSE : o->plan ? HELLO_CAN_PROBE : 0;
+        if (rc == 0 && (hello->capabilities & needed) != needed)
+            rc = err_set(&o->err, -ENOTSUP, "the destination is an older godwit, and knows of no rehearsals and plans");
     }
     buf_free(&payload);
     buf_free(&out);
@@ -123,7 +126,7 @@ void outgoing_binds(struct outgoing *o, bool paused)
     atomic_store_explicit(&live->frozen_limit_ns, frozen_ns, memory_order_relaxed);
 }
 
-static int begin(struct outgoing *o)
+int outgoing_begin_street(struct outgoing *o)
 {
     struct migration *m = o->m;
     struct pipeline_options options = {
@@ -141,6 +144,15 @@ static int begin(struct outgoing *o)
     if (rc < 0)
         return rc;
     migration_hold_pipeline(m, o->pipeline);
+    return 0;
+}
+
+static int begin(struct outgoing *o)
+{
+    struct migration *m = o->m;
+    int rc = outgoing_begin_street(o);
+    if (rc < 0)
+        return rc;
     dirty_start(o->ram->dirty, DIRTY_MIGRATION, true);
     o->tracking = true;
     outgoing_throttle_begin(o);
@@ -345,7 +357,7 @@ void outgoing_digest(struct outgoing *o, struct section_digest *digest)
     }
 }
 
-static void put_devices(struct outgoing *o, struct section_writer *writer, uint64_t rounds)
+static void put_end(struct outgoing *o, struct section_writer *writer, uint64_t rounds)
 {
     for (int i = 0; i < OUTGOING_SOURCES; i++)
         sections_put_end(writer, o->sources[i], rounds);
@@ -355,6 +367,14 @@ static void put_devices(struct outgoing *o, struct section_writer *writer, uint6
     };
     sections_put_full(writer, &section_handover_state, 0, &handover);
 
+    outgoing_put_devices(o, writer);
+    struct section_digest digest;
+    outgoing_digest(o, &digest);
+    sections_put_digest(writer, &digest);
+}
+
+void outgoing_put_devices(struct outgoing *o, struct section_writer *writer)
+{
     struct machine_section section[MACHINE_SECTIONS_MAX];
     unsigned sections = machine_sections(o->machine, section);
     for (unsigned i = 0; i < sections; i++) {
@@ -364,9 +384,6 @@ static void put_devices(struct outgoing *o, struct section_writer *writer, uint6
         if (section[i].lock)
             unlock(section[i].lock);
     }
-    struct section_digest digest;
-    outgoing_digest(o, &digest);
-    sections_put_digest(writer, &digest);
 }
 
 /* From the EOF on a cut line would leave the peer prepared and in doubt: cancel has to tell it. */
@@ -390,7 +407,7 @@ static int send_devices(struct outgoing *o)
     struct pipeline_stats stats;
     struct section_writer writer = { .full_sum = o->full_sum, .next_id = o->next_id };
     pipeline_stats(o->pipeline, &stats);
-    put_devices(o, &writer, stats.rounds);
+    put_end(o, &writer, stats.rounds);
     /* On the wire, all of it, while a cancel may still cut the line: behind the EOF nothing may be waiting. In a rehearsal
      * nothing may hold the guest up; a line that is cut later leaves no doubt. */
     int rc = pipeline_send(o->pipeline, writer.out.data, writer.out.size, &o->err);
@@ -429,7 +446,7 @@ static void report_pause(struct outgoing *o)
     int64_t running_ns = o->time_ns.running;
     if (o->ear.started) {
         lock(&o->ear.lock);
-        if (o->ear.running_ns && !o->rehearsed)
+        if (o->ear.running_ns && !o->stayed)
             running_ns = o->ear.running_ns;
         if (o->ear.prepared_ns)
             o->time_ns.prepared = o->ear.prepared_ns;
@@ -459,7 +476,7 @@ static void tear_down(struct outgoing *o)
 {
     struct migration *m = o->m;
     /* A peer that got the EOF should hear RETRACT before the line is cut; a peer that failed has a sentence for us. */
-    if (o->rehearsed)
+    if (o->stayed && o->rehearsal)
         rehearse_wait_dropped(o);
     else if (o->retract_sent)
         return_path_wait_until(&o->ear, HEARD_RETRACTED | HEARD_CLOSED, clock_now_ns() + LAST_WORD_MS * NS_PER_MS);
@@ -496,7 +513,7 @@ static void tear_down(struct outgoing *o)
 static void report_end(struct outgoing *o)
 {
     struct migration *m = o->m;
-    if (o->rehearsed) {
+    if (o->stayed) {
         migration_set_where(m, GUEST_HERE);
         migration_set_state(m, MIGRATION_COMPLETED);
         return;
@@ -557,14 +574,16 @@ void outgoing_run(struct migration *m)
     o->ram = machine_ram(m->machine);
     o->sources[0] = m->ram;
     o->rehearsal = m->purpose == PURPOSE_REHEARSAL;
+    o->plan = m->purpose == PURPOSE_PLAN;
     o->at = SOURCE_MOVING;
     converge_init(&o->converge);
     o->converge.bias = m->bias;
 
     int rc = connect_peer(o);
     if (rc == 0)
-        rc = begin(o);
-    if (rc == 0)
+        rc = o->plan ? plan_measure(o) : begin(o);
+    o->stayed = o->plan && rc == 0;
+    if (rc == 0 && !o->plan)
         do
             rc = move_and_hand_over(o);
         while (rc == OUTGOING_AGAIN);
@@ -572,11 +591,12 @@ void outgoing_run(struct migration *m)
     tell_first_error(o);
     if (rc < 0 && !handover_ended(o->at))
         outgoing_fail(o);
-    if (o->rehearsed)
+    if (o->stayed && o->rehearsal)
         rehearse_report(o);
-    if (o->at == SOURCE_AWAY || o->rehearsed)
+    if (o->at == SOURCE_AWAY || (o->stayed && o->rehearsal))
         report_pause(o);
     tear_down(o);
     report_end(o);
+    plan_source_free(o->sample);
     free(o);
 }

@@ -24,7 +24,9 @@ struct outgoing {
     struct return_path ear;
     struct message_key key;
     bool one_way, to_file, peer_can_resume;
-    bool rehearsal, rehearsed; /* it is one; it has come to its good end */
+    bool rehearsal, plan; /* it is one */
+    bool stayed;          /* and has come to its good end */
+    struct source *sample; /* a plan's, instead of RAM */
     unsigned codecs; /* mask of 1 << enum codec: what the peer reads; 0: nobody said */
 
     enum handover_state at;
@@ -54,6 +56,8 @@ struct outgoing {
     struct err err; /* the first failure */
 };
 
+int outgoing_begin_street(struct outgoing *o);
+void outgoing_put_devices(struct outgoing *o, struct section_writer *writer); /* the guest stands still */
 int outgoing_cancelled(struct outgoing *o); /* 0, or -ECANCELED with its sentence */
 int64_t outgoing_silence_ms(struct outgoing *o);
 void outgoing_binds(struct outgoing *o, bool paused);

@@ -133,8 +133,8 @@ static enum handover_event prepared(struct outgoing *o)
         return HANDOVER_PREPARED_MISMATCH;
     lock(&o->m->lock);
     bool cancel = o->m->cancel;
-    o->rehearsed = o->rehearsal && !cancel;
-    if (o->rehearsed) {
+    o->stayed = o->rehearsal && !cancel;
+    if (o->stayed) {
         unlock(&o->m->lock);
         return HANDOVER_REHEARSED;
     }
@@ -192,7 +192,7 @@ int outgoing_hand_over(struct outgoing *o)
         outgoing_feed(o, event);
     }
     o->time_ns.running = clock_now_ns();
-    return o->at == SOURCE_AWAY || o->rehearsed ? 0 : o->err.code ? o->err.code : -EREMOTEIO;
+    return o->at == SOURCE_AWAY || o->stayed ? 0 : o->err.code ? o->err.code : -EREMOTEIO;
 }
 
 /* A file is nobody's runner. */

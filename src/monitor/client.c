@@ -14,6 +14,7 @@
 #include "migration/params.h"
 #include "base/json.h"
 #include "monitor/client.h"
+#include "monitor/plan.h"
 #include "monitor/qmp_client.h"
 
 enum { POLL_MS = 100, RATIO_BYTES_MIN = 1 << 20 }; /* of less data, the marks of zero pages would be the ratio */
@@ -23,7 +24,7 @@ struct options {
     const char *monitor, *uri;
     int64_t downtime_limit_ms, threads; /* -1: as it is */
     int64_t bandwidth_bytes_per_s;
-    bool json, auto_converge, rehearse;
+    bool json, auto_converge, rehearse, plan;
     enum progress progress;
 };
 
@@ -45,11 +46,12 @@ static void print_usage(FILE *out)
                  "  --max-bandwidth SIZE   bytes a second on the wire: 100M, 1.5G; 0: no cap\n"
                  "  --auto-converge        hold vCPUs back that dirty memory too fast\n"
                  "  --rehearse             all of it, but there it is dropped, and the guest runs on here\n"
+                 "  --plan                 say how it would go, and move nothing\n"
                  "  --threads N            threads that scan and compress\n"
                  "  --json                 print the final query-migrate object\n"
                  "  --progress WHEN        auto, plain or none\n"
                  "URI: tcp:HOST:PORT unix:PATH exec:COMMAND fd:N file:PATH\n"
-                 "exit: 0 moved (or rehearsed), 1 not started, 2 usage, 3 failed, 4 gave up, 5 refused by the destination (3-5: the\n"
+                 "exit: 0 moved (or rehearsed, or planned: it will end), 1 not started, 2 usage, 3 failed, 4 gave up, 5 refused by the destination (3-5: the\n"
                  "guest still runs on the source), 6 outcome unknown, 130 cancelled\n");
 }
 
@@ -91,6 +93,7 @@ static int parse_options(int argc, char **argv, struct options *o)
         { "max-bandwidth", required_argument, NULL, 'b' },
         { "auto-converge", no_argument, NULL, 'a' },
         { "rehearse", no_argument, NULL, 'r' },
+        { "plan", no_argument, NULL, 'P' },
         { "threads", required_argument, NULL, 't' },
         { "json", no_argument, NULL, 'j' },
         { "progress", required_argument, NULL, 'p' },
@@ -108,6 +111,7 @@ static int parse_options(int argc, char **argv, struct options *o)
         case 'b': good = parse_bandwidth(optarg, &o->bandwidth_bytes_per_s); break;
         case 'a': o->auto_converge = true; break;
         case 'r': o->rehearse = true; break;
+        case 'P': o->plan = true; break;
         case 't': good = parse_number(optarg, &o->threads); break;
         case 'j': o->json = true; break;
         case 'p': good = parse_progress(optarg, &o->progress); break;
@@ -117,7 +121,9 @@ static int parse_options(int argc, char **argv, struct options *o)
     }
     if (!good)
         fprintf(stderr, "godwit migrate: '%s' is not a value for this option\n", optarg);
-    if (!good || !o->monitor || optind + 1 != argc) {
+    if (o->rehearse && o->plan)
+        fprintf(stderr, "godwit migrate: --rehearse and --plan are two things\n");
+    if ((o->rehearse && o->plan) || !good || !o->monitor || optind + 1 != argc) {
         print_usage(stderr);
         return CLIENT_USAGE;
     }
@@ -255,6 +261,9 @@ static int outcome(struct json_object *info)
         return CLIENT_UNKNOWN; /* we started one, and it knows of none */
     if (!strcmp(status, "cancelled"))
         return CLIENT_CANCELLED;
+    struct json_object *plan = json_get(info, "__org.godwit_plan");
+    if (!strcmp(status, "completed") && plan)
+        return json_get_bool(plan, "converges") ? CLIENT_MOVED : CLIENT_GAVE_UP;
     if (!strcmp(status, "completed"))
         return CLIENT_MOVED;
     if (!strcmp(status, "failed"))
@@ -272,6 +281,8 @@ static void tell_end(struct watch *watch, struct json_object *info, int code)
         char *line = json_string(info);
         printf("%s\n", line);
         free(line);
+    } else if (json_get(info, "__org.godwit_plan")) {
+        plan_print(json_get(info, "__org.godwit_plan"), stdout);
     } else if (code == CLIENT_MOVED) {
         print_table(info);
     }
@@ -280,7 +291,7 @@ static void tell_end(struct watch *watch, struct json_object *info, int code)
     else if (code == CLIENT_UNKNOWN)
         fprintf(stderr, "godwit migrate: it is not known where the guest is%s%s; migrate_resolve ends the doubt\n",
                 error ? ": " : "", error ? error : "");
-    else if (code != CLIENT_MOVED)
+    else if (code != CLIENT_MOVED && !json_get(info, "__org.godwit_plan"))
         fprintf(stderr, "godwit migrate: %s; the guest runs on the source\n", error ? error : "failed");
 }
 
@@ -368,7 +379,8 @@ static int start(struct watch *watch, struct err *err)
     json_put_str(args, "uri", watch->options->uri);
     if (watch->options->rehearse)
         json_put_bool(args, "__org.godwit_rehearse", true);
-    rc = qmp_client_call(watch->client, "migrate", args, NULL, err);
+    const char *command = watch->options->plan ? "__org.godwit_migrate-plan" : "migrate";
+    rc = qmp_client_call(watch->client, command, args, NULL, err);
     json_object_put(args);
     return rc;
 }

@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "monitor/monitor_priv.h"
+#include "monitor/plan.h"
 
 #define PROMPT "(qemu) "
 
@@ -407,9 +408,31 @@ static void show_progress(struct session *session, const struct migration_info *
     session_write(session, text, strlen(text));
 }
 
+static void show_plan(struct session *session)
+{
+    struct plan_result plan;
+    char *text = NULL;
+    size_t bytes = 0;
+    FILE *out = open_memstream(&text, &bytes);
+    if (!out)
+        return;
+    migration_plan_of(session->monitor->context.migration, &plan);
+    struct json_object *object = plan_json(&plan);
+    fprintf(out, "\n");
+    plan_print(object, out);
+    fclose(out);
+    say(session, text);
+    json_object_put(object);
+    free(text);
+}
+
 static void show_end(struct session *session, const struct migration_info *info)
 {
     char text[ERR_TEXT_MAX + 200];
+    if (info->state == MIGRATION_COMPLETED && info->purpose == PURPOSE_PLAN) {
+        show_plan(session);
+        return;
+    }
     if (info->state == MIGRATION_COMPLETED && info->purpose == PURPOSE_REHEARSAL)
         snprintf(text, sizeof text,
                  "\nRehearsal completed in %" PRId64 " ms: a migration would have had a downtime of %.1f ms (predicted %.1f ms); "

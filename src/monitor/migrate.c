@@ -7,6 +7,7 @@
 
 #include "memory/ram.h"
 #include "monitor/monitor_priv.h"
+#include "monitor/plan.h"
 
 enum { URI_MAX = 1024, RATIO_BYTES_MIN = 1 << 20 }; /* of less data, the marks of zero pages would be the ratio */
 
@@ -93,6 +94,32 @@ static int take_uri(struct call *call, char *uri)
 
 /* --- starting and ending -------------------------------------------------------------------------------- */
 
+static int movable(struct call *call)
+{
+    switch (machine_state(call->monitor->context.machine)) {
+    case RUN_INMIGRATE: return err_set(&call->err, -EINVAL, "Guest is waiting for an incoming migration");
+    case RUN_POSTMIGRATE:
+        return err_set(&call->err, -EINVAL, "Can't migrate the vm that was paused due to previous migration");
+    default: return 0;
+    }
+}
+
+static void wait_in_monitor(struct call *call)
+{
+    if (call->out && call->session && !json_get_bool(call->args, "detach"))
+        hmp_wait_for_migration(call->session);
+}
+
+int cmd_migrate_plan(struct call *call)
+{
+    int rc = movable(call);
+    if (rc == 0)
+        rc = migration_plan(migration_of(call), json_get_str(call->args, "uri"), &call->err);
+    if (rc == 0)
+        wait_in_monitor(call);
+    return rc < 0 ? rc : 0;
+}
+
 int cmd_migrate(struct call *call)
 {
     static const char *const refused[][2] = { { "blk", "Block migration" },
@@ -103,19 +130,15 @@ int cmd_migrate(struct call *call)
             return err_set(&call->err, -ENOTSUP, "%s is not supported", refused[i][1]);
     char uri[URI_MAX];
     int rc = take_uri(call, uri);
+    if (rc == 0)
+        rc = movable(call);
     if (rc < 0)
         return rc;
-    switch (machine_state(call->monitor->context.machine)) {
-    case RUN_INMIGRATE: return err_set(&call->err, -EINVAL, "Guest is waiting for an incoming migration");
-    case RUN_POSTMIGRATE:
-        return err_set(&call->err, -EINVAL, "Can't migrate the vm that was paused due to previous migration");
-    default: break;
-    }
     bool rehearse = json_get_bool(call->args, "__org.godwit_rehearse");
     rc = rehearse ? migration_rehearse(migration_of(call), uri, &call->err)
                   : migration_start(migration_of(call), uri, &call->err);
-    if (rc == 0 && call->out && call->session && !json_get_bool(call->args, "detach"))
-        hmp_wait_for_migration(call->session);
+    if (rc == 0)
+        wait_in_monitor(call);
     return rc < 0 ? rc : 0;
 }
 
@@ -233,6 +256,8 @@ static struct json_object *own_member(const struct migration_info *info)
     if (info->state == MIGRATION_UNRESOLVED)
         json_put_bool(own, "reconnecting", info->reconnecting);
     json_put_bool(own, "incoming", info->incoming);
+    if (info->purpose == PURPOSE_PLAN)
+        json_put_bool(own, "plan", true);
     if (info->purpose == PURPOSE_REHEARSAL) {
         json_put_bool(own, "rehearsal", true);
         json_put_bool(own, "dropped", info->dropped);
@@ -319,6 +344,10 @@ int cmd_query_migrate(struct call *call)
     struct migration_info info;
     migration_query(migration_of(call), &info);
     call->result = describe(&info, migration_listening(migration_of(call)));
+    struct plan_result plan;
+    migration_plan_of(migration_of(call), &plan);
+    if (plan.ready)
+        json_put(call->result, "__org.godwit_plan", plan_json(&plan));
     return 0;
 }
 
@@ -386,6 +415,10 @@ void print_migrate(struct call *call)
     const char *status = json_get_str(call->result, "status"), *error = json_get_str(call->result, "error-desc");
     if (!status)
         return;
+    if (json_get(call->result, "__org.godwit_plan")) {
+        plan_print(json_get(call->result, "__org.godwit_plan"), out);
+        return;
+    }
     fprintf(out, error ? "Migration status: %s (%s)\n" : "Migration status: %s\n", status, error);
     struct json_object *addresses = json_get(call->result, "socket-address");
     struct json_object *address = addresses ? json_object_array_get_idx(addresses, 0) : NULL;
