@@ -91,7 +91,7 @@ static void tick(struct forecaster *f, double elapsed_ns)
 {
     struct quota_stats stats[THROTTLE_HARTS_MAX] = { { 0 } };
     const struct forecast_input *in = f->in;
-    double fresh_before[THROTTLE_HARTS_MAX];
+    double fresh_before[THROTTLE_HARTS_MAX] = { 0 };
     for (unsigned hart = 0; hart < in->harts; hart++) {
         fresh_before[hart] = (double)f->throttle.hart[hart].before.fresh;
         stats[hart].fresh = (uint64_t)fresh_of(f, hart);
@@ -186,8 +186,8 @@ static void one_round(struct forecaster *f)
         .dirty_units = (uint64_t)dirty_now(f),
     };
     /* Behind rounds that the cap bound, a train without it tells what the link gives. */
-    bool capped = f->policy.max_bytes_per_s && !f->policy.switchover_bytes_per_s &&
-                  sample.rate_wait_ns > sample.elapsed_ns / 10;
+    bool capped =
+        f->policy.max_bytes_per_s && !f->policy.switchover_bytes_per_s && sample.rate_wait_ns > sample.elapsed_ns / 10;
     if (capped && (f->train_ns == 0 || f->now_ns - f->train_ns > TRAIN_EVERY_NS)) {
         double bytes = fmax((double)f->policy.max_bytes_per_s * TRAIN_OF_CAP_S, TRAIN_BYTES_MIN);
         double ns = bytes / fmax(f->in->later.unit_bytes, 1) * f->in->later.unit_ns / f->link;
@@ -207,8 +207,9 @@ static bool stop(struct forecaster *f)
 {
     const struct converge_costs *real = &f->in->real;
     double pages = dirty_now(f);
-    double ns = f->fixed * ((double)real->pause_ns + f->in->round_ns + (double)real->device_ns + (double)real->handover_ns) +
-                pages * f->in->later.unit_ns / f->link;
+    double ns =
+        f->fixed * ((double)real->pause_ns + f->in->round_ns + (double)real->device_ns + (double)real->handover_ns) +
+        pages * f->in->later.unit_ns / f->link;
     int64_t overrun_ns = converge_overrun_ns(&f->policy);
     if (overrun_ns != INT64_MAX && ns > (double)overrun_ns) {
         f->now_ns += (double)overrun_ns;
@@ -430,7 +431,7 @@ static bool try_quotas(const struct forecast_input *in, struct forecast_advice *
 unsigned forecast_advise(const struct forecast_input *in, struct forecast_advice out[FORECAST_ADVICE_MAX])
 {
     bool (*const tries[])(const struct forecast_input *, struct forecast_advice *) = { try_codecs, try_caps, try_links,
-                                                                                     try_limits, try_quotas };
+                                                                                       try_limits, try_quotas };
     unsigned n = 0;
     for (unsigned i = 0; i < sizeof(tries) / sizeof(tries[0]); i++) {
         out[n] = (struct forecast_advice){ 0 };

@@ -29,8 +29,8 @@ struct forecast_input {
         double ms, pages;
     } curve[FORECAST_POINTS]; /* both rising; (0, 0) is not in it */
     unsigned harts;
-    double share[THROTTLE_HARTS_MAX]; /* of the curve, sum 1 */
-    double data_pages, zero_pages;    /* in RAM */
+    double share[THROTTLE_HARTS_MAX];  /* of the curve, sum 1 */
+    double data_pages, zero_pages;     /* in RAM */
     struct forecast_link first, later; /* pages as the first round finds them; pages that were written a moment ago */
     double zero_ns;                    /* of a page that is zero */
     double round_ns;                   /* a round with nothing in it */
@@ -64,8 +64,8 @@ struct forecast_band {
     double p50, p90;
 };
 struct forecast {
-    bool ends;       /* in at least nine of ten */
-    double ends_of;  /* share of the runs, 0 to 1 */
+    bool ends;      /* in at least nine of ten */
+    double ends_of; /* share of the runs, 0 to 1 */
     const char *reason;
     struct forecast_band total_ms, pause_ms, wire_bytes; /* of the runs that end; 0 where none does */
     double predicted_ms, kept;
@@ -78,9 +78,9 @@ void forecast_make(const struct forecast_input *in, struct forecast *out);
 enum forecast_change { CHANGE_CODEC, CHANGE_CAP, CHANGE_LINK, CHANGE_LIMIT, CHANGE_QUOTA };
 struct forecast_advice {
     enum forecast_change change;
-    double value;      /* CAP, LINK: bytes a second; LIMIT: ms; QUOTA: percent of its work that may be taken */
-    const char *codec; /* CODEC */
-    unsigned hart;     /* QUOTA: the one that dirties most */
+    double value;       /* CAP, LINK: bytes a second; LIMIT: ms; QUOTA: percent of its work that may be taken */
+    const char *codec;  /* CODEC */
+    unsigned hart;      /* QUOTA: the one that dirties most */
     double pages_per_s; /* QUOTA: what it dirties newly now */
     struct forecast_run then;
 };

@@ -23,9 +23,9 @@ enum handover_state {
     SOURCE_HERE,       /* end: the guest is here */
     /* destination */
     TARGET_LOADING,
-    TARGET_PREPARED,   /* said so; holds the guest for whoever asks */
-    TARGET_STARTING,   /* GO came */
-    TARGET_REHEARSED,  /* PREPARED, of a copy whose guest stays at home: no GO starts it, no lost line makes it a doubt */
+    TARGET_PREPARED,  /* said so; holds the guest for whoever asks */
+    TARGET_STARTING,  /* GO came */
+    TARGET_REHEARSED, /* PREPARED, of a copy whose guest stays at home: no GO starts it, no lost line makes it a doubt */
     TARGET_UNRESOLVED, /* PREPARED, and the link it came over is gone: holds on, runs nothing. The source may come back
                           over another, which carries words but no memory */
     TARGET_RUNS,       /* end */
@@ -57,7 +57,7 @@ enum handover_event {
     HANDOVER_START_FAILED,
     HANDOVER_ASK, /* the source, on a new line, wants the last answer again */
     /* both */
-    HANDOVER_REHEARSED, /* instead of PREPARED, and of LOADED, when it was only a rehearsal */
+    HANDOVER_REHEARSED,  /* instead of PREPARED, and of LOADED, when it was only a rehearsal */
     HANDOVER_PEER_ERROR, /* its sentence, or a message that is none */
     HANDOVER_LINK_LOST,
     HANDOVER_SILENCE, /* nothing heard for peer-timeout */

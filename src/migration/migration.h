@@ -68,7 +68,7 @@ struct migration_info {
     double held_ms;      /* how long the guest stood still for it */
     bool dropped;        /* the destination has said that it dropped the copy */
     unsigned rehearsals; /* destination: that it has dropped, so far */
-    struct err error;  /* why it failed, or is unresolved */
+    struct err error;    /* why it failed, or is unresolved */
 };
 
 struct migration;

@@ -98,8 +98,8 @@ static int connect_peer(struct outgoing *o)
     m->one_way = o->one_way;
     unlock(&m->lock);
     if (o->one_way && m->purpose != PURPOSE_MOVE)
-        return err_set(&o->err, -EINVAL, "nobody answers at %.100s: a rehearsal or a plan needs a godwit that waits there",
-                       m->uri);
+        return err_set(&o->err, -EINVAL,
+                       "nobody answers at %.100s: a rehearsal or a plan needs a godwit that waits there", m->uri);
     if (o->one_way)
         return outgoing_cancelled(o);
 

@@ -24,10 +24,10 @@ struct outgoing {
     struct return_path ear;
     struct message_key key;
     bool one_way, to_file, peer_can_resume;
-    bool rehearsal, plan; /* it is one */
-    bool stayed;          /* and has come to its good end */
+    bool rehearsal, plan;  /* it is one */
+    bool stayed;           /* and has come to its good end */
     struct source *sample; /* a plan's, instead of RAM */
-    unsigned codecs; /* mask of 1 << enum codec: what the peer reads; 0: nobody said */
+    unsigned codecs;       /* mask of 1 << enum codec: what the peer reads; 0: nobody said */
 
     enum handover_state at;
     bool ran; /* when it was paused for this */
@@ -58,7 +58,7 @@ struct outgoing {
 
 int outgoing_begin_street(struct outgoing *o);
 void outgoing_put_devices(struct outgoing *o, struct section_writer *writer); /* the guest stands still */
-int outgoing_cancelled(struct outgoing *o); /* 0, or -ECANCELED with its sentence */
+int outgoing_cancelled(struct outgoing *o);                                   /* 0, or -ECANCELED with its sentence */
 int64_t outgoing_silence_ms(struct outgoing *o);
 void outgoing_binds(struct outgoing *o, bool paused);
 struct converge_policy outgoing_policy(struct outgoing *o); /* as the parameters are now */

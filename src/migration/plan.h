@@ -17,10 +17,10 @@ struct plan_result {
     struct forecast forecast;
     unsigned advices;
     struct forecast_advice advice[FORECAST_ADVICE_MAX];
-    double link_bytes_per_s;       /* as the pause would have it: wire bytes loaded, no cap */
-    double busy;                   /* the guest's pace of dirtying while samples travel, 1: as without */
-    double sampled_bytes;          /* on the wire, for this plan */
-    double tried_pause_ms;         /* the pause that was made to find out; 0: none was */
+    double link_bytes_per_s; /* as the pause would have it: wire bytes loaded, no cap */
+    double busy;             /* the guest's pace of dirtying while samples travel, 1: as without */
+    double sampled_bytes;    /* on the wire, for this plan */
+    double tried_pause_ms;   /* the longest of the pauses that were made to find out; 0: none was */
     double device_bytes;
 };
 

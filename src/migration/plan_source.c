@@ -11,10 +11,10 @@ _Static_assert(PLAN_UNITS_MAX % CHUNK_UNITS == 0, "whole words");
 
 struct plan_source {
     struct source source;
-    struct ram *ram;                 /* sample */
-    uint64_t page[PLAN_UNITS_MAX];   /* sample */
+    struct ram *ram;                  /* sample */
+    uint64_t page[PLAN_UNITS_MAX];    /* sample */
     _Atomic uint64_t bits[WORDS_MAX]; /* sample: dirty */
-    uint8_t *memory;                 /* sink */
+    uint8_t *memory;                  /* sink */
 };
 
 static struct plan_source *of(struct source *source)

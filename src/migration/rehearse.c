@@ -9,9 +9,9 @@ int rehearse_possible(struct migration *m, const char *uri, struct err *err)
 {
     bool answers = atomic_load_explicit(&m->params.capability_return_path, memory_order_relaxed);
     if (strncmp(uri, "file:", 5) == 0 || (strncmp(uri, "exec:", 5) == 0 && !answers))
-        return err_set(err, -EINVAL,
-                       "nobody answers at %.100s: a rehearsal or a plan needs a godwit that waits there (tcp: or unix:)",
-                       uri);
+        return err_set(
+            err, -EINVAL,
+            "nobody answers at %.100s: a rehearsal or a plan needs a godwit that waits there (tcp: or unix:)", uri);
     return 0;
 }
 

@@ -51,7 +51,8 @@ static void print_usage(FILE *out)
                  "  --json                 print the final query-migrate object\n"
                  "  --progress WHEN        auto, plain or none\n"
                  "URI: tcp:HOST:PORT unix:PATH exec:COMMAND fd:N file:PATH\n"
-                 "exit: 0 moved (or rehearsed, or planned: it will end), 1 not started, 2 usage, 3 failed, 4 gave up, 5 refused by the destination (3-5: the\n"
+                 "exit: 0 moved (or rehearsed, or planned: it will end), 1 not started, 2 usage, 3 failed, 4 gave up, "
+                 "5 refused by the destination (3-5: the\n"
                  "guest still runs on the source), 6 outcome unknown, 130 cancelled\n");
 }
 

@@ -435,7 +435,8 @@ static void show_end(struct session *session, const struct migration_info *info)
     }
     if (info->state == MIGRATION_COMPLETED && info->purpose == PURPOSE_REHEARSAL)
         snprintf(text, sizeof text,
-                 "\nRehearsal completed in %" PRId64 " ms: a migration would have had a downtime of %.1f ms (predicted %.1f ms); "
+                 "\nRehearsal completed in %" PRId64
+                 " ms: a migration would have had a downtime of %.1f ms (predicted %.1f ms); "
                  "the guest runs on here and stood still for %.1f ms\n",
                  info->total_ms, info->downtime_ms, info->predicted_downtime_ms, info->held_ms);
     else if (info->state == MIGRATION_COMPLETED)

@@ -463,7 +463,8 @@ void print_migrate(struct call *call)
     if (json_get_bool(own, "rehearsal"))
         fprintf(out, "rehearsal: the guest stood still for %.1f ms, %s; go is what it is expected to take\n",
                 json_get_num(own, "held-ms"),
-                json_get_bool(own, "dropped") ? "the destination dropped its copy" : "the copy's end was not confirmed");
+                json_get_bool(own, "dropped") ? "the destination dropped its copy"
+                                              : "the copy's end was not confirmed");
 }
 
 /* --- parameters ----------------------------------------------------------------------------------------- */

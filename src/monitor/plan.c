@@ -42,7 +42,8 @@ static void advice_text(const struct forecast_advice *advice, char *out, size_t 
     case CHANGE_LIMIT: snprintf(out, size, "set downtime-limit to %.0f", advice->value); break;
     case CHANGE_QUOTA:
         snprintf(out, size,
-                 "set auto-converge on and max-cpu-throttle to %.0f: holds mostly vCPU %u, which dirties %.0f pages/s anew, and "
+                 "set auto-converge on and max-cpu-throttle to %.0f: holds mostly vCPU %u, which dirties %.0f pages/s "
+                 "anew, and "
                  "leaves it %.0f %% of its work",
                  advice->value, advice->hart, advice->pages_per_s, advice->then.kept * 100);
         break;
@@ -132,14 +133,18 @@ static void print_measured(struct json_object *in, FILE *out)
     fprintf(out, points ? "dirtied within" : "dirtied: nothing, the guest does not run");
     for (size_t i = 0; i < points; i++) {
         struct json_object *point = json_object_array_get_idx(curve, i);
-        fprintf(out, "%s %.0f ms %.1f MiB", i ? "," : "", json_get_num(point, "ms"), pages_mib(json_get_num(point, "pages")));
+        fprintf(out, "%s %.0f ms %.1f MiB", i ? "," : "", json_get_num(point, "ms"),
+                pages_mib(json_get_num(point, "pages")));
     }
     fprintf(out, "\n");
     for (size_t i = 0; points && i < json_object_array_length(shares); i++)
-        fprintf(out, "%s vcpu %zu %.0f %%", i ? "," : "by", i, json_object_get_double(json_object_array_get_idx(shares, i)) * 100);
+        fprintf(out, "%s vcpu %zu %.0f %%", i ? "," : "by", i,
+                json_object_get_double(json_object_array_get_idx(shares, i)) * 100);
     fprintf(out, points ? "\n" : "");
-    fprintf(out, "a page: %.0f bytes on the wire, %.0f of one that was just dirtied; the link loads %.1f MB/s, +-%.0f %%, an empty "
-                 "round takes %.1f ms\n",
+    fprintf(out,
+            "a page: %.0f bytes on the wire, %.0f of one that was just dirtied; the link loads %.1f MB/s, +-%.0f %%, "
+            "an empty "
+            "round takes %.1f ms\n",
             json_get_num(in, "page-bytes-first"), json_get_num(in, "page-bytes-later"),
             json_get_num(in, "link-bytes-per-second") / 1e6, json_get_num(in, "link-spread") * 100,
             json_get_num(in, "round-trip-ms"));
@@ -158,18 +163,20 @@ void plan_print(struct json_object *plan, FILE *out)
     print_measured(json_get(plan, "measured"), out);
     if (sure > 0)
         fprintf(out,
-                "%s: total %.1f s (p90 %.1f s), downtime %.1f ms (p90 %.1f ms, limit %.0f ms), %.0f MiB on the wire, %" PRId64
-                " rounds\n",
+                "%s: total %.1f s (p90 %.1f s), downtime %.1f ms (p90 %.1f ms, limit %.0f ms), %.0f MiB on the wire, "
+                "%" PRId64 " rounds\n",
                 json_get_bool(plan, "converges") ? "it will end" : "it may end", json_get_num(total, "p50") / 1e3,
                 json_get_num(total, "p90") / 1e3, json_get_num(pause, "p50"), json_get_num(pause, "p90"),
-                json_get_num(plan, "downtime-limit-ms"), json_get_num(wire, "p50") / (1 << 20), json_get_int(plan, "rounds"));
+                json_get_num(plan, "downtime-limit-ms"), json_get_num(wire, "p50") / (1 << 20),
+                json_get_int(plan, "rounds"));
     if (json_get_bool(plan, "converges"))
         return;
     fprintf(out, "%s: %s\n", sure > 0 ? "or not" : "it will not end", json_get_str(plan, "reason"));
     for (size_t i = 0; i < json_object_array_length(list); i++) {
         struct json_object *advice = json_object_array_get_idx(list, i);
-        fprintf(out, "%s %s: then %.1f s, downtime %.1f ms\n", i ? "or:" : "what would help:", json_get_str(advice, "text"),
-                json_get_num(advice, "total-ms") / 1e3, json_get_num(advice, "downtime-ms"));
+        fprintf(out, "%s %s: then %.1f s, downtime %.1f ms\n",
+                i ? "or:" : "what would help:", json_get_str(advice, "text"), json_get_num(advice, "total-ms") / 1e3,
+                json_get_num(advice, "downtime-ms"));
     }
     if (json_object_array_length(list) == 0)
         fprintf(out, "nothing that godwit can change would help\n");

@@ -70,8 +70,8 @@ enum flaw {
 };
 
 struct model {
-    bool blind; /* the destination cannot answer and starts by itself */
-    bool once;  /* one attempt of one migration */
+    bool blind;     /* the destination cannot answer and starts by itself */
+    bool once;      /* one attempt of one migration */
     bool rehearsal; /* the first migration is only rehearsed */
     enum flaw flaw;
     enum handover_state state; /* FLAW_ROW */

@@ -57,7 +57,8 @@ static void a_guest_that_is_slower_than_the_link_takes_the_sum_of_its_rounds(voi
     struct forecast out;
     forecast_make(&in, &out);
     assert_true(out.ends);
-    double first_s = 512 * 1.048576 / 118, ratio = 50.0 / 112.5, second_s = 256 * (1 - (1 - exp(-50 * first_s / 256)) / (50 * first_s / 256)) / 112.5;
+    double first_s = 512 * 1.048576 / 118, ratio = 50.0 / 112.5,
+           second_s = 256 * (1 - (1 - exp(-50 * first_s / 256)) / (50 * first_s / 256)) / 112.5;
     assert_near(out.total_ms.p50, (first_s + second_s / (1 - ratio)) * 1000, 0.25);
     assert_true(out.pause_ms.p90 <= 100 * 1.1);
     assert_true(out.rounds >= 3);
@@ -126,7 +127,8 @@ static void follow(struct forecast_input in, const struct forecast_advice *advic
     }
     forecast_make(&in, &out);
     if (!out.ends)
-        fail_msg("advice %d, %g: %.0f %% of the runs end: %s", advice->change, advice->value, out.ends_of * 100, out.reason);
+        fail_msg("advice %d, %g: %.0f %% of the runs end: %s", advice->change, advice->value, out.ends_of * 100,
+                 out.reason);
 }
 
 static void what_never_ends_is_told_and_what_would_help(void **state)

@@ -349,19 +349,13 @@ static const struct {
     { TARGET_UNRESOLVED, HANDOVER_GO, { TARGET_UNRESOLVED, 0 }, circles },
     { TARGET_REFUSED, HANDOVER_GO, { TARGET_STARTING, DO_START }, "the destination starts, and has no guest" },
     { TARGET_RUNS, HANDOVER_ASK, { TARGET_RUNS, 0 }, circles },
-    { SOURCE_ASKED,
-      HANDOVER_REHEARSED,
-      { SOURCE_RELEASING, DO_WRITE_RELEASED },
-      "a rehearsal lets the guest go" },
+    { SOURCE_ASKED, HANDOVER_REHEARSED, { SOURCE_RELEASING, DO_WRITE_RELEASED }, "a rehearsal lets the guest go" },
     { SOURCE_ASKED, HANDOVER_REHEARSED, { SOURCE_HERE, DO_SEND_RETRACT }, "the guest is here and does not run" },
     { TARGET_LOADING,
       HANDOVER_REHEARSED,
       { TARGET_PREPARED, DO_SEND_PREPARED },
       "what was only rehearsed is held as a guest" },
-    { TARGET_REHEARSED,
-      HANDOVER_LINK_LOST,
-      { TARGET_UNRESOLVED, 0 },
-      "what was only rehearsed is held as a guest" },
+    { TARGET_REHEARSED, HANDOVER_LINK_LOST, { TARGET_UNRESOLVED, 0 }, "what was only rehearsed is held as a guest" },
 };
 
 static void a_row_that_is_wrong_is_found(void **state)
