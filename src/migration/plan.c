@@ -10,7 +10,13 @@
 
 enum {
     WARM_UNITS = 64, /* in the first round, which only tells how large the others may be */
-    SET_UNITS_MAX = PLAN_UNITS_MAX / 2,
+    /* the samples: pages as RAM has them, pages that were just dirtied, pages that are zero */
+    PLAIN_AT = 0,
+    PLAIN_MAX = 3072,
+    HOT_AT = PLAIN_AT + PLAIN_MAX,
+    HOT_MAX = 3072,
+    ZERO_AT = HOT_AT + HOT_MAX,
+    ZERO_MAX = PLAN_UNITS_MAX - ZERO_AT,
     SCAN_WORDS = 256, /* of 64 pages: looked at for zeroes */
     EMPTY_ROUNDS = 8,
     PASSES_MIN = 3,
@@ -33,8 +39,8 @@ struct planner {
     struct forecast_input *in;
     struct source *sample;
     uint64_t page[PLAN_UNITS_MAX];
-    unsigned plain, hot; /* in page[]: pages as RAM has them, and behind them those that were dirtied */
-    double ratio_capped; /* wire bytes of a page when the cap binds */
+    unsigned plain, hot, zero;
+    uint64_t found[SCAN_WORDS * DIRTY_WORD_PAGES]; /* that are not zero */
     uint64_t random;
 };
 
@@ -104,13 +110,13 @@ static void pick_hot(struct planner *p)
 {
     struct dirty *dirty = p->o->ram->dirty;
     uint64_t pages = dirty_count(dirty, DIRTY_MIGRATION), words = dirty_words(dirty), met = 0;
-    uint64_t skip = pages / SET_UNITS_MAX; /* of so many runs one is taken */
+    uint64_t skip = pages / HOT_MAX; /* of so many runs one is taken */
     for (uint64_t word = 0; (word = dirty_next_word(dirty, DIRTY_MIGRATION, word)) < words; word++) {
         uint64_t bits = dirty_take_word(dirty, DIRTY_MIGRATION, word);
         if (met++ % (skip + 1))
             continue;
-        for (; bits && p->hot < SET_UNITS_MAX; bits &= bits - 1)
-            p->page[p->plain + p->hot++] = word * DIRTY_WORD_PAGES + (uint64_t)__builtin_ctzll(bits);
+        for (; bits && p->hot < HOT_MAX; bits &= bits - 1)
+            p->page[HOT_AT + p->hot++] = word * DIRTY_WORD_PAGES + (uint64_t)__builtin_ctzll(bits);
     }
 }
 
@@ -147,7 +153,7 @@ static int measure_content(struct planner *p)
 {
     const struct ram *ram = p->o->ram;
     _Alignas(64) uint8_t copy[PAGE_BYTES];
-    uint64_t words = 0, looked = 0, zero = 0, found = 0, list[SCAN_WORDS * DIRTY_WORD_PAGES / 4] = { 0 };
+    uint64_t words = 0, looked = 0, zero = 0, found = 0;
     int64_t zero_ns = 0;
     for (unsigned i = 0; i < ram->blocks; i++)
         words += ram->block[i].bytes / (PAGE_BYTES * DIRTY_WORD_PAGES);
@@ -164,8 +170,10 @@ static int measure_content(struct planner *p)
                 looked++;
                 zero += is_zero;
                 zero_ns += is_zero ? clock_now_ns() - from_ns : 0;
-                if (!is_zero && found < sizeof(list) / sizeof(list[0]))
-                    list[found++] = page;
+                if (!is_zero && found < SCAN_WORDS * DIRTY_WORD_PAGES)
+                    p->found[found++] = page;
+                else if (is_zero && p->zero < ZERO_MAX)
+                    p->page[ZERO_AT + p->zero++] = page;
             }
         before += (unsigned)here;
     }
@@ -174,9 +182,13 @@ static int measure_content(struct planner *p)
     p->in->zero_pages = looked ? (double)pages * (double)zero / (double)looked : 0;
     p->in->data_pages = (double)pages - p->in->zero_pages;
     p->in->zero_ns = zero ? (double)zero_ns / (double)zero / workers : 0;
-    p->plain = found < SET_UNITS_MAX ? (unsigned)found : SET_UNITS_MAX;
+    p->plain = found < PLAIN_MAX ? (unsigned)found : PLAIN_MAX;
     for (unsigned i = 0; i < p->plain; i++)
-        p->page[i] = list[(uint64_t)i * found / p->plain];
+        p->page[PLAIN_AT + i] = p->found[(uint64_t)i * found / p->plain];
+    if (p->plain == 0) {
+        p->page[PLAIN_AT] = ram->block[0].first_page;
+        p->plain = 1;
+    }
     return outgoing_cancelled(p->o);
 }
 
@@ -257,37 +269,55 @@ static unsigned fitting(const struct planner *p, const struct pass *warm, unsign
     return most < units ? most : units;
 }
 
-/* The same units again and again, as what was dirtied is sent again: the median, and how far the passes are apart. */
+/* The same units again and again, for so long: the mean, since a round of the migration has slow moments and fast ones too. */
+static int send_passes(struct planner *p, unsigned from, unsigned units, int ms, bool train, struct forecast_link *link)
+{
+    double ns[PASSES_MAX], off[PASSES_MAX], cpu_ns = 0, mean = 0;
+    unsigned n = 0;
+    int rc = 0;
+    int64_t until_ns = clock_now_ns() + ms * (int64_t)NS_PER_MS;
+    while (rc == 0 && n < PASSES_MAX && (n < PASSES_MIN || clock_now_ns() < until_ns)) {
+        struct pass pass = { .units = 1 };
+        rc = train ? send_train(p, from, units, &pass) : send_pass(p, from, units, &pass);
+        take_link(p, &pass, link);
+        cpu_ns += link->cpu_ns;
+        mean += link->unit_ns;
+        ns[n++] = link->unit_ns;
+    }
+    link->unit_ns = mean /= n;
+    link->cpu_ns = cpu_ns / n;
+    for (unsigned i = 0; i < n; i++)
+        off[i] = fabs(ns[i] / mean - 1);
+    p->in->spread = fmin(fmax(median(off, n), 0.05), 0.5);
+    return rc;
+}
+
+/* Behind a cap: bytes as the rounds will have them, time as the pause will. */
 static int measure_later(struct planner *p, unsigned from, unsigned units, bool capped)
 {
-    struct pass pass;
-    double ns[PASSES_MAX], off[PASSES_MAX];
-    unsigned n = 0;
-    int rc = send_pass(p, from, units, &pass); /* the codec settles, there memory is touched first */
-    if (rc == 0 && capped) {                   /* bytes as the rounds will have them, time as the pause will */
-        rc = send_pass(p, from, units, &pass);
-        p->ratio_capped = pass.bytes / pass.units;
-    }
+    struct forecast_link *later = &p->in->later;
+    struct pass pass = { .units = 1 };
     double cap = (double)outgoing_policy(p->o).max_bytes_per_s, train = cap * TRAIN_MS / 1000 / PAGE_BYTES;
     unsigned part = capped && train < units ? train < WARM_UNITS ? WARM_UNITS : (unsigned)train : units;
-    part = part < units ? part : units;
-    int64_t until_ns = clock_now_ns() + PASSES_MS * (int64_t)NS_PER_MS;
-    while (rc == 0 && n < PASSES_MAX && (n < PASSES_MIN || clock_now_ns() < until_ns)) {
-        rc = capped ? send_train(p, from, part, &pass) : send_pass(p, from, part, &pass);
-        take_link(p, &pass, &p->in->later);
-        ns[n++] = p->in->later.unit_ns;
-    }
+    int rc = send_pass(p, from, units, &pass); /* the codec settles, and there memory is touched first */
+    if (rc == 0)
+        rc = send_passes(p, from, part < units ? part : units, PASSES_MS, capped, later);
     if (rc < 0)
         return rc;
-    double middle = median(ns, n);
-    for (unsigned i = 0; i < n; i++)
-        off[i] = fabs(ns[i] / middle - 1);
-    p->in->later.unit_ns = middle;
-    p->in->spread = fmin(fmax(median(off, n) * 1.5, 0.05), 0.5);
-    p->result->link_bytes_per_s = p->in->later.unit_bytes * 1e9 / middle;
+    p->result->link_bytes_per_s = later->unit_ns > 0 ? later->unit_bytes * 1e9 / later->unit_ns : 0;
     if (capped)
-        p->in->later.unit_bytes = p->ratio_capped;
+        later->unit_bytes = pass.bytes / pass.units;
     return 0;
+}
+
+static int measure_zero(struct planner *p)
+{
+    struct forecast_link zero = { 0 };
+    if (p->zero < WARM_UNITS)
+        return 0;
+    int rc = send_passes(p, ZERO_AT, p->zero, PASS_MS, false, &zero);
+    p->in->zero_ns = fmax(p->in->zero_ns, zero.unit_ns); /* a first look at untouched memory costs more */
+    return rc;
 }
 
 /* The guest's pace while samples travel, against the one without: both share a host. */
@@ -309,30 +339,27 @@ static int measure_link(struct planner *p)
 {
     struct outgoing *o = p->o;
     double cap = (double)outgoing_policy(o).max_bytes_per_s;
-    unsigned base = p->plain, hot = p->hot;
-    struct pass warm, pass;
-    if (base + hot == 0) {
-        p->page[0] = o->ram->block[0].first_page;
-        base = p->plain = 1;
-    }
-    int rc = send_train(p, 0, base + hot < WARM_UNITS ? base + hot : WARM_UNITS, &warm);
+    struct pass warm = { .units = 1 }, pass = { .units = 1 };
+    int rc = send_train(p, PLAIN_AT, p->plain < WARM_UNITS ? p->plain : WARM_UNITS, &warm);
     if (rc == 0)
         rc = measure_empty(p);
+    if (rc == 0)
+        rc = measure_zero(p);
     if (rc < 0)
         return rc;
     if (guest_runs(p))
         track(p, true);
     int64_t from_ns = clock_now_ns();
-    unsigned plain = fitting(p, &warm, base, cap);
-    bool capped = cap > 0;
-    if (plain)
-        rc = send_pass(p, 0, plain, &pass);
-    else
-        pass = warm;
-    capped = capped && pass.wait_ns > pass.ns / 10;
+    unsigned plain = fitting(p, &warm, p->plain, cap), hot = fitting(p, &warm, p->hot, cap);
+    rc = send_pass(p, PLAIN_AT, plain, &pass); /* memory there is touched for the first time, as in the first round */
+    bool capped = cap > 0 && pass.wait_ns > pass.ns / 10;
     take_link(p, &pass, &p->in->first);
+    struct forecast_link first = p->in->first;
+    if (rc == 0 && !capped)
+        rc = send_passes(p, PLAIN_AT, plain, PASSES_MS, false, &p->in->first);
+    p->in->first.unit_ns = fmax(p->in->first.unit_ns, first.unit_ns);
     if (rc == 0)
-        rc = hot ? measure_later(p, base, fitting(p, &warm, hot, cap), capped) : measure_later(p, 0, plain, capped);
+        rc = hot ? measure_later(p, HOT_AT, hot, capped) : measure_later(p, PLAIN_AT, plain, capped);
     if (capped)
         p->in->first.unit_ns = p->in->later.unit_ns * p->in->first.unit_bytes / fmax(p->in->later.unit_bytes, 1);
     if (o->tracking && rc == 0)
@@ -344,7 +371,7 @@ static int measure_link(struct planner *p)
 static int begin_street(struct planner *p)
 {
     struct outgoing *o = p->o;
-    int rc = plan_sample_new(o->ram, p->page, p->plain + p->hot, &p->sample, &o->err);
+    int rc = plan_sample_new(o->ram, p->page, PLAN_UNITS_MAX, &p->sample, &o->err);
     if (rc < 0)
         return rc;
     o->sources[0] = p->sample;

@@ -11,10 +11,11 @@ _Static_assert(PLAN_UNITS_MAX % CHUNK_UNITS == 0, "whole words");
 
 struct plan_source {
     struct source source;
-    struct ram *ram;                  /* sample */
-    uint64_t page[PLAN_UNITS_MAX];    /* sample */
-    _Atomic uint64_t bits[WORDS_MAX]; /* sample: dirty */
-    uint8_t *memory;                  /* sink */
+    struct ram *ram;                     /* sample */
+    uint64_t page[PLAN_UNITS_MAX];       /* sample */
+    _Atomic uint64_t bits[WORDS_MAX];    /* sample: dirty */
+    uint8_t *memory;                     /* sink */
+    _Atomic bool stored[PLAN_UNITS_MAX]; /* sink: not zero any more */
 };
 
 static struct plan_source *of(struct source *source)
@@ -74,6 +75,7 @@ static int op_store(struct source *source, uint64_t unit, const void *data)
     if (unit >= source->units)
         return -EPROTO;
     memcpy(of(source)->memory + unit * PAGE_BYTES, data, PAGE_BYTES);
+    atomic_store_explicit(&of(source)->stored[unit], true, memory_order_relaxed);
     return 0;
 }
 
@@ -81,7 +83,8 @@ static int op_zero(struct source *source, uint64_t unit)
 {
     if (unit >= source->units)
         return -EPROTO;
-    memset(of(source)->memory + unit * PAGE_BYTES, 0, PAGE_BYTES);
+    if (atomic_load_explicit(&of(source)->stored[unit], memory_order_relaxed)) /* else it is, and stays untouched */
+        memset(of(source)->memory + unit * PAGE_BYTES, 0, PAGE_BYTES);
     return 0;
 }
 

@@ -262,7 +262,7 @@ static void a_plan_is_told_with_its_advice(void **state)
         if (!strstr(heard, says[i]))
             fail_msg("'%s' is not in '%s'", says[i], heard);
     migration.plan.forecast = (struct forecast){
-        .ends = true, .ends_of = 1, .total_ms = { 1500, 2500 }, .pause_ms = { 12, 15 }, .rounds = 3
+        .ends = true, .ends_of = 1, .reason = "", .total_ms = { 1500, 2500 }, .pause_ms = { 12, 15 }, .rounds = 3
     };
     assert_mentions("info migrate", "it will end: total 1.5 s (p90 2.5 s), downtime 12.0 ms (p90 15.0 ms");
 }
