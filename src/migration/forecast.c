@@ -10,7 +10,8 @@ static const double TRAIN_EVERY_NS = 0.7e9, TRAIN_OF_CAP_S = 0.015, TRAIN_BYTES_
 static const double DIRTY_SPREAD = 0.08, FIXED_SPREAD = 0.2;
 static const double FAR = 1.7; /* deviations: one of twenty is farther */
 
-enum { ROUNDS_MAX = 600, OVERRUNS_MAX = 4, LIMIT_MS_MAX = 20000, LINK_FACTOR_MAX = 64 };
+enum { ROUNDS_MAX = 600, OVERRUNS_MAX = 4, LIMIT_MS_MAX = 20000, LINK_STEPS = 44 };
+static const double STEP = 1.1;
 
 struct forecaster {
     const struct forecast_input *in;
@@ -363,15 +364,14 @@ static double link_bytes_per_s(const struct forecast_input *in)
 static bool try_caps(const struct forecast_input *in, struct forecast_advice *advice)
 {
     struct forecast_input other = *in;
-    double most = link_bytes_per_s(in);
+    double most = link_bytes_per_s(in), cap = (double)in->policy.max_bytes_per_s;
     advice->change = CHANGE_CAP;
-    for (double cap = (double)in->policy.max_bytes_per_s * 1.1; cap > 0; cap *= 1.1) {
+    while (cap > 0 && other.policy.max_bytes_per_s) {
+        cap *= STEP;
         other.policy.max_bytes_per_s = cap < most ? (uint64_t)cap : 0;
         advice->value = (double)other.policy.max_bytes_per_s;
         if (ends(&other, &advice->then))
             return true;
-        if (other.policy.max_bytes_per_s == 0)
-            return false;
     }
     return false;
 }
@@ -380,16 +380,17 @@ static bool try_caps(const struct forecast_input *in, struct forecast_advice *ad
 static bool try_links(const struct forecast_input *in, struct forecast_advice *advice)
 {
     struct forecast_input other = *in;
+    unsigned workers = in->policy.workers ? in->policy.workers : 1;
+    double factor = 1;
     advice->change = CHANGE_LINK;
     other.policy.max_bytes_per_s = 0;
-    unsigned workers = in->policy.workers ? in->policy.workers : 1;
-    for (double factor = 1.1; factor < LINK_FACTOR_MAX; factor *= 1.1) {
+    for (int i = 0; i < LINK_STEPS; i++) {
+        factor *= STEP;
         other.first.unit_ns = fmax(in->first.unit_ns / factor, in->first.cpu_ns / workers);
         other.later.unit_ns = fmax(in->later.unit_ns / factor, in->later.cpu_ns / workers);
-        if (ends(&other, &advice->then)) {
-            advice->value = link_bytes_per_s(&other);
+        advice->value = link_bytes_per_s(&other);
+        if (ends(&other, &advice->then))
             return true;
-        }
     }
     return false;
 }
@@ -397,11 +398,12 @@ static bool try_links(const struct forecast_input *in, struct forecast_advice *a
 static bool try_limits(const struct forecast_input *in, struct forecast_advice *advice)
 {
     struct forecast_input other = *in;
-    double ms = (double)in->policy.downtime_limit_ns / MS;
+    double ms = fmax((double)in->policy.downtime_limit_ns / MS, 1);
     advice->change = CHANGE_LIMIT;
-    for (ms = fmax(ms, 1) * 1.15; ms < LIMIT_MS_MAX; ms *= 1.15) {
-        double step = ms < 20 ? 1 : ms < 200 ? 10 : 50;
-        advice->value = ceil(ms / step) * step;
+    while (ms < LIMIT_MS_MAX) {
+        ms *= 1.15;
+        double round = ms < 20 ? 1 : ms < 200 ? 10 : 50;
+        advice->value = ceil(ms / round) * round;
         other.policy.downtime_limit_ns = (int64_t)(advice->value * MS);
         if (ends(&other, &advice->then))
             return true;
@@ -411,17 +413,18 @@ static bool try_limits(const struct forecast_input *in, struct forecast_advice *
 
 static bool try_quotas(const struct forecast_input *in, struct forecast_advice *advice)
 {
+    static const unsigned char percents[] = { 50, 60, 70, 80, 90, 95 };
     struct forecast_input other = *in;
     other.auto_converge = true;
     advice->change = CHANGE_QUOTA;
     for (unsigned hart = 1; hart < in->harts; hart++)
         advice->hart = in->share[hart] > in->share[advice->hart] ? hart : advice->hart;
     advice->pages_per_s = in->share[advice->hart] * forecast_pages(in, 1000);
-    for (double percent = 50; percent < 100; percent += percent < 90 ? 10 : 5) {
-        if (in->auto_converge && percent <= in->share_max * 100 + 0.5)
+    for (unsigned i = 0; i < sizeof(percents); i++) {
+        if (in->auto_converge && percents[i] <= in->share_max * 100 + 0.5)
             continue; /* it is allowed already */
-        other.share_max = percent / 100;
-        advice->value = percent;
+        other.share_max = percents[i] / 100.0;
+        advice->value = percents[i];
         if (ends(&other, &advice->then))
             return true;
     }

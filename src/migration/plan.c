@@ -40,6 +40,7 @@ struct planner {
     struct source *sample;
     uint64_t page[PLAN_UNITS_MAX];
     unsigned plain, hot, zero;
+    double empty_ns;                               /* what a round of samples has beside them */
     uint64_t found[SCAN_WORDS * DIRTY_WORD_PAGES]; /* that are not zero */
     uint64_t random;
 };
@@ -157,13 +158,13 @@ static int measure_content(struct planner *p)
     int64_t zero_ns = 0;
     for (unsigned i = 0; i < ram->blocks; i++)
         words += ram->block[i].bytes / (PAGE_BYTES * DIRTY_WORD_PAGES);
-    double step = fmax((double)words / SCAN_WORDS, 1);
-    double at = step * ((double)(next_random(p) >> 11) / 9007199254740992.0);
-    for (unsigned i = 0, before = 0; i < ram->blocks; i++) {
+    uint64_t step = words / SCAN_WORDS + 1, at = next_random(p) % step;
+    uint64_t before = 0;
+    for (unsigned i = 0; i < ram->blocks; i++) {
         uint64_t here = ram->block[i].bytes / (PAGE_BYTES * DIRTY_WORD_PAGES);
-        for (; at < (double)(before + here); at += step)
+        for (; at < before + here; at += step)
             for (uint64_t n = 0; n < DIRTY_WORD_PAGES; n++) {
-                uint64_t page = ram->block[i].first_page + (uint64_t)(at - before) * DIRTY_WORD_PAGES + n;
+                uint64_t page = ram->block[i].first_page + (at - before) * DIRTY_WORD_PAGES + n;
                 int64_t from_ns = clock_now_ns();
                 ram_copy_page_out(copy, ram_page_host(p->o->ram, page));
                 bool is_zero = ram_page_is_zero(copy);
@@ -175,7 +176,7 @@ static int measure_content(struct planner *p)
                 else if (is_zero && p->zero < ZERO_MAX)
                     p->page[ZERO_AT + p->zero++] = page;
             }
-        before += (unsigned)here;
+        before += here;
     }
     uint64_t pages = words * DIRTY_WORD_PAGES;
     unsigned workers = p->in->policy.workers ? p->in->policy.workers : 1;
@@ -248,20 +249,21 @@ static int measure_empty(struct planner *p)
     /* The mean: a pause has several such ways in a row, and on a busy host some of them are long. */
     for (unsigned i = 0; i < EMPTY_ROUNDS; i++)
         p->in->round_ns += ns[i] / EMPTY_ROUNDS;
+    p->empty_ns = median(ns, EMPTY_ROUNDS);
     return 0;
 }
 
 static void take_link(struct planner *p, const struct pass *pass, struct forecast_link *link)
 {
     link->unit_bytes = pass->bytes / pass->units;
-    link->unit_ns = fmax(pass->ns - pass->wait_ns - p->in->round_ns, pass->ns * 0.1) / pass->units;
+    link->unit_ns = fmax(pass->ns - pass->wait_ns - p->empty_ns, pass->ns * 0.2) / pass->units;
     link->cpu_ns = pass->cpu_ns / pass->units;
 }
 
 /* So many units that a pass of them takes PASS_MS. */
 static unsigned fitting(const struct planner *p, const struct pass *warm, unsigned units, double cap)
 {
-    double each_ns = fmax(warm->ns - p->in->round_ns, warm->ns * 0.1) / warm->units;
+    double each_ns = fmax(warm->ns - p->empty_ns, warm->ns * 0.2) / warm->units;
     if (cap > 0)
         each_ns = fmax(each_ns, warm->bytes / warm->units * 1e9 / cap);
     double fit = (double)PASS_MS * NS_PER_MS / each_ns;
@@ -272,7 +274,7 @@ static unsigned fitting(const struct planner *p, const struct pass *warm, unsign
 /* The same units again and again, for so long: the mean, since a round of the migration has slow moments and fast ones too. */
 static int send_passes(struct planner *p, unsigned from, unsigned units, int ms, bool train, struct forecast_link *link)
 {
-    double ns[PASSES_MAX], off[PASSES_MAX], cpu_ns = 0, mean = 0;
+    double ns[PASSES_MAX] = { 0 }, off[PASSES_MAX] = { 0 }, cpu_ns = 0, mean = 0;
     unsigned n = 0;
     int rc = 0;
     int64_t until_ns = clock_now_ns() + ms * (int64_t)NS_PER_MS;
@@ -378,11 +380,12 @@ static int begin_street(struct planner *p)
     return outgoing_begin_street(o);
 }
 
-static int end_street(struct planner *p)
+/* What it answers, by hanging up, is of no interest any more. */
+static void end_street(struct planner *p)
 {
     uint8_t eof = ELEMENT_EOF;
-    int rc = pipeline_send(p->o->pipeline, &eof, 1, &p->o->err);
-    return rc < 0 ? rc : pipeline_flush(p->o->pipeline, &p->o->err);
+    if (pipeline_send(p->o->pipeline, &eof, 1, NULL) == 0)
+        pipeline_flush(p->o->pipeline, NULL);
 }
 
 /* --- the pause ------------------------------------------------------------------------------------------------- */
@@ -446,18 +449,9 @@ static void foretell(struct planner *p)
     unlock(&p->o->m->lock);
 }
 
-int plan_measure(struct outgoing *o)
+static int measure(struct planner *p)
 {
-    struct planner *p = calloc(1, sizeof(*p));
-    struct plan_result *result = calloc(1, sizeof(*result));
-    int rc = p && result ? 0 : err_set(&o->err, -ENOMEM, "no memory for a plan");
-    if (rc == 0) {
-        *p = (struct planner){ .o = o, .result = result, .in = &result->in, .random = (uint64_t)clock_now_ns() | 1 };
-        result->busy = 1;
-        result->in.policy = outgoing_policy(o);
-        migration_set_state(o->m, MIGRATION_ACTIVE);
-        rc = measure_content(p);
-    }
+    int rc = measure_content(p);
     if (rc == 0)
         rc = measure_curve(p);
     if (rc == 0)
@@ -465,12 +459,29 @@ int plan_measure(struct outgoing *o)
     if (rc == 0)
         rc = measure_link(p);
     if (rc == 0)
-        rc = end_street(p);
-    if (rc == 0)
         rc = measure_pause(p);
-    if (rc == 0)
+    if (rc == 0) {
         foretell(p);
-    o->sample = p ? p->sample : NULL; /* the street ends before it */
+        end_street(p);
+    }
+    p->o->sample = p->sample; /* the street ends before it */
+    return rc;
+}
+
+int plan_measure(struct outgoing *o)
+{
+    struct planner *p = calloc(1, sizeof(*p));
+    struct plan_result *result = calloc(1, sizeof(*result));
+    int rc = -ENOMEM;
+    if (p && result) {
+        *p = (struct planner){ .o = o, .result = result, .in = &result->in, .random = (uint64_t)clock_now_ns() | 1 };
+        result->busy = 1;
+        result->in.policy = outgoing_policy(o);
+        migration_set_state(o->m, MIGRATION_ACTIVE);
+        rc = measure(p);
+    } else {
+        err_set(&o->err, rc, "no memory for a plan");
+    }
     free(result);
     free(p);
     return rc;
