@@ -56,6 +56,7 @@ struct options {
     char trace_path[MACHINE_TEXT_MAX]; /* "": stderr */
     bool trace_help;                   /* print what -d takes and leave */
     bool perf_map, jit_dump;           /* names of generated code for profilers */
+    char sandbox[8];                   /* "on", "off" or "" */
     bool start_paused, daemonize, nodefaults;
     bool help, version; /* print that and leave */
 };

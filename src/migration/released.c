@@ -28,7 +28,7 @@ static int make_folders(char *path)
     }
 }
 
-static int state_folder(char *out, size_t out_size)
+int released_folder(char *out, size_t out_size)
 {
     const char *xdg = getenv("XDG_STATE_HOME"), *home = getenv("HOME");
     if (xdg && xdg[0] == '/')
@@ -63,7 +63,7 @@ int released_write(const struct message_key *key, const char *word, const char *
                    struct err *err)
 {
     char folder[RELEASED_PATH_MAX - 64], temporary[RELEASED_PATH_MAX + 8], text[512];
-    int rc = state_folder(folder, sizeof(folder));
+    int rc = released_folder(folder, sizeof(folder));
     if (rc < 0)
         return err_set_errno(err, rc, "no folder to write the hand-over down in: %s", folder);
 

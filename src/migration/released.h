@@ -9,6 +9,9 @@
 
 enum { RELEASED_PATH_MAX = 512 };
 
+/* The folder of the notes, made when it is not there. -errno when it cannot be. */
+int released_folder(char *out, size_t out_size);
+
 /* `path` receives where it was written. `word` is RELEASED or REFUSED. */
 int released_write(const struct message_key *key, const char *word, const char *peer, char path[RELEASED_PATH_MAX],
                    struct err *err);
