@@ -153,6 +153,28 @@ def a_destination_that_dies_meanwhile_is_told():
 
 
 @test
+def a_line_that_lies_ends_the_plan_and_not_the_waiting():
+    lied = []
+    def lie(offset, data):
+        if offset < 100000 or lied:
+            return data
+        lied.append(offset)
+        return bytes([data[0] ^ 0x55]) + data[1:]
+    with source_vm() as source, destination_vm() as there:
+        wait_alive(source)
+        uri = listening(there)
+        with Proxy(uri, forward=lie) as line:
+            start_plan(source, line.uri)
+            why = source.wait_migration('failed').get('error-desc', '')
+            if not lied or 'the destination' not in why:
+                raise Failure(f'{lied}: {why}')
+        still_waits(there)
+        source.migrate(uri)
+        arrived(source, there)
+        finish(there)
+
+
+@test
 def an_address_where_nobody_is_is_told():
     with source_vm() as source:
         wait_alive(source)

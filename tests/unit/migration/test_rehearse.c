@@ -2,6 +2,7 @@
 #include "tests/unit/migration/two_machines.h"
 
 #include "memory/dirty.h"
+#include "migration/rehearse.h"
 
 static const struct shape shape = { .harts = 2, .ram_bytes = 16 * MIB };
 static char address[96];
@@ -149,6 +150,17 @@ static void a_limit_that_cannot_be_kept_ends_it_with_the_guest_here(void **state
     wait_rehearsals(2);
 }
 
+static void the_guest_is_let_go_before_its_limit_and_a_migrations_only_after(void **state)
+{
+    (void)state;
+    struct converge_policy policy = { .downtime_limit_ns = 30 * NS_PER_MS };
+    assert_true(rehearse_pause_ns(&policy) > 0);
+    assert_true(rehearse_pause_ns(&policy) < policy.downtime_limit_ns);
+    assert_true(converge_overrun_ns(&policy) > policy.downtime_limit_ns);
+    policy.guest_paused = true; /* nobody feels it */
+    assert_true(rehearse_pause_ns(&policy) == INT64_MAX);
+}
+
 static void a_cancel_at_the_destination_ends_its_waiting(void **state)
 {
     (void)state;
@@ -171,6 +183,7 @@ int main(void)
         TEST(where_nobody_answers_it_is_refused),
         TEST(a_limit_that_cannot_be_kept_ends_it_with_the_guest_here),
         TEST(a_cancel_at_the_destination_ends_its_waiting),
+        cmocka_unit_test(the_guest_is_let_go_before_its_limit_and_a_migrations_only_after),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
