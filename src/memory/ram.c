@@ -411,6 +411,11 @@ uint64_t ram_untouched(const struct ram *ram, uint64_t page)
     return untouched;
 }
 
+bool ram_forget(struct ram_block *block)
+{
+    return block->fd < 0 && madvise(block->host, block->map_bytes, MADV_DONTNEED) == 0;
+}
+
 void ram_touch(struct ram_block *block, uint64_t offset, uint64_t bytes)
 {
     assert(offset <= block->bytes && bytes <= block->bytes - offset);

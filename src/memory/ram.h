@@ -90,5 +90,9 @@ bool ram_page_is_zero(const void *page); /* of a private copy, PAGE_BYTES */
  * A store that was visible before the call is seen. Any thread. */
 uint64_t ram_untouched(const struct ram *ram, uint64_t page);
 
+/* Zero all of a block by giving its memory back to the host. False where that cannot be: shared, or of a file; then nothing
+ * has changed. No vCPU and no device runs. */
+bool ram_forget(struct ram_block *block);
+
 /* Touch a range in parallel-friendly pieces (the load workers' way of getting huge pages ahead of the stream). */
 void ram_touch(struct ram_block *block, uint64_t offset, uint64_t bytes);

@@ -4,6 +4,8 @@
  * point of no return: the source writes RELEASED before it sends GO, and never runs the guest by itself afterwards;
  * the destination never runs it before GO, and once it said PREPARED drops it only on RETRACT or an operator's word.
  * Whoever cannot answer (a pipe, another program) starts by itself at the stream's last byte: for it that byte is GO.
+ * A rehearsal goes the same way up to PREPARED. Both ends know from the hello what it is: the source says RETRACT then, and the
+ * destination has no way to run.
  * Nothing here sleeps, sends or asks the time; outgoing.c and incoming.c perform the actions, in the order of their
  * bits. An event that a state does not expect changes nothing: late and doubled messages are of that kind. */
 #pragma once
@@ -21,8 +23,9 @@ enum handover_state {
     SOURCE_HERE,       /* end: the guest is here */
     /* destination */
     TARGET_LOADING,
-    TARGET_PREPARED,   /* said so; holds the guest for whoever asks */
-    TARGET_STARTING,   /* GO came */
+    TARGET_PREPARED,  /* said so; holds the guest for whoever asks */
+    TARGET_STARTING,  /* GO came */
+    TARGET_REHEARSED, /* PREPARED, of a copy whose guest stays at home: no GO starts it, no lost line makes it a doubt */
     TARGET_UNRESOLVED, /* PREPARED, and the link it came over is gone: holds on, runs nothing. The source may come back
                           over another, which carries words but no memory */
     TARGET_RUNS,       /* end */
@@ -54,6 +57,7 @@ enum handover_event {
     HANDOVER_START_FAILED,
     HANDOVER_ASK, /* the source, on a new line, wants the last answer again */
     /* both */
+    HANDOVER_REHEARSED,  /* instead of PREPARED, and of LOADED, when it was only a rehearsal */
     HANDOVER_PEER_ERROR, /* its sentence, or a message that is none */
     HANDOVER_LINK_LOST,
     HANDOVER_SILENCE, /* nothing heard for peer-timeout */

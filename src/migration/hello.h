@@ -23,7 +23,12 @@ enum hello_capability {
     HELLO_CAN_CHANNELS = 1 << 6,     /* a destination: takes data channels */
     HELLO_IS_FRESH = 1 << 7,         /* a destination: its memory is zero but for what it will be sent */
     HELLO_CAN_WARM = 1 << 8,         /* a destination: it makes code of a list of hot code before the guest runs */
-    HELLO_CAN_HEAR_RESULT = 1 << 20, /* a source: it listens for RESULT; a destination: it will say it */
+    HELLO_CAN_REHEARSE = 1 << 9,
+    HELLO_CAN_PROBE = 1 << 10,
+    HELLO_CAN_HEAR_RESULT = 1 << 11, /* a source: it listens for RESULT; a destination: it will say it */
+    /* What a source has come for, if not to hand its guest over. */
+    HELLO_REHEARSAL = 1 << 24, /* load and check everything, then drop it */
+    HELLO_PROBE = 1 << 25,     /* load samples of its pages into nothing (plan.h) */
 };
 
 struct hello {

@@ -13,10 +13,11 @@
 #include "machine/warm.h"
 #include "migration/hello.h"
 #include "migration/hot_code.h"
+#include "migration/rehearse.h"
 #include "migration/sources.h"
 
 enum { LOADED_EVERY_NS = 10 * 1000000, KEEP_ALIVE_MS = 500, LOADED_EVERY_MS = 10 };
-enum { MET_ANOTHER = 1 }; /* instead of 0: not the source that is waited for */
+enum { MET_ANOTHER = 1, MET_PROBE = 2 }; /* instead of 0: not the source that is waited for; one that only asks */
 
 /* --- talking back ------------------------------------------------------------------------------------------- */
 
@@ -71,6 +72,11 @@ static int answer_hello(struct incoming *i)
     i->peer_can_resume = rc == 0 && hello->capabilities & HELLO_CAN_RESUME;
     i->peer_hears_waits = rc == 0 && hello->capabilities & HELLO_CAN_HEAR_WAITS;
     i->peer_hears_result = rc == 0 && hello->capabilities & HELLO_CAN_HEAR_RESULT;
+    i->rehearsal = rc == 0 && hello->capabilities & HELLO_REHEARSAL;
+    i->probe = rc == 0 && hello->capabilities & HELLO_PROBE;
+    if ((i->rehearsal || i->probe) && !channel_listener_open(i->m->listener))
+        rc = err_set(&i->err, -EINVAL, "%s can be called once only: nobody could come after a rehearsal or a plan",
+                     i->m->uri);
     if (rc == 0)
         rc = machine_config_match(machine_config_of(i->machine), &hello->machine, &i->err);
     i->data_wanted = rc == 0 && hello->channels > 1 ? hello->channels : 0;
@@ -116,6 +122,8 @@ static int meet(struct incoming *i)
         i->one_way = true;
     } else if (be32_get(raw) == MESSAGE_MAGIC && !i->one_way) {
         rc = answer_hello(i);
+        if (rc == 0 && i->probe)
+            rc = MET_PROBE;
         if (rc == 0)
             rc = channels_gather(i->m->listener, i->channel, i->m->abort_fd, &i->key, i->data_wanted,
                                  incoming_timeout_ms(i), &i->data, &i->err);
@@ -142,8 +150,9 @@ static int confine(struct incoming *i)
     struct err err = { 0 };
     _Static_assert((int)MACHINE_DRIVES_MAX <= (int)SANDBOX_FILES_MAX,
                    "images that are opened to write at the hand-over");
-    if (i->one_way || i->m->sandbox == MIGRATION_SANDBOX_OFF)
+    if (i->one_way || i->m->confined || i->m->sandbox == MIGRATION_SANDBOX_OFF)
         return 0;
+    i->m->confined = true;
     if (released_folder(folder, sizeof(folder)) == 0)
         kept.folder = folder;
     for (unsigned d = 0; d < config->drives; d++)
@@ -157,7 +166,7 @@ static int confine(struct incoming *i)
 static int begin(struct incoming *i)
 {
     struct migration *m = i->m;
-    if (!i->peer_can_resume || !channel_listener_open(m->listener))
+    if (!i->rehearsal && (!i->peer_can_resume || !channel_listener_open(m->listener)))
         incoming_stop_listening(i); /* one peer, which will not come back: the address is free for the next */
     struct loader_options options = {
         .workers = (unsigned)atomic_load_explicit(&m->params.threads, memory_order_relaxed),
@@ -387,9 +396,92 @@ static int commit(struct incoming *i)
 {
     lock(&i->m->lock);
     bool cancel = i->m->cancel;
-    i->m->released = !cancel;
+    i->m->released = !cancel && !i->rehearsal;
     unlock(&i->m->lock);
     return cancel ? -ECANCELED : 0;
+}
+
+/* --- samples for a plan ------------------------------------------------------------------------------------------------ */
+
+/* One element, or its end: 1. */
+static int load_sample(struct incoming *i, int64_t until_ns)
+{
+    for (;;) {
+        struct loader_stats stats;
+        loader_stats(i->loader, &stats);
+        bool news = stats.units_data + stats.units_zero != i->told_units || stats.rounds != i->told_rounds;
+        int rc = loader_wait(i->loader, news ? LOADED_EVERY_MS : KEEP_ALIVE_MS);
+        if (rc < 0)
+            return err_set_errno(&i->err, rc, "waiting for samples");
+        if (clock_now_ns() > until_ns || stats.wire_bytes > PLAN_WIRE_BYTES_MAX)
+            return err_set(&i->err, -EDQUOT, "a plan may take %d s and %d MiB", PLAN_SECONDS_MAX,
+                           PLAN_WIRE_BYTES_MAX >> 20);
+        if (rc > 0)
+            break;
+        rc = say_loaded(i);
+        if (rc < 0)
+            return rc;
+    }
+    uint8_t type;
+    int rc = channel_read_all(i->channel, &type, 1, incoming_timeout_ms(i), &i->err);
+    if (rc == 0 && type == ELEMENT_EOF)
+        return 1;
+    if (rc == 0 && type != ELEMENT_PART)
+        rc = err_set(&i->err, -EPROTO, "element 0x%02x: samples come in parts", type);
+    return rc < 0 ? rc : read_element(i, type);
+}
+
+/* What comes is unpacked into memory of its own, told, and forgotten. */
+static int load_samples(struct incoming *i, struct source *sink)
+{
+    struct source *ram = i->sources[0];
+    struct loader_options options = {
+        .workers = (unsigned)atomic_load_explicit(&i->m->params.threads, memory_order_relaxed),
+        .sources = i->sources,
+        .source_count = INCOMING_SOURCES,
+        .channel = i->channel,
+        .confined = !i->one_way && i->m->sandbox != MIGRATION_SANDBOX_OFF,
+    };
+    i->sources[0] = sink;
+    i->progress[0].started = true;
+    int64_t until_ns = clock_now_ns() + PLAN_SECONDS_MAX * NS_PER_S;
+    int rc = loader_new(&options, &i->loader, &i->err);
+    if (rc == 0) {
+        migration_hold_loader(i->m, i->loader);
+        do
+            rc = load_sample(i, until_ns);
+        while (rc == 0);
+        migration_hold_loader(i->m, NULL);
+        loader_free(i->loader);
+        i->loader = NULL;
+    }
+    i->sources[0] = ram;
+    memset(i->progress, 0, sizeof(i->progress));
+    i->told_units = i->told_rounds = 0;
+    return rc;
+}
+
+/* It ends as it likes: this end waits on. */
+static void serve_probe(struct incoming *i, int rc)
+{
+    struct source *sink = NULL;
+    if (rc >= 0)
+        rc = confine(i);
+    if (rc == 0)
+        rc = plan_sink_new(&sink, &i->err);
+    if (rc == 0)
+        rc = load_samples(i, sink);
+    if (rc < 0)
+        incoming_say_sentence(i, MESSAGE_ERROR, i->err.text);
+    plan_source_free(sink);
+    migration_hold_channel(i->m, NULL);
+    channel_close(i->channel);
+    i->channel = i->line = NULL;
+    i->probe = false;
+    lock(&i->m->lock);
+    i->m->got = (struct loader_stats){ 0 };
+    unlock(&i->m->lock);
+    err_clear(&i->err);
 }
 
 /* --- the end ---------------------------------------------------------------------------------------------------------- */
@@ -464,7 +556,8 @@ static void arrive(struct incoming *i)
         err_set(&i->err, -ECONNABORTED, "the source took the guest back");
 }
 
-void incoming_run(struct migration *m)
+/* True: it was a rehearsal, and the next one may come. */
+static bool run_once(struct migration *m)
 {
     struct incoming *i = calloc(1, sizeof(*i));
     assert(i);
@@ -477,8 +570,11 @@ void incoming_run(struct migration *m)
     assert(i->message);
 
     int rc = accept_peer(i);
-    while (rc == 0 && (rc = meet(i)) == MET_ANOTHER) {
-        send_away(i);
+    while (rc == 0 && ((rc = meet(i)) == MET_ANOTHER || i->probe)) {
+        if (i->probe)
+            serve_probe(i, rc);
+        else
+            send_away(i);
         rc = accept_peer(i);
     }
     if (rc == 0)
@@ -498,14 +594,18 @@ void incoming_run(struct migration *m)
         channel_explain(i->channel, &i->err);
     if (i->err.code != -ECANCELED && handover_ended(i->at))
         incoming_linger(i);
+    bool again = rehearse_again(i);
     /* A failure is told when the source has heard of it: who hears of it here may end this process. */
-    if (!runs)
+    if (!runs && !again)
         report_end(i);
 
-    incoming_stop_listening(i);
+    if (!again)
+        incoming_stop_listening(i);
     migration_hold_loader(m, NULL);
     loader_free(i->loader);
     channels_close(&i->data);
+    if (again)
+        source_ram_forget(m->ram);
     sections_collect_free(i->collector);
     migration_hold_channel(m, NULL);
     if (i->line != i->channel)
@@ -514,4 +614,12 @@ void incoming_run(struct migration *m)
     channel_close(i->channel);
     free(i->message);
     free(i);
+    return again;
+}
+
+void incoming_run(struct migration *m)
+{
+    m->confined = false;
+    while (run_once(m))
+        migration_set_state(m, MIGRATION_SETUP);
 }

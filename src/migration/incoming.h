@@ -23,6 +23,8 @@ struct incoming {
     struct message *message;
     struct message_key key;
     bool one_way, peer_can_resume, peer_hears_waits, peer_hears_result;
+    bool probe;     /* samples for a plan, no guest */
+    bool rehearsal; /* what is loaded is dropped again, and never runs */
     bool hot_code_seen;
 
     enum handover_state at;

@@ -93,6 +93,7 @@ static void unload(struct incoming *i)
 static void start_guest(struct incoming *i)
 {
     struct migration *m = i->m;
+    assert(!i->rehearsal); /* the table has no way here: two guests would run */
     i->go_ns = clock_now_ns();
     i->arrival.go_ns = i->go_ns;
     incoming_result_begin(i);
@@ -320,7 +321,7 @@ static bool next_event(struct incoming *i, int64_t until_ns, enum handover_event
 
 bool incoming_hold(struct incoming *i)
 {
-    incoming_feed(i, HANDOVER_LOADED);
+    incoming_feed(i, i->rehearsal ? HANDOVER_REHEARSED : HANDOVER_LOADED);
     machine_warm_settle(i->machine); /* while PREPARED and GO are on their way */
     while (!handover_ended(i->at) && i->at != TARGET_LOADING) {
         int silence_ms = incoming_timeout_ms(i);
@@ -333,11 +334,11 @@ bool incoming_hold(struct incoming *i)
         incoming_feed(i, event);
         if (event == HANDOVER_LINK_LOST)
             drop_line(i);
-        if (event == HANDOVER_LINK_LOST || event == HANDOVER_SILENCE)
+        if (!i->rehearsal && (event == HANDOVER_LINK_LOST || event == HANDOVER_SILENCE))
             tell_doubt(i); /* the source may come back, over a new line, or after a silence over the old one */
     }
     lock(&i->m->lock);
-    i->m->released = i->at != TARGET_LOADING; /* nothing is left to cancel, or everything */
+    i->m->released = i->at != TARGET_LOADING && !i->rehearsal; /* nothing is left to cancel, or everything */
     unlock(&i->m->lock);
     return true;
 }

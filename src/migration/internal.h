@@ -36,6 +36,7 @@ struct migration {
     enum migration_where where;
     bool thread_runs;
     bool incoming;
+    enum migration_purpose purpose;
     bool one_way;       /* nobody answers: a file, or a pipe */
     bool cancel;        /* wanted by somebody */
     bool quitting;      /* migration_free(): even what is unresolved ends */
@@ -55,8 +56,9 @@ struct migration {
     struct err error;
     struct migration_report report; /* all but what is read from counters when somebody asks */
     struct eta_model eta;           /* source */
-    struct migration_info figures;  /* what the thread reports as it goes; times in it are final values */
-    struct pipeline_stats sent;     /* last known */
+    struct plan_result plan;
+    struct migration_info figures; /* what the thread reports as it goes; times in it are final values */
+    struct pipeline_stats sent;    /* last known */
     struct loader_stats got;
     struct quota_stats quota_base[DIRTY_WRITERS_MAX]; /* what vCPUs counted before this migration */
     int64_t start_ns, active_ns, end_ns;
@@ -70,6 +72,7 @@ struct migration {
     /* owner: the migrate thread; kept from one migration to the next */
     struct converge_costs costs;
     double bias;
+    bool confined; /* incoming: this thread has given up what it does not need */
 };
 
 /* Transitions; by the migrate thread (or migration_start before it exists). Tells the listener, no lock held. */

@@ -9,6 +9,7 @@
 
 #include "base/clock.h"
 #include "migration/channels.h"
+#include "migration/rehearse.h"
 #include "migration/sources.h"
 
 static const char *const state_names[] = {
@@ -28,9 +29,10 @@ static const char *const state_names[] = {
 /* THE transition table. CANCELLING is what a query shows between a cancel and the thread's CANCELLED. */
 static const unsigned transitions[] = {
     [MIGRATION_NONE] = TO(MIGRATION_SETUP),
-    [MIGRATION_SETUP] = TO(MIGRATION_ACTIVE) | TO(MIGRATION_FAILED) | TO(MIGRATION_CANCELLED),
-    [MIGRATION_ACTIVE] = TO(MIGRATION_DEVICE) | TO(MIGRATION_FAILED) | TO(MIGRATION_CANCELLED),
-    [MIGRATION_DEVICE] = TO(MIGRATION_ACTIVE) | TO(MIGRATION_COMPLETED) | TO(MIGRATION_FAILED) |
+    [MIGRATION_SETUP] = TO(MIGRATION_SETUP) | TO(MIGRATION_ACTIVE) | TO(MIGRATION_FAILED) | TO(MIGRATION_CANCELLED),
+    [MIGRATION_ACTIVE] = TO(MIGRATION_SETUP) | TO(MIGRATION_COMPLETED) | TO(MIGRATION_DEVICE) | TO(MIGRATION_FAILED) |
+                         TO(MIGRATION_CANCELLED),
+    [MIGRATION_DEVICE] = TO(MIGRATION_SETUP) | TO(MIGRATION_ACTIVE) | TO(MIGRATION_COMPLETED) | TO(MIGRATION_FAILED) |
                          TO(MIGRATION_CANCELLED) | TO(MIGRATION_UNRESOLVED),
     [MIGRATION_UNRESOLVED] = TO(MIGRATION_DEVICE) | TO(MIGRATION_COMPLETED) | TO(MIGRATION_FAILED),
     [MIGRATION_COMPLETED] = TO(MIGRATION_SETUP),
@@ -270,12 +272,13 @@ static int check_idle(struct migration *m, const char *uri, struct err *err)
     return 0;
 }
 
-static int launch(struct migration *m, const char *uri, bool incoming, struct err *err)
+static int launch(struct migration *m, const char *uri, bool incoming, enum migration_purpose purpose, struct err *err)
 {
     abort_fd_clear(m);
     lock(&m->lock);
     strcpy(m->uri, uri);
     m->incoming = incoming;
+    m->purpose = purpose;
     m->thread_runs = true;
     m->cancel = m->quitting = m->released = m->cancel_softly = m->one_way = false;
     m->refused = m->askable = m->ask = m->reconnecting = false;
@@ -285,6 +288,7 @@ static int launch(struct migration *m, const char *uri, bool incoming, struct er
     m->report = (struct migration_report){ 0 };
     m->eta = (struct eta_model){ 0 };
     memset(&m->round, 0, sizeof(m->round));
+    m->plan.ready = false;
     memset(m->quota_base, 0, sizeof(m->quota_base));
     m->sent = (struct pipeline_stats){ 0 };
     m->got = (struct loader_stats){ 0 };
@@ -305,7 +309,7 @@ static int launch(struct migration *m, const char *uri, bool incoming, struct er
     return rc;
 }
 
-int migration_start(struct migration *m, const char *uri, struct err *err)
+static int start(struct migration *m, const char *uri, enum migration_purpose purpose, struct err *err)
 {
     static const char *const known[] = { "tcp:", "unix:", "exec:", "fd:", "file:" };
     int rc = check_idle(m, uri, err);
@@ -323,7 +327,31 @@ int migration_start(struct migration *m, const char *uri, struct err *err)
     enum run_state state = machine_state(m->machine);
     if (state != RUN_RUNNING && state != RUN_PAUSED && state != RUN_PRELAUNCH)
         return err_set(err, -EINVAL, "a guest in state %s cannot migrate", run_state_name(state));
-    return launch(m, uri, false, err);
+    if (purpose != PURPOSE_MOVE && (rc = rehearse_possible(m, uri, err)) < 0)
+        return rc;
+    return launch(m, uri, false, purpose, err);
+}
+
+int migration_start(struct migration *m, const char *uri, struct err *err)
+{
+    return start(m, uri, PURPOSE_MOVE, err);
+}
+
+int migration_rehearse(struct migration *m, const char *uri, struct err *err)
+{
+    return start(m, uri, PURPOSE_REHEARSAL, err);
+}
+
+int migration_plan(struct migration *m, const char *uri, struct err *err)
+{
+    return start(m, uri, PURPOSE_PLAN, err);
+}
+
+void migration_plan_of(struct migration *m, struct plan_result *out)
+{
+    lock(&m->lock);
+    *out = m->plan;
+    unlock(&m->lock);
 }
 
 int migration_incoming(struct migration *m, const char *uri, bool run, struct err *err)
@@ -342,7 +370,7 @@ int migration_incoming(struct migration *m, const char *uri, bool run, struct er
     lock(&m->lock);
     snprintf(m->listening, sizeof(m->listening), "%s", channel_listener_name(m->listener));
     unlock(&m->lock);
-    return launch(m, uri, true, err);
+    return launch(m, uri, true, PURPOSE_MOVE, err);
 }
 
 void migration_run_on_arrival(struct migration *m, bool run)
@@ -525,6 +553,7 @@ void migration_query(struct migration *m, struct migration_info *out)
     out->state = m->cancel && !state_is_over(m->state) ? MIGRATION_CANCELLING : m->state;
     out->where = m->where;
     out->incoming = m->incoming;
+    out->purpose = m->purpose;
     memcpy(out->uri, m->uri, sizeof(out->uri));
     out->error = m->error;
     out->reconnecting = m->reconnecting;

@@ -12,6 +12,7 @@
 #include "memory/dirty.h"
 #include "migration/eta.h"
 #include "migration/params.h"
+#include "migration/plan.h"
 #include "migration/report.h"
 
 /* Spelled as query-migrate spells them. */
@@ -31,8 +32,12 @@ const char *migration_state_name(enum migration_state state);
 /* Where the guest is, for exit codes and for a person. */
 enum migration_where { GUEST_HERE, GUEST_THERE, GUEST_UNKNOWN, GUEST_IN_FILE };
 
+/* What an outgoing one is for: PURPOSE_REHEARSAL and PURPOSE_PLAN end with the guest here, whatever happens. */
+enum migration_purpose { PURPOSE_MOVE, PURPOSE_REHEARSAL, PURPOSE_PLAN };
+
 struct migration_info {
     enum migration_state state;
+    enum migration_purpose purpose;
     enum migration_where where;
     bool incoming;
     char uri[256];
@@ -66,7 +71,11 @@ struct migration_info {
     double held_pause_ms; /* of the most paused vCPU: holds beyond 1 ms, which the guest sees as pause beside the pause */
     struct machine_arrival arrival; /* destination: code that was made ahead, how the guest started */
     bool reconnecting;              /* unresolved, and the source still asks by itself */
-    struct err error;               /* why it failed, or is unresolved */
+    /* a rehearsal: downtime_ms is what a migration would have had, with the start there as it is expected to be */
+    double held_ms;      /* how long the guest stood still for it */
+    bool dropped;        /* the destination has said that it dropped the copy */
+    unsigned rehearsals; /* destination: that it has dropped, so far */
+    struct err error;    /* why it failed, or is unresolved */
 };
 
 struct migration;
@@ -78,6 +87,12 @@ struct migration_params *migration_params_of(struct migration *m);
 /* Outgoing. -EBUSY when one runs; -EINVAL for a bad URI, from states that cannot migrate. Connecting happens on the
  * migrate thread: refused connections show as FAILED. */
 int migration_start(struct migration *m, const char *uri, struct err *err);
+/* As migration_start(), but the destination drops what it got, and the guest runs on here; COMPLETED then, and GUEST_HERE.
+ * -EINVAL also where nobody would answer. */
+int migration_rehearse(struct migration *m, const char *uri, struct err *err);
+/* As migration_rehearse(), and nothing is moved: migration_plan_of() has the answer when it is COMPLETED. */
+int migration_plan(struct migration *m, const char *uri, struct err *err);
+void migration_plan_of(struct migration *m, struct plan_result *out); /* the last one; not `ready`: there is none */
 int migration_cancel(struct migration *m); /* 0 also when nothing runs; any moment before RELEASED; < 100 ms */
 
 /* Incoming: listen now (so that a bad address is told now), load on the migrate thread. run: start the guest when

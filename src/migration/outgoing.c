@@ -10,6 +10,7 @@
 
 #include "migration/hello.h"
 #include "migration/hot_code.h"
+#include "migration/rehearse.h"
 
 static uint64_t param(const _Atomic uint64_t *value)
 {
@@ -48,6 +49,10 @@ static int say_hello(struct outgoing *o, unsigned channels)
 
     hello_fill(hello, HELLO_SOURCE, machine_config_of(o->machine));
     hello->channels = channels ? channels : 1;
+    if (o->rehearsal)
+        hello->capabilities |= HELLO_REHEARSAL;
+    if (o->plan)
+        hello->capabilities |= HELLO_PROBE;
     hello_encode(hello, &payload);
     message_put(&out, MESSAGE_HELLO, &o->key, payload.data, (uint32_t)payload.size);
     int rc = channel_write_all(o->channel, out.data, out.size, timeout_ms, &o->err);
@@ -72,6 +77,9 @@ static int say_hello(struct outgoing *o, unsigned channels)
         if (rc == 0 && channels && !(hello->capabilities & HELLO_CAN_CHANNELS))
             rc = err_set(&o->err, -EREMOTEIO, "the destination knows no data channels, and channels is %u", channels);
         o->peer_tells_result = rc == 0 && hello->capabilities & HELLO_CAN_HEAR_RESULT;
+        uint64_t needed = o->rehearsal ? HELLO_CAN_REHEARSE : o->plan ? HELLO_CAN_PROBE : 0;
+        if (rc == 0 && (hello->capabilities & needed) != needed)
+            rc = err_set(&o->err, -ENOTSUP, "the destination is an older godwit, and knows of no rehearsals and plans");
     }
     buf_free(&payload);
     buf_free(&out);
@@ -86,7 +94,7 @@ static int connect_peer(struct outgoing *o)
     if (getrandom(o->key.id, sizeof(o->key.id), 0) != (ssize_t)sizeof(o->key.id))
         return err_set_errno(&o->err, -errno, "no random bytes for the migration's id");
     o->key.attempt = 1;
-    int channels = channels_wanted(&m->params, m->uri, &o->err);
+    int channels = o->plan ? 0 : channels_wanted(&m->params, m->uri, &o->err);
     if (channels < 0)
         return channels;
     int rc = channel_connect(m->uri, m->abort_fd, &o->channel, &o->err);
@@ -102,6 +110,9 @@ static int connect_peer(struct outgoing *o)
     lock(&m->lock);
     m->one_way = o->one_way;
     unlock(&m->lock);
+    if (o->one_way && m->purpose != PURPOSE_MOVE)
+        return err_set(&o->err, -EINVAL,
+                       "nobody answers at %.100s: a rehearsal or a plan needs a godwit that waits there", m->uri);
     if (o->one_way)
         return outgoing_cancelled(o);
 
@@ -131,7 +142,7 @@ void outgoing_binds(struct outgoing *o, bool paused)
     atomic_store_explicit(&live->frozen_limit_ns, frozen_ns, memory_order_relaxed);
 }
 
-static int begin(struct outgoing *o)
+int outgoing_begin_street(struct outgoing *o)
 {
     struct migration *m = o->m;
     bool deltas = o->peer_reads_deltas && atomic_load_explicit(&m->params.capability_deltas, memory_order_relaxed);
@@ -154,6 +165,15 @@ static int begin(struct outgoing *o)
     if (rc < 0)
         return rc;
     migration_hold_pipeline(m, o->pipeline);
+    return 0;
+}
+
+static int begin(struct outgoing *o)
+{
+    struct migration *m = o->m;
+    int rc = outgoing_begin_street(o);
+    if (rc < 0)
+        return rc;
     dirty_start(o->ram->dirty, DIRTY_MIGRATION, true);
     o->tracking = true;
     outgoing_throttle_begin(o);
@@ -315,7 +335,7 @@ static int move(struct outgoing *o)
 static int pause_guest(struct outgoing *o)
 {
     struct converge_policy policy = outgoing_policy(o);
-    int64_t overrun_ns = converge_overrun_ns(&policy);
+    int64_t overrun_ns = o->rehearsal ? rehearse_pause_ns(&policy) : converge_overrun_ns(&policy);
     /* What the disks' images have not on them yet: most of it while the guest runs, the rest in its pause. */
     int rc = machine_flush_disks(o->machine, &o->err);
     if (rc < 0)
@@ -373,7 +393,7 @@ void outgoing_digest(struct outgoing *o, struct section_digest *digest)
     }
 }
 
-static void put_devices(struct outgoing *o, struct section_writer *writer, uint64_t rounds)
+static void put_end(struct outgoing *o, struct section_writer *writer, uint64_t rounds)
 {
     for (int i = 0; i < OUTGOING_SOURCES; i++)
         sections_put_end(writer, o->sources[i], rounds);
@@ -383,6 +403,14 @@ static void put_devices(struct outgoing *o, struct section_writer *writer, uint6
     };
     sections_put_full(writer, &section_handover_state, 0, &handover);
 
+    outgoing_put_devices(o, writer);
+    struct section_digest digest;
+    outgoing_digest(o, &digest);
+    sections_put_digest(writer, &digest);
+}
+
+void outgoing_put_devices(struct outgoing *o, struct section_writer *writer)
+{
     struct machine_section section[MACHINE_SECTIONS_MAX];
     unsigned sections = machine_sections(o->machine, section);
     struct report_devices saved = { 0 };
@@ -398,9 +426,6 @@ static void put_devices(struct outgoing *o, struct section_writer *writer, uint6
     lock(&o->m->lock);
     o->m->report.saved = saved;
     unlock(&o->m->lock);
-    struct section_digest digest;
-    outgoing_digest(o, &digest);
-    sections_put_digest(writer, &digest);
 }
 
 /* From the EOF on a cut line would leave the peer prepared and in doubt: cancel has to tell it. */
@@ -425,10 +450,11 @@ static int send_devices(struct outgoing *o)
     struct pipeline_stats stats;
     struct section_writer writer = { .full_sum = o->full_sum, .next_id = o->next_id };
     pipeline_stats(o->pipeline, &stats);
-    put_devices(o, &writer, stats.rounds);
-    /* On the wire, all of it, while a cancel may still cut the line: behind the EOF nothing may be waiting. */
+    put_end(o, &writer, stats.rounds);
+    /* On the wire, all of it, while a cancel may still cut the line: behind the EOF nothing may be waiting. In a rehearsal
+     * nothing may hold the guest up; a line that is cut later leaves no doubt. */
     int rc = pipeline_send(o->pipeline, writer.out.data, writer.out.size, &o->err);
-    if (rc == 0)
+    if (rc == 0 && !o->rehearsal)
         rc = pipeline_flush(o->pipeline, &o->err);
     sections_writer_free(&writer);
     if (rc == 0 && !o->one_way)
@@ -443,7 +469,9 @@ static void tear_down(struct outgoing *o)
 {
     struct migration *m = o->m;
     /* A peer that got the EOF should hear RETRACT before the line is cut; a peer that failed has a sentence for us. */
-    if (o->retract_sent)
+    if (o->stayed && o->rehearsal)
+        rehearse_wait_dropped(o);
+    else if (o->retract_sent)
         return_path_wait_until(&o->ear, HEARD_RETRACTED | HEARD_CLOSED, clock_now_ns() + LAST_WORD_MS * NS_PER_MS);
     else if (o->at == SOURCE_HERE && o->ear.started && o->err.code != -ECANCELED &&
              return_path_wait_until(&o->ear, HEARD_ERROR | HEARD_CLOSED, clock_now_ns() + LAST_WORD_MS * NS_PER_MS) ==
@@ -487,6 +515,11 @@ static void hang_up(struct outgoing *o)
 static void report_end(struct outgoing *o)
 {
     struct migration *m = o->m;
+    if (o->stayed) {
+        migration_set_where(m, GUEST_HERE);
+        migration_set_state(m, MIGRATION_COMPLETED);
+        return;
+    }
     if (o->at == SOURCE_AWAY) {
         migration_set_where(m, o->to_file ? GUEST_IN_FILE : GUEST_THERE);
         lock(&m->lock);
@@ -542,14 +575,17 @@ void outgoing_run(struct migration *m)
     o->machine = m->machine;
     o->ram = machine_ram(m->machine);
     o->sources[0] = m->ram;
+    o->rehearsal = m->purpose == PURPOSE_REHEARSAL;
+    o->plan = m->purpose == PURPOSE_PLAN;
     o->at = SOURCE_MOVING;
     converge_init(&o->converge);
     o->converge.bias = m->bias;
 
     int rc = connect_peer(o);
     if (rc == 0)
-        rc = begin(o);
-    if (rc == 0)
+        rc = o->plan ? plan_measure(o) : begin(o);
+    o->stayed = o->plan && rc == 0;
+    if (rc == 0 && !o->plan)
         do
             rc = move_and_hand_over(o);
         while (rc == OUTGOING_AGAIN);
@@ -557,7 +593,10 @@ void outgoing_run(struct migration *m)
     tell_first_error(o);
     if (rc < 0 && !handover_ended(o->at))
         outgoing_fail(o);
-    bool more = o->at == SOURCE_AWAY && outgoing_report_away(o);
+    bool stayed = o->stayed && o->rehearsal;
+    if (stayed)
+        rehearse_report(o);
+    bool more = (o->at == SOURCE_AWAY || stayed) && outgoing_report_away(o);
     tear_down(o);
     if (!more)
         hang_up(o);
@@ -566,5 +605,6 @@ void outgoing_run(struct migration *m)
         outgoing_report_result(o);
         hang_up(o);
     }
+    plan_source_free(o->sample);
     free(o);
 }

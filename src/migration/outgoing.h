@@ -27,7 +27,10 @@ struct outgoing {
     struct message_key key;
     bool one_way, to_file, peer_can_resume, peer_reads_deltas, peer_is_fresh, peer_can_warm;
     bool hot_code_sent;
-    unsigned codecs; /* mask of 1 << enum codec: what the peer reads; 0: nobody said */
+    bool rehearsal, plan;  /* it is one */
+    bool stayed;           /* and has come to its good end */
+    struct source *sample; /* a plan's, instead of RAM */
+    unsigned codecs;       /* mask of 1 << enum codec: what the peer reads; 0: nobody said */
 
     enum handover_state at;
     bool ran; /* when it was paused for this */
@@ -68,8 +71,8 @@ struct outgoing {
 };
 
 /* For the report. begin: before the first round. round: behind each. stopped: the guest stands. taken_back: it runs on here.
- * away: it runs there. end: the street has ended, whatever came of it. result: wait a moment for what the destination
- * measured; the migration is over. */
+ * away: it runs there, or would have. end: the street has ended, whatever came of it. result: wait a moment for what the
+ * destination measured; the migration is over. */
 void outgoing_report_begin(struct outgoing *o);
 void outgoing_report_round(struct outgoing *o, const struct converge_sample *sample,
                            const struct converge_verdict *verdict);
@@ -80,7 +83,9 @@ bool outgoing_report_away(struct outgoing *o); /* true: the destination will tel
 void outgoing_report_end(struct outgoing *o);
 void outgoing_report_result(struct outgoing *o);
 
-int outgoing_cancelled(struct outgoing *o); /* 0, or -ECANCELED with its sentence */
+int outgoing_begin_street(struct outgoing *o);
+void outgoing_put_devices(struct outgoing *o, struct section_writer *writer); /* the guest stands still */
+int outgoing_cancelled(struct outgoing *o);                                   /* 0, or -ECANCELED with its sentence */
 int64_t outgoing_silence_ms(struct outgoing *o);
 void outgoing_binds(struct outgoing *o, bool paused);
 struct converge_policy outgoing_policy(struct outgoing *o); /* as the parameters are now */

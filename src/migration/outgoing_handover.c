@@ -143,6 +143,11 @@ static enum handover_event prepared(struct outgoing *o)
         return HANDOVER_PREPARED_MISMATCH;
     lock(&o->m->lock);
     bool cancel = o->m->cancel;
+    o->stayed = o->rehearsal && !cancel;
+    if (o->stayed) {
+        unlock(&o->m->lock);
+        return HANDOVER_REHEARSED;
+    }
     o->m->released = !cancel;
     if (!cancel)
         o->m->where = GUEST_UNKNOWN;
@@ -197,7 +202,7 @@ int outgoing_hand_over(struct outgoing *o)
         outgoing_feed(o, event);
     }
     o->time_ns.running = clock_now_ns();
-    return o->at == SOURCE_AWAY ? 0 : o->err.code ? o->err.code : -EREMOTEIO;
+    return o->at == SOURCE_AWAY || o->stayed ? 0 : o->err.code ? o->err.code : -EREMOTEIO;
 }
 
 /* A file is nobody's runner. */

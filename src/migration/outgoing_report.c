@@ -257,7 +257,7 @@ bool outgoing_report_away(struct outgoing *o)
     pause_split(&at, &told, &m->report.pause);
     note_work(o);
     note_got(m, downtime_ns);
-    bool due = m->report.arrival_due = o->peer_tells_result && o->ear.started && !o->doubted;
+    bool due = m->report.arrival_due = o->peer_tells_result && o->ear.started && !o->doubted && !o->stayed;
     unlock(&m->lock);
     learn(o, downtime_ns);
     return due;

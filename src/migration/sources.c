@@ -216,6 +216,18 @@ bool source_ram_is_fresh(const struct source *source)
     return true;
 }
 
+void source_ram_forget(struct source *source)
+{
+    struct source_ram *self = ram_of(source);
+    for (unsigned i = 0; i < self->ram->blocks; i++) {
+        struct ram_block *block = &self->ram->block[i];
+        if (!self->fresh[i] || !ram_forget(block))
+            continue;
+        for (uint64_t word = 0; word < (block->bytes >> PAGE_SHIFT) / CHUNK_UNITS; word++)
+            atomic_store_explicit(&self->stored[block->first_page / CHUNK_UNITS + word], 0, memory_order_relaxed);
+    }
+}
+
 uint64_t source_ram_bytes(const struct source *source)
 {
     return ((const struct source_ram *)source)->bytes;

@@ -16,4 +16,8 @@ void source_ram_forget_hot(struct source *source);
 
 /* Is all of it zero, as no load and nobody else has touched it? Before a load. */
 bool source_ram_is_fresh(const struct source *source);
+
+/* What was loaded is not wanted: give memory that was fresh before the first load back to the host, zero again. */
+void source_ram_forget(struct source *source);
+
 uint64_t source_ram_bytes(const struct source *source); /* that exist: the sum over blocks */

@@ -14,6 +14,7 @@
 #include "migration/params.h"
 #include "base/json.h"
 #include "monitor/client.h"
+#include "monitor/plan.h"
 #include "monitor/qmp_client.h"
 #include "monitor/report_text.h"
 
@@ -28,7 +29,7 @@ struct options {
     const char *monitor, *uri;
     int64_t downtime_limit_ms, threads, channels; /* -1: as it is */
     int64_t bandwidth_bytes_per_s;
-    bool json, auto_converge;
+    bool json, auto_converge, rehearse, plan;
     enum progress progress;
 };
 
@@ -50,12 +51,15 @@ static void print_usage(FILE *out)
                  "  --downtime-limit MS    pause that the guest may see\n"
                  "  --max-bandwidth SIZE   bytes a second on the wire: 100M, 1.5G; 0: no cap\n"
                  "  --auto-converge        hold vCPUs back that dirty memory too fast\n"
+                 "  --rehearse             all of it, but there it is dropped, and the guest runs on here\n"
+                 "  --plan                 say how it would go, and move nothing\n"
                  "  --threads N            threads that scan and compress\n"
                  "  --channels N           connections that memory travels over\n"
                  "  --json                 print the final query-migrate object\n"
                  "  --progress WHEN        auto, plain or none\n"
                  "URI: tcp:HOST:PORT unix:PATH exec:COMMAND fd:N file:PATH\n"
-                 "exit: 0 moved, 1 not started, 2 usage, 3 failed, 4 gave up, 5 refused by the destination (3-5: the\n"
+                 "exit: 0 moved (or rehearsed, or planned: it will end), 1 not started, 2 usage, 3 failed, 4 gave up, "
+                 "5 refused by the destination (3-5: the\n"
                  "guest still runs on the source), 6 outcome unknown, 130 cancelled\n");
 }
 
@@ -96,6 +100,8 @@ static int parse_options(int argc, char **argv, struct options *o)
         { "downtime-limit", required_argument, NULL, 'd' },
         { "max-bandwidth", required_argument, NULL, 'b' },
         { "auto-converge", no_argument, NULL, 'a' },
+        { "rehearse", no_argument, NULL, 'r' },
+        { "plan", no_argument, NULL, 'P' },
         { "threads", required_argument, NULL, 't' },
         { "channels", required_argument, NULL, 'c' },
         { "json", no_argument, NULL, 'j' },
@@ -113,6 +119,8 @@ static int parse_options(int argc, char **argv, struct options *o)
         case 'd': good = parse_number(optarg, &o->downtime_limit_ms); break;
         case 'b': good = parse_bandwidth(optarg, &o->bandwidth_bytes_per_s); break;
         case 'a': o->auto_converge = true; break;
+        case 'r': o->rehearse = true; break;
+        case 'P': o->plan = true; break;
         case 't': good = parse_number(optarg, &o->threads); break;
         case 'c': good = parse_number(optarg, &o->channels); break;
         case 'j': o->json = true; break;
@@ -123,7 +131,9 @@ static int parse_options(int argc, char **argv, struct options *o)
     }
     if (!good)
         fprintf(stderr, "godwit migrate: '%s' is not a value for this option\n", optarg);
-    if (!good || !o->monitor || optind + 1 != argc) {
+    if (o->rehearse && o->plan)
+        fprintf(stderr, "godwit migrate: --rehearse and --plan are two things\n");
+    if ((o->rehearse && o->plan) || !good || !o->monitor || optind + 1 != argc) {
         print_usage(stderr);
         return CLIENT_USAGE;
     }
@@ -205,7 +215,8 @@ static void print_table(struct json_object *info)
     struct json_object *ram = json_get(info, "ram"), *own = json_get(info, "__org.godwit_report");
     double wire = json_get_num(ram, "transferred");
     double raw = own ? json_get_num(own, "raw-bytes") : json_get_num(ram, "normal-bytes");
-    printf("migration completed\n");
+    bool rehearsal = json_get_bool(own, "rehearsal");
+    printf(rehearsal ? "rehearsal completed, the guest runs on here\n" : "migration completed\n");
     print_row("total time", "%" PRId64 " ms", json_get_int(info, "total-time"));
     print_row("rounds", "%" PRId64, json_get_int(ram, "dirty-sync-count"));
     print_row("data pages", "%" PRId64, json_get_int(ram, "normal"));
@@ -219,6 +230,9 @@ static void print_table(struct json_object *info)
     }
     print_row("downtime", "%.1f ms (predicted %.1f ms, limit %.0f ms)", json_get_num(own, "downtime-ms"),
               json_get_num(own, "predicted-downtime-ms"), json_get_num(own, "downtime-limit-ms"));
+    if (rehearsal)
+        print_row("stood still here", "%.1f ms, the copy there %s", json_get_num(own, "held-ms"),
+                  json_get_bool(own, "dropped") ? "was dropped" : "may not be dropped yet");
     print_held(own);
     report_text(own, stdout);
 }
@@ -243,6 +257,9 @@ static int outcome(struct json_object *info)
         return CLIENT_UNKNOWN; /* we started one, and it knows of none */
     if (!strcmp(status, "cancelled"))
         return CLIENT_CANCELLED;
+    struct json_object *plan = json_get(info, "__org.godwit_plan");
+    if (!strcmp(status, "completed") && plan)
+        return json_get_bool(plan, "converges") ? CLIENT_MOVED : CLIENT_GAVE_UP;
     if (!strcmp(status, "completed"))
         return CLIENT_MOVED;
     if (!strcmp(status, "failed"))
@@ -260,6 +277,8 @@ static void tell_end(struct watch *watch, struct json_object *info, int code)
         char *line = json_string(info);
         printf("%s\n", line);
         free(line);
+    } else if (json_get(info, "__org.godwit_plan")) {
+        plan_print(json_get(info, "__org.godwit_plan"), stdout);
     } else if (code == CLIENT_MOVED) {
         print_table(info);
     }
@@ -270,7 +289,7 @@ static void tell_end(struct watch *watch, struct json_object *info, int code)
     else if (code == CLIENT_UNKNOWN)
         fprintf(stderr, "godwit migrate: it is not known where the guest is%s%s; migrate_resolve ends the doubt\n",
                 error ? ": " : "", error ? error : "");
-    else if (code != CLIENT_MOVED)
+    else if (code != CLIENT_MOVED && !json_get(info, "__org.godwit_plan"))
         fprintf(stderr, "godwit migrate: %s; the guest runs on the source\n", error ? error : "failed");
 }
 
@@ -365,7 +384,10 @@ static int start(struct watch *watch, struct err *err)
         return rc;
     struct json_object *args = json_object_new_object();
     json_put_str(args, "uri", watch->options->uri);
-    rc = qmp_client_call(watch->client, "migrate", args, NULL, err);
+    if (watch->options->rehearse)
+        json_put_bool(args, "__org.godwit_rehearse", true);
+    const char *command = watch->options->plan ? "__org.godwit_migrate-plan" : "migrate";
+    rc = qmp_client_call(watch->client, command, args, NULL, err);
     json_object_put(args);
     return rc;
 }

@@ -48,12 +48,17 @@ const struct command command_table[] = {
 
     { .qmp = "migrate", .hmp = "migrate", .run = cmd_migrate,
       .args = { { "detach", ARG_FLAG, .optional = true, .flag = 'd' },
+                { "__org.godwit_rehearse", ARG_FLAG, .optional = true, .word = "rehearse" },
                 { "uri", ARG_STRING, .optional = true },
                 { "channels", ARG_ARRAY, .optional = true, .qmp_only = true },
                 { "blk", ARG_BOOL, .optional = true, .qmp_only = true },
                 { "inc", ARG_BOOL, .optional = true, .qmp_only = true },
                 { "resume", ARG_BOOL, .optional = true, .qmp_only = true } },
-      .help = "move the guest to URI (tcp:HOST:PORT unix:PATH exec:COMMAND fd:N file:PATH); -d: do not wait" },
+      .help = "move the guest to URI (tcp:HOST:PORT unix:PATH exec:COMMAND fd:N file:PATH); -d: do not wait; "
+              "-rehearse: all of it, but there it is dropped, and the guest runs on here" },
+    { .qmp = "__org.godwit_migrate-plan", .hmp = "migrate_plan", .run = cmd_migrate_plan,
+      .args = { { "detach", ARG_FLAG, .optional = true, .flag = 'd' }, { "uri", ARG_STRING } },
+      .help = "how a migration to URI would go: measures for some seconds, moves nothing; -d: do not wait" },
     { .qmp = "migrate_cancel", .hmp = "migrate_cancel", .run = cmd_migrate_cancel, .help = "stay here after all" },
     { .qmp = "migrate-incoming", .hmp = "migrate_incoming", .run = cmd_migrate_incoming,
       .args = { { "uri", ARG_STRING, .optional = true }, { "channels", ARG_ARRAY, .optional = true, .qmp_only = true },

@@ -19,7 +19,7 @@ enum arg_type {
     ARG_NUMBER,
     ARG_BOOL,  /* HMP: on, off */
     ARG_SIZE,  /* QMP: an integer, bytes; HMP: "32", "32M", "1G", without a letter MiB */
-    ARG_FLAG,  /* QMP: a boolean; HMP: -x, with the letter of the argument's `flag` */
+    ARG_FLAG,  /* QMP: a boolean; HMP: -x, with the letter of the argument's `flag`, or -word */
     ARG_ARRAY, /* QMP only */
     ARG_TEXT,  /* HMP takes the rest of the line */
 };
@@ -29,6 +29,7 @@ struct command_arg {
     enum arg_type type;
     bool optional;
     char flag;
+    const char *word; /* ARG_FLAG: -WORD instead of a letter */
     bool qmp_only;
 };
 

@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "monitor/monitor_priv.h"
+#include "monitor/plan.h"
 
 #define PROMPT "(qemu) "
 
@@ -39,15 +40,30 @@ static bool next_word(const char **at, char *out, size_t size)
     return true;
 }
 
+/* A flag that is a word of its own. */
+static bool take_long_flag(const struct command *command, const char **at, struct json_object *args)
+{
+    size_t length = strcspn(*at + 1, " \t\r\n");
+    for (const struct command_arg *arg = command->args; arg->type != ARG_END; arg++)
+        if (arg->word && strlen(arg->word) == length && !strncmp(*at + 1, arg->word, length)) {
+            json_put_bool(args, arg->name, true);
+            *at += 1 + length;
+            return true;
+        }
+    return false;
+}
+
 static int take_flags(const struct command *command, const char **at, struct json_object *args, struct err *err)
 {
     bool any = false;
     for (const struct command_arg *arg = command->args; arg->type != ARG_END; arg++)
         any |= arg->type == ARG_FLAG;
     while (any && *(*at = skip_space(*at)) == '-' && isalpha((unsigned char)(*at)[1])) {
+        if (take_long_flag(command, at, args))
+            continue;
         for ((*at)++; **at && !isspace((unsigned char)**at); (*at)++) {
             const struct command_arg *arg = command->args;
-            while (arg->type != ARG_END && (arg->type != ARG_FLAG || arg->flag != **at))
+            while (arg->type != ARG_END && (arg->type != ARG_FLAG || arg->word || arg->flag != **at))
                 arg++;
             if (arg->type == ARG_END)
                 return err_set(err, -EINVAL, "%s: unsupported option -%c", command->hmp, **at);
@@ -185,7 +201,9 @@ static void print_usage(const struct command *command, FILE *out)
     for (const struct command_arg *arg = command->args; arg->type != ARG_END; arg++) {
         if (arg->qmp_only)
             continue;
-        if (arg->type == ARG_FLAG)
+        if (arg->type == ARG_FLAG && arg->word)
+            fprintf(out, " [-%s]", arg->word);
+        else if (arg->type == ARG_FLAG)
             fprintf(out, " [-%c]", arg->flag);
         else
             fprintf(out, arg->optional && strcmp(arg->name, "uri") ? " [%s]" : " %s", arg->name);
@@ -397,10 +415,38 @@ static void show_progress(struct session *session, const struct migration_info *
     session_write(session, text, strlen(text));
 }
 
+static void show_plan(struct session *session)
+{
+    struct plan_result plan;
+    char *text = NULL;
+    size_t bytes = 0;
+    FILE *out = open_memstream(&text, &bytes);
+    if (!out)
+        return;
+    migration_plan_of(session->monitor->context.migration, &plan);
+    struct json_object *object = plan_json(&plan);
+    fprintf(out, "\n");
+    plan_print(object, out);
+    fclose(out);
+    say(session, text);
+    json_object_put(object);
+    free(text);
+}
+
 static void show_end(struct session *session, const struct migration_info *info)
 {
     char text[ERR_TEXT_MAX + 200];
-    if (info->state == MIGRATION_COMPLETED)
+    if (info->state == MIGRATION_COMPLETED && info->purpose == PURPOSE_PLAN) {
+        show_plan(session);
+        return;
+    }
+    if (info->state == MIGRATION_COMPLETED && info->purpose == PURPOSE_REHEARSAL)
+        snprintf(text, sizeof text,
+                 "\nRehearsal completed in %" PRId64
+                 " ms: a migration would have had a downtime of %.1f ms (predicted %.1f ms); "
+                 "the guest runs on here and stood still for %.1f ms\n",
+                 info->total_ms, info->downtime_ms, info->predicted_downtime_ms, info->held_ms);
+    else if (info->state == MIGRATION_COMPLETED)
         snprintf(text, sizeof text, "\nMigration completed in %" PRId64 " ms, downtime %.1f ms (predicted %.1f ms)\n",
                  info->total_ms, info->downtime_ms, info->predicted_downtime_ms);
     else if (info->error.code)

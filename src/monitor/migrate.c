@@ -84,6 +84,32 @@ static int take_uri(struct call *call, char *uri)
 
 /* --- starting and ending -------------------------------------------------------------------------------- */
 
+static int movable(struct call *call)
+{
+    switch (machine_state(call->monitor->context.machine)) {
+    case RUN_INMIGRATE: return err_set(&call->err, -EINVAL, "Guest is waiting for an incoming migration");
+    case RUN_POSTMIGRATE:
+        return err_set(&call->err, -EINVAL, "Can't migrate the vm that was paused due to previous migration");
+    default: return 0;
+    }
+}
+
+static void wait_in_monitor(struct call *call)
+{
+    if (call->out && call->session && !json_get_bool(call->args, "detach"))
+        hmp_wait_for_migration(call->session);
+}
+
+int cmd_migrate_plan(struct call *call)
+{
+    int rc = movable(call);
+    if (rc == 0)
+        rc = migration_plan(migration_of(call), json_get_str(call->args, "uri"), &call->err);
+    if (rc == 0)
+        wait_in_monitor(call);
+    return rc < 0 ? rc : 0;
+}
+
 int cmd_migrate(struct call *call)
 {
     static const char *const refused[][2] = { { "blk", "Block migration" },
@@ -94,17 +120,15 @@ int cmd_migrate(struct call *call)
             return err_set(&call->err, -ENOTSUP, "%s is not supported", refused[i][1]);
     char uri[URI_MAX];
     int rc = take_uri(call, uri);
+    if (rc == 0)
+        rc = movable(call);
     if (rc < 0)
         return rc;
-    switch (machine_state(call->monitor->context.machine)) {
-    case RUN_INMIGRATE: return err_set(&call->err, -EINVAL, "Guest is waiting for an incoming migration");
-    case RUN_POSTMIGRATE:
-        return err_set(&call->err, -EINVAL, "Can't migrate the vm that was paused due to previous migration");
-    default: break;
-    }
-    rc = migration_start(migration_of(call), uri, &call->err);
-    if (rc == 0 && call->out && call->session && !json_get_bool(call->args, "detach"))
-        hmp_wait_for_migration(call->session);
+    bool rehearse = json_get_bool(call->args, "__org.godwit_rehearse");
+    rc = rehearse ? migration_rehearse(migration_of(call), uri, &call->err)
+                  : migration_start(migration_of(call), uri, &call->err);
+    if (rc == 0)
+        wait_in_monitor(call);
     return rc < 0 ? rc : 0;
 }
 

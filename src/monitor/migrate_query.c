@@ -7,6 +7,7 @@
 
 #include "memory/ram.h"
 #include "monitor/monitor_priv.h"
+#include "monitor/plan.h"
 #include "monitor/report_text.h"
 
 enum { HOST_MAX = 1024, RATIO_BYTES_MIN = 1 << 20 }; /* of less data, the marks of zero pages would be the ratio */
@@ -108,6 +109,15 @@ static struct json_object *own_member(const struct migration_info *info, const s
     if (info->state == MIGRATION_UNRESOLVED)
         json_put_bool(own, "reconnecting", info->reconnecting);
     json_put_bool(own, "incoming", info->incoming);
+    if (info->purpose == PURPOSE_PLAN)
+        json_put_bool(own, "plan", true);
+    if (info->purpose == PURPOSE_REHEARSAL) {
+        json_put_bool(own, "rehearsal", true);
+        json_put_bool(own, "dropped", info->dropped);
+        json_put_num(own, "held-ms", info->held_ms);
+    }
+    if (info->rehearsals)
+        json_put_int(own, "rehearsals", info->rehearsals);
     json_put_u64(own, "raw-bytes", info->raw_bytes);
     if (!info->incoming) {
         json_put_str(own, "codec", param_codec_name(info->codec));
@@ -200,6 +210,10 @@ int cmd_query_migrate(struct call *call)
     migration_report(migration, report);
     call->result = describe(&info, report, migration_listening(migration));
     free(report);
+    struct plan_result plan;
+    migration_plan_of(migration, &plan);
+    if (plan.ready)
+        json_put(call->result, "__org.godwit_plan", plan_json(&plan));
     return 0;
 }
 
@@ -271,6 +285,10 @@ void print_migrate(struct call *call)
     const char *status = json_get_str(call->result, "status"), *error = json_get_str(call->result, "error-desc");
     if (!status)
         return;
+    if (json_get(call->result, "__org.godwit_plan")) {
+        plan_print(json_get(call->result, "__org.godwit_plan"), out);
+        return;
+    }
     fprintf(out, error ? "Migration status: %s (%s)\n" : "Migration status: %s\n", status, error);
     struct json_object *addresses = json_get(call->result, "socket-address");
     struct json_object *address = addresses ? json_object_array_get_idx(addresses, 0) : NULL;
@@ -281,6 +299,12 @@ void print_migrate(struct call *call)
                 strchr(json_get_str(address, "host"), ':') ? "listening on: tcp:[%s]:%s\n"
                                                            : "listening on: tcp:%s:%s\n",
                 json_get_str(address, "host"), json_get_str(address, "port"));
+    if (json_get(own, "rehearsals"))
+        fprintf(out, "rehearsals so far: %" PRId64 "\n", json_get_int(own, "rehearsals"));
+    if (json_get_bool(own, "rehearsal"))
+        fprintf(out, "rehearsal: the guest stood still for %.1f ms, %s; the start there is what it is expected to take\n",
+                json_get_num(own, "held-ms"),
+                json_get_bool(own, "dropped") ? "the destination dropped its copy" : "the copy's end was not confirmed");
     if (!ram) {
         fprintf(out, "the guest is: %s\n", json_get_str(own, "where"));
         report_text(own, out);

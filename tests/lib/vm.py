@@ -90,6 +90,10 @@ class Qmp:
             raise Failure(f'{command}: {answer["error"]["desc"]}')
         return answer['return']
 
+    def close(self):
+        self.lines.close()
+        self.socket.close()
+
     def hmp(self, line):
         return self('human-monitor-command', command_line=line)
 

@@ -6,6 +6,7 @@
  * -DFAULTS=N   so many losses, doubles, cuts, deaths, restarts, cancels and failures, in any order, at any moment
  * -DENDLESS    no limit to them: then nothing ever has to end, and only the asserts count
  * -DBLIND      the destination cannot answer, and starts at the stream's last byte
+ * -DREHEARSAL  the first of the two migrations is only rehearsed
  * -DPLANT_...  something is wrong on purpose, and must be found
  *
  * Beside the asserts: every run ends (compiled with -DNP the search looks for circles), and ends well, which the last option
@@ -19,12 +20,12 @@
 #define NO_KEY 15  /* a destination that waits for a hello */
 
 mtype = { SOURCE_MOVING, SOURCE_STOPPED, SOURCE_ASKED, SOURCE_RELEASING, SOURCE_RELEASED, SOURCE_UNRESOLVED, SOURCE_AWAY,
-          SOURCE_HERE, TARGET_LOADING, TARGET_PREPARED, TARGET_STARTING, TARGET_UNRESOLVED, TARGET_RUNS, TARGET_REFUSED,
+          SOURCE_HERE, TARGET_LOADING, TARGET_PREPARED, TARGET_STARTING, TARGET_REHEARSED, TARGET_UNRESOLVED, TARGET_RUNS, TARGET_REFUSED,
           TARGET_EMPTY };
 mtype = { HANDOVER_STOPPED, HANDOVER_OVERRUN, HANDOVER_SENT, HANDOVER_PREPARED, HANDOVER_PREPARED_MISMATCH,
           HANDOVER_WRITTEN, HANDOVER_WRITE_FAILED, HANDOVER_RUNNING, HANDOVER_REFUSED, HANDOVER_UNANSWERED,
           HANDOVER_TAKEN, HANDOVER_STORED, HANDOVER_LOADED, HANDOVER_LOAD_FAILED, HANDOVER_GO, HANDOVER_RETRACT,
-          HANDOVER_STARTED, HANDOVER_START_FAILED, HANDOVER_ASK, HANDOVER_PEER_ERROR, HANDOVER_LINK_LOST,
+          HANDOVER_STARTED, HANDOVER_START_FAILED, HANDOVER_ASK, HANDOVER_REHEARSED, HANDOVER_PEER_ERROR, HANDOVER_LINK_LOST,
           HANDOVER_SILENCE, HANDOVER_CANCEL, HANDOVER_RESOLVE_HERE, HANDOVER_RESOLVE_THERE };
 
 /* Performed from the lowest bit up, one at a time: a process may die between two of them. */
@@ -105,6 +106,11 @@ byte key;
 #else
 #define blind false
 #endif
+#ifdef REHEARSAL
+#define rehearses(k) (k < ATTEMPTS)
+#else
+#define rehearses(k) false
+#endif
 #ifdef PLANT_KEYS
 #define same(a, b) true
 #else
@@ -124,6 +130,9 @@ inline decide(at)
 #endif
 #ifdef PLANT_DROP
     ROW(TARGET_PREPARED, HANDOVER_LINK_LOST, TARGET_EMPTY, DO_UNLOAD)
+#endif
+#ifdef PLANT_GUEST
+    ROW(TARGET_LOADING, HANDOVER_REHEARSED, TARGET_PREPARED, DO_SEND_PREPARED)
 #endif
 #ifdef PLANT_DEAF
     ROW(TARGET_RUNS, HANDOVER_ASK, TARGET_RUNS, 0)
@@ -145,6 +154,9 @@ inline check()
     assert(source_is != ALIVE || !source_runs || source == SOURCE_MOVING || source == SOURCE_HERE);
     assert(source_is != ALIVE || !source_runs || (!written && !target_ran));
     assert(source_is != ALIVE || source != SOURCE_HERE || source_todo || source_runs);
+    assert(!rehearses(target_key) || (target != TARGET_PREPARED && target != TARGET_STARTING &&
+                                      target != TARGET_UNRESOLVED && target != TARGET_RUNS && target != TARGET_REFUSED));
+    assert(!rehearses(source_key) || (!written && disk != NOBODY) || source_is != ALIVE);
 }
 
 /* --- performing, the source ---------------------------------------------------------------------------------------------- */
@@ -244,7 +256,8 @@ inline source_hears(w, k)
     :: !same(k, source_key)
     :: else ->
         if
-        :: w == W_PREPARED && source == SOURCE_ASKED -> said = HANDOVER_PREPARED
+        :: w == W_PREPARED && source == SOURCE_ASKED ->
+            said = (rehearses(k) -> HANDOVER_REHEARSED : HANDOVER_PREPARED)
         :: w == W_RUNNING && (source == SOURCE_RELEASED || source == SOURCE_UNRESOLVED) -> said = HANDOVER_RUNNING
         :: w == W_REFUSED && (source == SOURCE_RELEASED || source == SOURCE_UNRESOLVED) -> said = HANDOVER_REFUSED
         :: w == W_ERROR -> said = HANDOVER_PEER_ERROR
@@ -352,7 +365,7 @@ inline target_hears(w, k)
         :: w == W_EOF && target == TARGET_LOADING && target_key != NO_KEY ->
             target_has = true;
             copy = k;
-            said = HANDOVER_LOADED
+            said = (rehearses(k) -> HANDOVER_REHEARSED : HANDOVER_LOADED)
         :: w == W_GO -> said = HANDOVER_GO
         :: w == W_RETRACT -> said = HANDOVER_RETRACT
         :: w == W_DONE && target_ended -> lingers = false; target_settles()
@@ -542,6 +555,7 @@ end:
 
 #define target_idle (target_is == ALIVE && !target_todo)
 #define target_loads (target == TARGET_LOADING && target_key != NO_KEY)
+#define target_waits ((target == TARGET_PREPARED && !blind) || target == TARGET_REHEARSED)
 
 proctype target_side()
 {
@@ -557,11 +571,12 @@ end:
         keep_words(target_line, TO_SOURCE); target_line = NONE; target_feed(HANDOVER_LINK_LOST) }
     :: d_step { target_idle && target_loads && LEFT -> SPEND; target_feed(HANDOVER_LOAD_FAILED) }
     :: d_step { target_idle && target_loads && LEFT -> SPEND; target_feed(HANDOVER_CANCEL) }
-    :: d_step { target_idle && (target_loads || (target == TARGET_PREPARED && !blind)) && LEFT ->
+    :: d_step { target_idle && (target_loads || target_waits) && LEFT ->
         SPEND; target_feed(HANDOVER_PEER_ERROR) }
-    :: d_step { target_idle && target == TARGET_PREPARED && !blind && LEFT ->
+    :: d_step { target_idle && target == TARGET_REHEARSED && LEFT -> SPEND; target_feed(HANDOVER_CANCEL) }
+    :: d_step { target_idle && target_waits && LEFT ->
         SPEND; target_feed(HANDOVER_SILENCE) }
-    :: atomic { timeout && target_idle && target == TARGET_PREPARED && !blind -> d_step { target_feed(HANDOVER_SILENCE) } }
+    :: atomic { timeout && target_idle && target_waits -> d_step { target_feed(HANDOVER_SILENCE) } }
     :: d_step { target_idle && target_ended && lingers && LEFT -> SPEND; lingers = false; target_settles() }
     :: d_step { (target_is == DEAD || (target_idle && (target == TARGET_EMPTY || target == TARGET_REFUSED))) && LEFT &&
         !(target_is == ALIVE && target_key == NO_KEY) ->
@@ -579,7 +594,7 @@ end:
 #define silence_ends_it                                                                                                 \
     ((source_idle && (source_line != FIRST && source_line != NONE || source_moves ||                                  \
                       (source == SOURCE_RELEASED && !source_doubts))) ||                                              \
-     (target_idle && target == TARGET_PREPARED && !blind))
+     (target_idle && target_waits))
 #define noted (written == copy + 1)
 #define source_waits (source_is == ALIVE && source == SOURCE_UNRESOLVED && source_key == copy)
 #define source_holds                                                                                                    \

@@ -187,6 +187,31 @@ def a_guest_moves_with_a_disk_on_shared_storage_and_no_acknowledged_write_is_los
 
 
 @test
+def a_rehearsal_leaves_a_shared_disk_to_the_source():
+    with image(128, ext4=True) as path:
+        drive = f'file={path},format=raw,id=shared'
+        args = disk_args('journal,40', drive)
+        with Vm(args, name='source') as source, waiting(args, 'destination') as there:
+            wait_for_line(source, r'disk: ack=5\b')
+            uri = listening(there)
+            for count in (1, 2):
+                source.qmp('migrate-set-parameters', downtime_limit=2000)
+                source.qmp.hmp(f'migrate -d -rehearse {uri}')
+                source.wait_migration('completed', limit_s=2 * PATIENCE_S)
+                wait_for('the destination to wait again',
+                         lambda: there.migration()['__org.godwit_report'].get('rehearsals') == count)
+                refused(['-drive', drive], 'another program is writing it')
+                healthy(source)
+            source.migrate(uri, limit_s=2 * PATIENCE_S)
+            there.wait_status('running')
+            wait_for_line(there, r'disk: journal 40 files, 0 bad')
+            wait_for_line(there, 'disk: done')
+            there.wait_exit()
+        fsck(path)
+        acknowledged_are_there(path, 40)
+
+
+@test
 def a_destination_with_another_image_is_refused_and_the_guest_runs_on():
     with image(16) as path, image(16) as other, image(8) as small:
         args = ['-m', '64M', '-bios', 'none', '-drive', f'file={path},format=raw,id=d']

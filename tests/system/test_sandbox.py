@@ -27,7 +27,7 @@ def can():
 
 
 def readers_of(vm):
-    return {name: held for name, held in threads(vm).items() if name == 'migrate' or name.startswith('load/')}
+    return {name: held for name, held in threads(vm).items() if name in ('migrate', 'warm') or name.startswith('load/')}
 
 
 def loading(more):

@@ -316,7 +316,10 @@ static inline void target_trouble(struct moves *to, const struct world *w)
         target_event(to, FAULT, w, HANDOVER_CANCEL);
         target_event(to, FAULT, w, HANDOVER_PEER_ERROR);
     }
-    if (w->target == TARGET_PREPARED && !to->model->blind) {
+    bool prepared = w->target == TARGET_PREPARED && !to->model->blind;
+    if (w->target == TARGET_REHEARSED)
+        target_event(to, FAULT, w, HANDOVER_CANCEL);
+    if (prepared || w->target == TARGET_REHEARSED) {
         target_event(to, FAULT, w, HANDOVER_PEER_ERROR);
         target_event(to, TIME, w, HANDOVER_SILENCE);
     }

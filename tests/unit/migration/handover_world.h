@@ -70,8 +70,9 @@ enum flaw {
 };
 
 struct model {
-    bool blind; /* the destination cannot answer and starts by itself */
-    bool once;  /* one attempt of one migration */
+    bool blind;     /* the destination cannot answer and starts by itself */
+    bool once;      /* one attempt of one migration */
+    bool rehearsal; /* the first migration is only rehearsed */
     enum flaw flaw;
     enum handover_state state; /* FLAW_ROW */
     enum handover_event event;
@@ -247,6 +248,11 @@ static inline void target_feed(struct model *m, struct world *w, enum handover_e
     target_settles(w);
 }
 
+static inline bool rehearses(const struct model *m, uint8_t key)
+{
+    return m->rehearsal && key < ATTEMPTS;
+}
+
 static inline bool source_can_go_on(const struct world *w)
 {
     return w->source_is == ALIVE && !w->target_ran;
@@ -321,7 +327,7 @@ static inline void target_hears(struct model *m, struct world *w, enum word word
     if (word == WORD_EOF && w->target == TARGET_LOADING && w->target_key != NO_KEY) {
         w->target_has = 1;
         w->copy = key;
-        target_feed(m, w, HANDOVER_LOADED);
+        target_feed(m, w, rehearses(m, key) ? HANDOVER_REHEARSED : HANDOVER_LOADED);
     } else if (word == WORD_GO) {
         target_feed(m, w, HANDOVER_GO);
     } else if (word == WORD_RETRACT) {
@@ -357,7 +363,7 @@ static inline void source_hears(struct model *m, struct world *w, enum word word
     }
     bool waits = w->source == SOURCE_RELEASED || w->source == SOURCE_UNRESOLVED;
     if (word == WORD_PREPARED && w->source == SOURCE_ASKED)
-        source_feed(m, w, HANDOVER_PREPARED);
+        source_feed(m, w, rehearses(m, key) ? HANDOVER_REHEARSED : HANDOVER_PREPARED);
     else if (word == WORD_RUNNING && waits)
         source_feed(m, w, HANDOVER_RUNNING);
     else if (word == WORD_REFUSED && waits)

@@ -18,7 +18,7 @@ static struct {
 } proxy;
 
 static _Atomic unsigned pauses, returns; /* times the source came to DEVICE, and back to ACTIVE */
-static bool stall_at_pause[2];
+static bool stall_at_pause[2], rehearses;
 
 static struct sockaddr_un address(const char *name)
 {
@@ -94,6 +94,7 @@ static int setup(void **state)
     if (make_both(&(struct shape){ .harts = 1, .ram_bytes = 16 * MIB }) < 0)
         return -1;
     migration_on_event(a.migration, on_event, NULL);
+    rehearses = false;
     atomic_store(&pauses, 0);
     atomic_store(&returns, 0);
     atomic_store(&proxy.end, false);
@@ -143,7 +144,8 @@ static void begin(bool stall_source, bool stall_destination, const char *compres
     assert_int_equal(machine_resume(a.machine, false, NULL), 0);
     let_it_walk(&a);
     snprintf(uri, sizeof(uri), "unix:%s/here", folder);
-    if (migration_start(a.migration, uri, &err) < 0)
+    int rc = rehearses ? migration_rehearse(a.migration, uri, &err) : migration_start(a.migration, uri, &err);
+    if (rc < 0)
         fail_msg("migrate: %s", err.text);
 }
 
@@ -186,6 +188,23 @@ static void a_peer_that_does_not_say_prepared_in_time_gets_a_retract(void **stat
 {
     (void)state;
     assert_comes_back_and_moves(false, "lz4"); /* all of it arrives; the answer does not */
+}
+
+/* No PREPARED within the limit: another round, and at last the good end, all of it here. */
+static void a_rehearsal_lets_the_guest_go_and_tries_again(void **state)
+{
+    (void)state;
+    rehearses = true;
+    set(&a, "downtime-limit", "400");
+    begin(false, true, "lz4");
+    wait_for(&returns, "the pause goes on for ever");
+    let_it_walk(&a);
+    proxy_stall(false, false);
+    assert_end(&a, MIGRATION_COMPLETED);
+    assert_int_equal(machine_state(a.machine), RUN_RUNNING);
+    assert_int_equal(machine_state(b.machine), RUN_INMIGRATE);
+    let_it_walk(&a);
+    assert_staircase(&a);
 }
 
 static void wait_until_prepared(struct side *side)
@@ -281,6 +300,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         TEST(a_last_round_that_lasts_too_long_lets_the_guest_run_on),
         TEST(a_peer_that_does_not_say_prepared_in_time_gets_a_retract),
+        TEST(a_rehearsal_lets_the_guest_go_and_tries_again),
         TEST(a_cancel_while_the_line_is_full_lets_the_guest_run_on),
         TEST(a_cancel_while_the_answer_is_awaited_lets_the_guest_run_on),
         TEST(a_peer_that_takes_nothing_any_more_is_given_up),

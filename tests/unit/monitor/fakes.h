@@ -32,6 +32,7 @@ struct migration {
     struct migration_params params;
     struct migration_info info;
     struct migration_report report;
+    struct plan_result plan;
     char started[1024], incoming[1024];
     bool incoming_runs, may_resume_forced;
     int cancels, cancel_answer, start_answer, may_resume_answer;
@@ -171,6 +172,23 @@ int migration_start(struct migration *m, const char *uri, struct err *err)
     snprintf(m->info.uri, sizeof m->info.uri, "%.200s", uri);
     migration_moves(MIGRATION_SETUP);
     return 0;
+}
+
+int migration_rehearse(struct migration *m, const char *uri, struct err *err)
+{
+    m->info.purpose = PURPOSE_REHEARSAL;
+    return migration_start(m, uri, err);
+}
+
+int migration_plan(struct migration *m, const char *uri, struct err *err)
+{
+    m->info.purpose = PURPOSE_PLAN;
+    return migration_start(m, uri, err);
+}
+
+void migration_plan_of(struct migration *m, struct plan_result *out)
+{
+    *out = m->plan;
 }
 
 int migration_cancel(struct migration *m)

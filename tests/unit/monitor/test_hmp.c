@@ -125,7 +125,7 @@ static void the_short_names_work(void **state)
     machine.state = RUN_PRELAUNCH;
     assert_shows("info status", "VM status: paused (prelaunch)\r\n");
     assert_mentions("?", "migrate_cancel -- ");
-    assert_mentions("help migrate", "migrate [-d] uri -- ");
+    assert_mentions("help migrate", "migrate [-d] [-rehearse] uri -- ");
     assert_mentions("help info", "info status -- ");
     assert_mentions("info", "info migrate_parameters -- ");
     tell("q\n");
@@ -227,6 +227,46 @@ static void a_detached_migrate_gives_the_prompt_at_once(void **state)
     assert_shows("migrate tcp:h:1", "Error: the fake migration will not start\r\n");
 }
 
+static void a_flag_that_is_a_word_is_no_row_of_letters(void **state)
+{
+    (void)state;
+    assert_shows("migrate -d -rehearse tcp:h:1", "");
+    assert_string_equal(migration.started, "tcp:h:1");
+    assert_int_equal(migration.info.purpose, PURPOSE_REHEARSAL);
+    assert_mentions("migrate -rehears tcp:h:1", "unsupported option -r");
+}
+
+/* What a plan says, to a person who waits and to one who asks again. */
+static void a_plan_is_told_with_its_advice(void **state)
+{
+    (void)state;
+    param_set_number(&migration.params, "progress-interval", 50, NULL);
+    migration.plan = (struct plan_result){
+        .in = { .points = 1, .curve = { { 10, 256 } }, .harts = 1, .share = { 1 }, .data_pages = 25600 },
+        .forecast = { .reason = "the guest dirties memory as fast as it is sent" },
+        .advices = 2,
+        .advice = { { .change = CHANGE_CAP, .value = 200 << 20, .then = { .total_ms = 4000, .pause_ms = 90 } },
+                    { .change = CHANGE_LIMIT, .value = 700, .then = { .total_ms = 3000, .pause_ms = 600 } } },
+    };
+    tell("migrate_plan tcp:h:1\n");
+    assert_heard("Migration: setup");
+    assert_int_equal(migration.info.purpose, PURPOSE_PLAN);
+    migration.plan.ready = true;
+    migration_moves(MIGRATION_COMPLETED);
+    assert_heard(PROMPT);
+    static const char *const says[] = { "dirtied within 10 ms 1.0 MiB",
+                                        "it will not end: the guest dirties memory as fast as it is sent",
+                                        "what would help: raise max-bandwidth to 200M: then 4.0 s, downtime 90.0 ms",
+                                        "or: set downtime-limit to 700: then 3.0 s" };
+    for (size_t i = 0; i < sizeof says / sizeof *says; i++)
+        if (!strstr(heard, says[i]))
+            fail_msg("'%s' is not in '%s'", says[i], heard);
+    migration.plan.forecast = (struct forecast){
+        .ends = true, .ends_of = 1, .reason = "", .total_ms = { 1500, 2500 }, .pause_ms = { 12, 15 }, .rounds = 3
+    };
+    assert_mentions("info migrate", "it will end: total 1.5 s (p90 2.5 s), downtime 12.0 ms (p90 15.0 ms");
+}
+
 static void a_foreground_migrate_shows_progress_and_then_the_prompt(void **state)
 {
     (void)state;
@@ -322,6 +362,8 @@ int main(void)
         hmp_test(the_engine_says_what_it_made_or_that_it_only_interprets),
         hmp_test(registers_are_read_in_a_pause_that_nobody_notices),
         hmp_test(a_detached_migrate_gives_the_prompt_at_once),
+        hmp_test(a_flag_that_is_a_word_is_no_row_of_letters),
+        hmp_test(a_plan_is_told_with_its_advice),
         hmp_test(a_foreground_migrate_shows_progress_and_then_the_prompt),
         hmp_test(ctrl_c_cancels_the_migration_it_waits_for),
         hmp_test(whoever_leaves_does_not_end_the_migration),
