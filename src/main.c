@@ -16,6 +16,7 @@
 
 #include "base/chardev.h"
 #include "base/clock.h"
+#include "base/failpoint.h"
 #include "machine/machine.h"
 #include "machine/options.h"
 #include "migration/migration.h"
@@ -544,8 +545,11 @@ int main(int argc, char **argv)
         complain(&err);
         return 1;
     }
-    if (app.options.help || app.options.version || app.options.trace_help) {
-        app.options.help ? options_help(stdout) : app.options.version ? version_print() : trace_help(stdout);
+    if (app.options.help || app.options.version || app.options.trace_help || app.options.fault_help) {
+        app.options.help         ? options_help(stdout)
+        : app.options.version    ? version_print()
+        : app.options.trace_help ? trace_help(stdout)
+                                 : failpoint_help(stdout);
         return 0;
     }
     if (app_start(&app, &err) < 0) {

@@ -1,6 +1,7 @@
 /* The command line: QEMU's option names, one row each, into a machine's description and what this run wants.
  *
- * Nothing is opened, created or printed here; what godwit lacks is refused by name. */
+ * Nothing is opened, created or printed here; what godwit lacks is refused by name. Fault points are armed as they are
+ * read (base/failpoint.h). */
 #pragma once
 #include <stdbool.h>
 #include <stdio.h>
@@ -55,6 +56,7 @@ struct options {
     unsigned trace;                    /* -d: TRACE_* of vcpu/trace.h */
     char trace_path[MACHINE_TEXT_MAX]; /* "": stderr */
     bool trace_help;                   /* print what -d takes and leave */
+    bool fault_help;                   /* print the table of -fault and leave */
     bool perf_map, jit_dump;           /* names of generated code for profilers */
     bool start_paused, daemonize, nodefaults;
     bool help, version; /* print that and leave */

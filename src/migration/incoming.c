@@ -9,6 +9,7 @@
 #include <sys/eventfd.h>
 
 #include "base/clock.h"
+#include "base/failpoint.h"
 #include "migration/hello.h"
 #include "migration/incoming.h"
 
@@ -25,6 +26,7 @@ static int say_loaded(struct incoming *i)
     i->told_units = stats.units_data + stats.units_zero;
     i->told_rounds = stats.rounds;
     i->told_ns = clock_now_ns();
+    int rc = failpoint_err(FAILPOINT_TARGET_LOADED, &i->err);
     struct message_loaded loaded = {
         .units = i->told_units,
         .wire_bytes = stats.wire_bytes,
@@ -34,7 +36,7 @@ static int say_loaded(struct incoming *i)
     };
     message_loaded_encode(&loaded, payload);
     uint32_t bytes = i->peer_hears_waits ? MESSAGE_LOADED_BYTES : MESSAGE_LOADED_BYTES_SHORT;
-    return incoming_say(i, MESSAGE_LOADED, payload, bytes);
+    return rc < 0 ? rc : incoming_say(i, MESSAGE_LOADED, payload, bytes);
 }
 
 /* --- accept and hello ----------------------------------------------------------------------------------------- */
@@ -55,7 +57,9 @@ static int answer_hello(struct incoming *i)
 {
     struct hello *hello = calloc(1, sizeof(*hello));
     assert(hello);
-    int rc = message_read(i->channel, true, i->message, incoming_timeout_ms(i), &i->err);
+    int rc = failpoint_err(FAILPOINT_TARGET_HELLO, &i->err);
+    if (rc == 0)
+        rc = message_read(i->channel, true, i->message, incoming_timeout_ms(i), &i->err);
     if (rc == 0) {
         i->key = i->message->key;
         if (i->message->type == MESSAGE_RESUME)
@@ -69,6 +73,8 @@ static int answer_hello(struct incoming *i)
     i->peer_hears_waits = rc == 0 && hello->capabilities & HELLO_CAN_HEAR_WAITS;
     if (rc == 0)
         rc = machine_config_match(machine_config_of(i->machine), &hello->machine, &i->err);
+    if (rc == 0)
+        rc = failpoint_err(FAILPOINT_TARGET_MET, &i->err);
     if (rc == 0) {
         struct buf payload = { 0 };
         hello_fill(hello, HELLO_DESTINATION, machine_config_of(i->machine));
@@ -268,7 +274,9 @@ static int complete(struct incoming *i)
     for (int s = 0; s < INCOMING_SOURCES; s++)
         if (!i->progress[s].ended)
             return err_set(&i->err, -EPROTO, "section %s: the stream ended without its end", i->sources[s]->name);
-    int rc = sections_complete(i->collector, &i->err);
+    int rc = failpoint_err(FAILPOINT_TARGET_EOF, &i->err);
+    if (rc == 0)
+        rc = sections_complete(i->collector, &i->err);
     if (rc == 0)
         rc = loader_barrier(i->loader, &i->err);
     if (rc == 0)
@@ -276,10 +284,12 @@ static int complete(struct incoming *i)
     if (rc < 0)
         return rc;
     i->machine_touched = true;
-    rc = sections_apply(i->collector, &i->err);
+    rc = failpoint_err(FAILPOINT_TARGET_APPLY, &i->err);
+    if (rc == 0)
+        rc = sections_apply(i->collector, &i->err);
     if (rc == 0)
         machine_loaded(i->machine);
-    return rc;
+    return rc < 0 ? rc : failpoint_err(FAILPOINT_TARGET_APPLIED, &i->err);
 }
 
 static int load(struct incoming *i)
@@ -414,6 +424,7 @@ void incoming_run(struct migration *m)
     if (!runs)
         report_end(i);
 
+    failpoint(FAILPOINT_TARGET_END);
     stop_listening(i);
     migration_hold_loader(m, NULL);
     loader_free(i->loader);

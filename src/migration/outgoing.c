@@ -8,6 +8,7 @@
 #include <string.h>
 #include <sys/random.h>
 
+#include "base/failpoint.h"
 #include "migration/hello.h"
 
 static uint64_t param(const _Atomic uint64_t *value)
@@ -44,10 +45,12 @@ static int say_hello(struct outgoing *o)
     assert(hello && answer);
     int timeout_ms = (int)outgoing_silence_ms(o);
 
+    int rc = failpoint_err(FAILPOINT_SOURCE_HELLO, &o->err);
     hello_fill(hello, HELLO_SOURCE, machine_config_of(o->machine));
     hello_encode(hello, &payload);
     message_put(&out, MESSAGE_HELLO, &o->key, payload.data, (uint32_t)payload.size);
-    int rc = channel_write_all(o->channel, out.data, out.size, timeout_ms, &o->err);
+    if (rc == 0)
+        rc = channel_write_all(o->channel, out.data, out.size, timeout_ms, &o->err);
     if (rc == 0)
         rc = message_read(o->channel, false, answer, timeout_ms, &o->err);
     if (rc < 0) {
@@ -76,7 +79,9 @@ static int connect_peer(struct outgoing *o)
     if (getrandom(o->key.id, sizeof(o->key.id), 0) != (ssize_t)sizeof(o->key.id))
         return err_set_errno(&o->err, -errno, "no random bytes for the migration's id");
     o->key.attempt = 1;
-    int rc = channel_connect(m->uri, m->abort_fd, &o->channel, &o->err);
+    int rc = failpoint_err(FAILPOINT_SOURCE_CONNECT, &o->err);
+    if (rc == 0)
+        rc = channel_connect(m->uri, m->abort_fd, &o->channel, &o->err);
     if (rc < 0)
         return rc;
     migration_hold_channel(m, o->channel);
@@ -93,6 +98,7 @@ static int connect_peer(struct outgoing *o)
         return outgoing_cancelled(o);
 
     rc = say_hello(o);
+    failpoint(FAILPOINT_SOURCE_MET);
     if (rc == 0)
         rc = return_path_start(&o->ear, o->channel, &o->key, peer_lost, o, &o->err);
     if (rc < 0)
@@ -176,7 +182,9 @@ static int one_round(struct outgoing *o, struct converge_sample *sample)
     struct round_result result;
     int64_t start_ns = clock_now_ns();
     pipeline_stats(o->pipeline, &before);
-    int rc = o->round_open ? 0 : pipeline_round_begin(o->pipeline, false, &o->err);
+    int rc = failpoint_err(FAILPOINT_SOURCE_ROUND, &o->err);
+    if (rc == 0 && !o->round_open)
+        rc = pipeline_round_begin(o->pipeline, false, &o->err);
     o->round_open = false;
     if (rc == 0)
         outgoing_throttle_round(o);
@@ -186,6 +194,7 @@ static int one_round(struct outgoing *o, struct converge_sample *sample)
         rc = outgoing_wait_loaded(o, before.rounds + 1);
     if (rc < 0)
         return rc;
+    failpoint(FAILPOINT_SOURCE_LOADED);
     pipeline_round_loaded(o->pipeline, &result, clock_now_ns() - start_ns);
     pipeline_stats(o->pipeline, &after);
     *sample = (struct converge_sample){
@@ -289,6 +298,8 @@ static int pause_guest(struct outgoing *o)
     int64_t overrun_ns = converge_overrun_ns(&policy);
     /* What the disks' images have not on them yet: most of it while the guest runs, the rest in its pause. */
     int rc = machine_flush_disks(o->machine, &o->err);
+    if (rc == 0)
+        rc = failpoint_err(FAILPOINT_SOURCE_PAUSE, &o->err);
     if (rc < 0)
         return rc;
     o->time_ns.requested = clock_now_ns();
@@ -302,6 +313,8 @@ static int pause_guest(struct outgoing *o)
     o->time_ns.paused = clock_now_ns();
     migration_set_state(o->m, MIGRATION_DEVICE);
     rc = machine_flush_disks(o->machine, &o->err);
+    if (rc == 0)
+        rc = failpoint_err(FAILPOINT_SOURCE_PAUSED, &o->err);
     return rc < 0 ? rc : outgoing_cancelled(o);
 }
 
@@ -325,7 +338,8 @@ static int last_round(struct outgoing *o)
     dirty_seal(o->ram->dirty);
     o->sealed = true;
     o->time_ns.round = clock_now_ns();
-    return outgoing_audit(o, true);
+    rc = failpoint_err(FAILPOINT_SOURCE_SEALED, &o->err);
+    return rc < 0 ? rc : outgoing_audit(o, true);
 }
 
 void outgoing_digest(struct outgoing *o, struct section_digest *digest)
@@ -371,9 +385,12 @@ static int send_eof(struct outgoing *o)
     if (cancel)
         return err_set(&o->err, -ECANCELED, "migration cancelled");
     uint8_t eof = ELEMENT_EOF;
-    int rc = pipeline_send(o->pipeline, &eof, 1, &o->err);
+    int rc = failpoint_err(FAILPOINT_SOURCE_EOF, &o->err);
+    if (rc == 0)
+        rc = pipeline_send(o->pipeline, &eof, 1, &o->err);
     if (rc == 0)
         outgoing_feed(o, HANDOVER_SENT);
+    failpoint(FAILPOINT_SOURCE_ASKED);
     return rc;
 }
 
@@ -383,8 +400,10 @@ static int send_devices(struct outgoing *o)
     struct section_writer writer = { .full_sum = o->full_sum, .next_id = o->next_id };
     pipeline_stats(o->pipeline, &stats);
     put_devices(o, &writer, stats.rounds);
+    int rc = failpoint_err(FAILPOINT_SOURCE_DEVICES, &o->err);
     /* On the wire, all of it, while a cancel may still cut the line: behind the EOF nothing may be waiting. */
-    int rc = pipeline_send(o->pipeline, writer.out.data, writer.out.size, &o->err);
+    if (rc == 0)
+        rc = pipeline_send(o->pipeline, writer.out.data, writer.out.size, &o->err);
     if (rc == 0)
         rc = pipeline_flush(o->pipeline, &o->err);
     sections_writer_free(&writer);
@@ -449,6 +468,7 @@ static void report_pause(struct outgoing *o)
 static void tear_down(struct outgoing *o)
 {
     struct migration *m = o->m;
+    failpoint(FAILPOINT_SOURCE_END);
     /* A peer that got the EOF should hear RETRACT before the line is cut; a peer that failed has a sentence for us. */
     if (o->retract_sent)
         return_path_wait_until(&o->ear, HEARD_RETRACTED | HEARD_CLOSED, clock_now_ns() + LAST_WORD_MS * NS_PER_MS);

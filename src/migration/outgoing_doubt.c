@@ -12,6 +12,8 @@
 #include <sys/timerfd.h>
 #include <unistd.h>
 
+#include "base/failpoint.h"
+
 enum { CONNECT_MS = 5000, INTERVAL_MIN_MS = 50, INTERVAL_MAX_MS = 5000 };
 
 struct doubt {
@@ -173,7 +175,9 @@ static void ask_peer(struct doubt *d)
     struct err why = { 0 };
     struct buf out = { 0 };
     struct channel *line = NULL;
-    int rc = connect_again(d, &line, &why);
+    int rc = failpoint_err(FAILPOINT_SOURCE_AGAIN, &why);
+    if (rc == 0)
+        rc = connect_again(d, &line, &why);
     if (rc == 0) {
         message_put(&out, MESSAGE_RESUME, &o->key, NULL, 0);
         rc = channel_write_all(line, out.data, out.size, (int)outgoing_silence_ms(o), &why);
@@ -269,6 +273,7 @@ bool outgoing_in_doubt(struct outgoing *o)
     m->askable = askable;
     unlock(&m->lock);
     migration_set_state(m, MIGRATION_UNRESOLVED);
+    failpoint(FAILPOINT_SOURCE_DOUBT);
 
     doubt(&d, askable);
 

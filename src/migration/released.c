@@ -9,6 +9,7 @@
 #include <unistd.h>
 
 #include "base/clock.h"
+#include "base/failpoint.h"
 
 /* Like mkdir -p, for the two or three levels that may be missing. */
 static int make_folders(char *path)
@@ -75,7 +76,11 @@ int released_write(const struct message_key *key, const char *word, const char *
     snprintf(temporary, sizeof(temporary), "%s.new", path);
     int bytes = snprintf(text, sizeof(text), "%s\nmigration %s\nattempt %u\npeer %.256s\npid %d\ntime_ns %lld\n", word,
                          id, key->attempt, peer, (int)getpid(), (long long)clock_realtime_ns());
-    rc = write_whole(temporary, text, (size_t)bytes);
+    rc = released ? failpoint(FAILPOINT_SOURCE_NOTE) : 0;
+    if (rc == 0)
+        rc = write_whole(temporary, text, (size_t)bytes);
+    if (rc == 0 && released)
+        rc = failpoint(FAILPOINT_SOURCE_NOTE_NAME);
     if (rc == 0 && rename(temporary, path) < 0)
         rc = -errno;
     if (rc == 0)
@@ -88,6 +93,8 @@ int released_write(const struct message_key *key, const char *word, const char *
 
 void released_forget(char path[RELEASED_PATH_MAX])
 {
+    if (path[0])
+        failpoint(FAILPOINT_SOURCE_FORGET);
     if (path[0])
         unlink(path);
     path[0] = '\0';

@@ -7,6 +7,7 @@
 #include <string.h>
 
 #include "base/clock.h"
+#include "base/failpoint.h"
 #include "base/queue.h"
 #include "base/thread.h"
 #include "migration/threads/digest.h"
@@ -96,7 +97,10 @@ static void load_run(void *opaque)
         struct err err = { 0 };
         int64_t start = clock_now_ns();
         if (!fault_failed(&l->fault)) {
-            int ret = load_chunk(chunk->source, &state_of(l, chunk->source)->digest, chunk, &worker->scratch, &err);
+            int ret = failpoint_err(FAILPOINT_TARGET_LOAD, &err);
+            if (ret == 0) {
+                ret = load_chunk(chunk->source, &state_of(l, chunk->source)->digest, chunk, &worker->scratch, &err);
+            }
             if (ret < 0) {
                 end_all(l, ret, err.text);
             } else {
