@@ -247,6 +247,8 @@ static int check_idle(struct migration *m, const char *uri, struct err *err)
     bool busy = !state_is_over(m->state);
     if (!busy && !unresolved &&
         m->thread_runs) { /* only its last word is still on its way; shutting down delivers it */
+        m->quitting = true;
+        cond_broadcast(&m->changed);
         eventfd_write(m->abort_fd, 1);
         if (m->channel)
             channel_shutdown(m->channel);

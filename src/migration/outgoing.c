@@ -194,6 +194,7 @@ static int one_round(struct outgoing *o, struct converge_sample *sample)
         rc = outgoing_wait_loaded(o, before.rounds + 1);
     if (rc < 0)
         return rc;
+    o->recall_owed = false; /* it loads, so it has heard of a RETRACT */
     failpoint(FAILPOINT_SOURCE_LOADED);
     pipeline_round_loaded(o->pipeline, &result, clock_now_ns() - start_ns);
     pipeline_stats(o->pipeline, &after);
@@ -385,6 +386,8 @@ static int send_eof(struct outgoing *o)
     if (cancel)
         return err_set(&o->err, -ECANCELED, "migration cancelled");
     uint8_t eof = ELEMENT_EOF;
+    o->recall = o->key;
+    o->recall_owed = true;
     int rc = failpoint_err(FAILPOINT_SOURCE_EOF, &o->err);
     if (rc == 0)
         rc = pipeline_send(o->pipeline, &eof, 1, &o->err);
@@ -579,5 +582,6 @@ void outgoing_run(struct migration *m)
         report_pause(o);
     tear_down(o);
     report_end(o);
+    outgoing_recall(o);
     free(o);
 }

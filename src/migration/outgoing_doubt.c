@@ -1,6 +1,11 @@
-/* The source in doubt: RELEASED is written, and the peer fell silent. The guest stands still here until somebody knows
+/* Words over a new line, when the first one is gone. On the migrate thread.
+ *
+ * The source in doubt: RELEASED is written, and the peer fell silent. The guest stands still here until somebody knows
  * where it runs. The peer knows, so it is asked over a new line: again and again for reconnect-time, and whenever an
- * operator wishes. Otherwise the operator says. On the migrate thread. */
+ * operator wishes. Otherwise the operator says.
+ *
+ * The source that took its guest back, and cannot say so: a peer that has the EOF may be prepared and would hold its copy
+ * until a person comes. It is found over a new line and told. */
 #include "migration/outgoing.h"
 
 #include <assert.h>
@@ -221,6 +226,14 @@ static int open_fds(struct doubt *d)
     return 0;
 }
 
+static void close_fds(struct doubt *d)
+{
+    if (d->timer_fd >= 0)
+        close(d->timer_fd);
+    if (d->stop_fd >= 0)
+        close(d->stop_fd);
+}
+
 /* When to ask by ourselves: at once, then at growing intervals, and a last time when the time is over. */
 static void plan(struct doubt *d)
 {
@@ -282,10 +295,70 @@ bool outgoing_in_doubt(struct outgoing *o)
     if (handover_ended(o->at))
         err_clear(&m->error); /* the doubt is none any more; what is left of it is in o->err */
     unlock(&m->lock);
-    if (d.timer_fd >= 0)
-        close(d.timer_fd);
-    if (d.stop_fd >= 0)
-        close(d.stop_fd);
+    close_fds(&d);
     free(d.message);
     return handover_ended(o->at);
+}
+
+/* --- the guest is here ----------------------------------------------------------------------------------------- */
+
+/* Has the peer said that it holds nothing? The ear's thread has ended. */
+static bool peer_holds_nothing(const struct outgoing *o)
+{
+    unsigned heard = o->ear.heard;
+    return heard & (HEARD_RETRACTED | HEARD_REFUSED) || (heard & HEARD_ERROR && o->ear.why.code == -EREMOTEIO);
+}
+
+/* True: it has heard, or has never held it. */
+static bool recall_over(struct doubt *d, struct channel *line)
+{
+    struct buf out = { 0 };
+    message_put(&out, MESSAGE_RESUME, &d->o->key, NULL, 0);
+    message_put(&out, MESSAGE_RETRACT, &d->o->key, NULL, 0);
+    int rc = channel_write_all(line, out.data, out.size, (int)outgoing_silence_ms(d->o), NULL);
+    buf_free(&out);
+    while (rc == 0) {
+        rc = read_word(d, line, NULL);
+        if (rc == 0 && d->message->type != MESSAGE_PREPARED)
+            return true;
+    }
+    return false;
+}
+
+/* False: this thread is wanted back. */
+static bool recall_may_wait(struct doubt *d)
+{
+    struct migration *m = d->o->m;
+    eventfd_t ignored;
+    lock(&m->lock);
+    while (!m->quitting && cond_wait_until(&m->changed, &m->lock, d->next_ns))
+        continue;
+    bool go_on = !m->quitting;
+    if (go_on)
+        eventfd_read(m->abort_fd, &ignored); /* a cancel's: who wants this thread back says so above */
+    unlock(&m->lock);
+    return go_on;
+}
+
+void outgoing_recall(struct outgoing *o)
+{
+    int64_t window_ms = (int64_t)atomic_load_explicit(&o->m->params.reconnect_ms, memory_order_relaxed);
+    if (o->at != SOURCE_HERE || !o->recall_owed || peer_holds_nothing(o) || !can_reconnect(o) || window_ms == 0)
+        return;
+    struct doubt d = { .o = o, .interval_ns = INTERVAL_MIN_MS * NS_PER_MS, .timer_fd = -1, .stop_fd = -1 };
+    d.next_ns = clock_now_ns();
+    d.until_ns = d.next_ns + window_ms * NS_PER_MS;
+    d.message = calloc(1, sizeof(*d.message));
+    assert(d.message);
+    o->key = o->recall;
+    bool over = open_fds(&d) < 0;
+    while (!over && d.next_ns != INT64_MAX && recall_may_wait(&d)) {
+        struct channel *line = NULL;
+        plan(&d);
+        if (failpoint(FAILPOINT_SOURCE_RECALL) == 0 && connect_again(&d, &line, NULL) == 0)
+            over = recall_over(&d, line);
+        channel_close(line);
+    }
+    close_fds(&d);
+    free(d.message);
 }

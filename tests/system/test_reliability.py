@@ -136,6 +136,8 @@ class World:
     def look_there(self):
         if self.there.process.poll() is not None:
             return 'dead'
+        if any(point == 'source-connect' for _, _, point, _ in self.case.faults):
+            return 'never called'
         status, migration = self.there.status(), self.there.migration().get('status')
         if status == 'running':
             return 'runs'
@@ -152,19 +154,21 @@ class World:
 
     def look(self):
         """The destination first: one that runs now and a source that runs later would be two."""
-        self.source_runs = False
-        try:
-            there = self.look_there()
-        except Failure:  # it ended while it was asked
-            there = 'busy'
-        source = self.look_source()
+        self.source_runs, ends = False, []
+        for look in (self.look_there, self.look_source):
+            try:
+                ends.append(look())
+            except Failure:  # it ended while it was asked
+                ends.append('busy')
+        there, source = ends
         if there == 'runs' and self.source_runs:
             raise Failure('both sides run the guest')
         return source, there
 
     def settle(self):
         """(source, there) when nothing moves any more without a person."""
-        over = {('here', 'dead'), ('away', 'runs'), ('dead', 'runs'), ('dead', 'dead'), ('away', 'dead')}
+        over = {('here', 'dead'), ('away', 'runs'), ('dead', 'runs'), ('dead', 'dead'), ('away', 'dead'),
+                ('here', 'never called'), ('dead', 'never called')}
         if self.case.killed('source'):
             over.add(('dead', 'doubt'))
         if self.case.killed('there'):
@@ -182,8 +186,10 @@ class World:
         """A person who looks at both ends, and follows docs/reliability.md. Who runs the guest then; None: it is lost."""
         source, there = ends
         killed = self.case.killed('source'), self.case.killed('there')
-        if ends == ('here', 'dead'):
+        if source == 'here':
             return self.source
+        if there == 'never called':
+            return None
         if there == 'runs':
             return self.there
         if ends == ('dead', 'doubt'):
@@ -252,7 +258,11 @@ def run_case(text):
             wait_alive(world.source)
             world.source.status()  # its monitor has its caller
             before = belongings(world.source)
-            world.source.start_migration(line.uri)
+            try:
+                world.source.start_migration(line.uri)
+            except Failure:  # it was killed before it could answer; else it is met below
+                if 'source' not in [fault[0] for fault in case.faults]:
+                    raise
             world.wait_met(line)
             world.go_on(line, dice)
             ends = world.settle()
