@@ -29,8 +29,8 @@ struct outgoing {
     enum handover_state at;
     bool ran; /* when it was paused for this */
     bool paused, tracking, sealed, retract_sent;
-    bool doubted;          /* was UNRESOLVED at some time */
-    bool recall_owed;      /* `recall` is the key of an EOF that was sent: the peer may be prepared under it, and hold on */
+    bool doubted;     /* was UNRESOLVED at some time */
+    bool recall_owed; /* `recall` is the key of an EOF that was sent: the peer may be prepared under it, and hold on */
     struct message_key recall;
     struct channel *again; /* the new line, while there is one */
     char released_path[RELEASED_PATH_MAX];
