@@ -124,6 +124,7 @@ PATH_OPTION(initrd, machine.initrd)
 PATH_OPTION(append, machine.append)
 PATH_OPTION(mem_path, machine.mem_path)
 PATH_OPTION(pidfile, pidfile)
+PATH_OPTION(state_dir, state_dir)
 PATH_OPTION(incoming, incoming)
 PATH_OPTION(migrate, migrate)
 PATH_OPTION(trace_path, trace_path)
@@ -454,6 +455,7 @@ static const struct option_row option_table[] = {
     { "name", "NAME", name, "of the guest" },
     { "uuid", "UUID", uuid, "of the guest" },
     { "pidfile", "PATH", pidfile, "write the process id there" },
+    { "state-dir", "PATH", state_dir, "this guest's folder for notes of hand-overs (default: PIDFILE.state)" },
     { "daemonize", NULL, daemonize, "go on in the background once everything is set up" },
     { "incoming", "URI|defer", incoming, "wait for a guest: tcp:HOST:PORT unix:PATH exec:COMMAND fd:N file:PATH" },
     { "migrate", "URI", migrate, "send the guest there as soon as it runs, then exit" },

@@ -129,7 +129,7 @@ void incoming_feed(struct incoming *i, enum handover_event event)
     if (step.actions & DO_SEND_RUNNING)
         say_running(i);
     if (step.actions & DO_WRITE_REFUSED)
-        released_write(&i->key, "REFUSED", i->channel->name, i->refused_path, NULL);
+        released_write(&i->key, "REFUSED", i->channel->name, machine_config_of(i->machine), i->refused_path, NULL);
     if (step.actions & DO_SEND_REFUSED)
         failpoint(FAILPOINT_TARGET_REFUSE);
     if (step.actions & DO_SEND_REFUSED)
