@@ -468,6 +468,13 @@ static void report_pause(struct outgoing *o)
     learn(o, running_ns - stopped_ns);
 }
 
+static void free_street(struct outgoing *o)
+{
+    pipeline_free(o->pipeline);
+    o->pipeline = NULL;
+}
+
+/* All that people see the end of: the guest, tracking, the line. */
 static void tear_down(struct outgoing *o)
 {
     struct migration *m = o->m;
@@ -484,7 +491,8 @@ static void tear_down(struct outgoing *o)
     if (o->pipeline && o->at != SOURCE_AWAY)
         pipeline_fail(o->pipeline, -ECONNABORTED, "the migration has ended");
     migration_hold_pipeline(m, NULL);
-    pipeline_free(o->pipeline);
+    if (o->at == SOURCE_AWAY)
+        free_street(o); /* its last word goes out */
     outgoing_throttle_end(o);
     if (o->tracking)
         dirty_stop(o->ram->dirty, DIRTY_MIGRATION);
@@ -501,6 +509,12 @@ static void tear_down(struct outgoing *o)
         channel_explain(o->channel, &o->err);
     if (o->channel)
         channel_shutdown(o->channel);
+}
+
+/* What may have to wait for a vCPU that the host does not run now; nobody else waits for it. */
+static void join_all(struct outgoing *o)
+{
+    free_street(o);
     return_path_stop(&o->ear);
     channel_close(o->channel);
 }
@@ -582,6 +596,7 @@ void outgoing_run(struct migration *m)
         report_pause(o);
     tear_down(o);
     report_end(o);
+    join_all(o);
     outgoing_recall(o);
     free(o);
 }
