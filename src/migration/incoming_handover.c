@@ -254,6 +254,8 @@ static bool operator_says(struct incoming *i, enum handover_event *event, bool *
     enum resolve_wish wish = i->in_doubt ? m->wish : WISH_NONE;
     if (i->in_doubt)
         m->wish = WISH_NONE;
+    if (wish != WISH_NONE)
+        m->settled_by = "operator";
     *quitting = m->quitting;
     unlock(&m->lock);
     if (wish == WISH_NONE)

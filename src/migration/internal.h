@@ -43,6 +43,7 @@ struct migration {
     bool askable;       /* source in doubt: the peer can be asked */
     bool ask;           /* wanted by somebody */
     bool reconnecting;  /* it is asked without anybody's wish */
+    const char *settled_by; /* see migration_info */
     enum resolve_wish wish;
     char released_path[RELEASED_PATH_MAX]; /* of a doubt that nobody can be asked about: the operator's word ends it */
     char uri[256], listening[160];

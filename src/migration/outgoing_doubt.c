@@ -57,6 +57,17 @@ static void set_last(struct doubt *d, const struct err *why)
         err_set(&d->last, -ENOTCONN, "the line is gone");
 }
 
+/* Whose word it was. */
+static void settle(struct outgoing *o, enum handover_event event, const char *by)
+{
+    outgoing_feed(o, event);
+    if (!handover_ended(o->at))
+        return;
+    lock(&o->m->lock);
+    o->m->settled_by = by;
+    unlock(&o->m->lock);
+}
+
 /* --- waiting --------------------------------------------------------------------------------------------- */
 
 static void look(struct doubt *d, struct call *call)
@@ -148,7 +159,7 @@ static void operator_says(struct outgoing *o, enum resolve_wish wish)
         err_set(&o->err, -ECONNABORTED,
                 "the line was lost in the hand-over, and an operator said that the guest is here");
     }
-    outgoing_feed(o, wish == WISH_HERE ? HANDOVER_RESOLVE_HERE : HANDOVER_RESOLVE_THERE);
+    settle(o, wish == WISH_HERE ? HANDOVER_RESOLVE_HERE : HANDOVER_RESOLVE_THERE, "operator");
 }
 
 /* The peer holds the guest and waits: GO again, unless an operator was quicker. While that is under way the doubt is
@@ -169,7 +180,7 @@ static void tell_to_start(struct doubt *d, struct channel *line, struct err *why
         err_set(why, -EPROTO, "%s: PREPARED is no answer to GO", line->name);
         answer = HANDOVER_LINK_LOST;
     }
-    outgoing_feed(o, answer);
+    settle(o, answer, "peer");
     if (!handover_ended(o->at))
         migration_set_state(o->m, MIGRATION_UNRESOLVED);
 }
@@ -196,7 +207,7 @@ static void ask_peer(struct doubt *d)
         if (event == HANDOVER_PREPARED)
             tell_to_start(d, line, &why);
         else
-            outgoing_feed(o, event);
+            settle(o, event, "peer");
         o->again = NULL;
     }
     channel_close(line);
@@ -204,6 +215,20 @@ static void ask_peer(struct doubt *d)
         set_last(d, &why);
         tell(d);
     }
+}
+
+/* The lock on the disk's image is a lease: nobody takes it before the guest starts there. Taken, the guest runs; free, it
+ * may have run and ended, which only a person can tell. */
+static void read_lease(struct doubt *d)
+{
+    struct outgoing *o = d->o;
+    struct err why = { 0 };
+    int rc = machine_take_disks(o->machine, &why);
+    if (rc == -EBUSY) {
+        settle(o, HANDOVER_RESOLVE_THERE, "lease");
+        return;
+    }
+    machine_pause(o->machine, RUN_POSTMIGRATE); /* let go again */
 }
 
 /* --- the doubt -------------------------------------------------------------------------------------------- */
@@ -254,10 +279,10 @@ static void doubt(struct doubt *d, bool askable)
         struct call call = wait_for_call(d);
         bool due = askable && clock_now_ns() >= d->next_ns;
         if (call.heard == HEARD_RUNNING) {
-            outgoing_feed(o, HANDOVER_RUNNING);
+            settle(o, HANDOVER_RUNNING, "peer");
         } else if (call.heard == HEARD_REFUSED) {
             o->err = call.why;
-            outgoing_feed(o, HANDOVER_REFUSED);
+            settle(o, HANDOVER_REFUSED, "peer");
         } else if (call.wish != WISH_NONE) {
             operator_says(o, call.wish);
         } else if (call.quitting) {
@@ -266,6 +291,8 @@ static void doubt(struct doubt *d, bool askable)
             if (due)
                 plan(d);
             ask_peer(d);
+            if (call.ask && !handover_ended(o->at))
+                read_lease(d);
         }
     }
 }

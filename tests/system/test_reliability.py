@@ -411,6 +411,98 @@ def faults(actions):
     return cases
 
 
+# --- what settles a doubt ----------------------------------------------------------------------------------------------
+
+
+def settled_by(vm, by):
+    info = vm.migration()
+    if info['__org.godwit_report'].get('settled-by') != by:
+        raise Failure(f'{vm.name} says {info}, not that the {by} settled it')
+
+
+def doubt_ends(by):
+    """The source has let go and heard nothing more; the guest runs there, and so has its disk."""
+    with World(Case('disk=1 line=cut,back,RUNNING:1:before')) as world:
+        source, there = world.source, world.there
+        with Chaos(listening(there), world.case.plan) as line:
+            wait_alive(source)
+            source.start_migration(line.uri, reconnect_time=0)
+            source.wait_migration('unresolved')
+            there.wait_status('running')
+            if by == 'peer':
+                source.qmp(RESOLVE, answer='ask')
+                source.wait_migration('completed')
+        if by != 'peer':
+            source.qmp(RESOLVE, answer='there' if by == 'operator' else 'ask')
+        source.wait_migration('completed')
+        settled_by(source, by)
+        if notes(source):
+            raise Failure(f'{notes(source)} are left over')
+        finish(there)
+
+
+# --- cancels ----------------------------------------------------------------------------------------------------------
+
+
+def cancel(source, dice):
+    """Milliseconds until the migration was over, by either monitor language; None: refused, GO was on its way."""
+    begun = time.monotonic()
+    if dice.random() < 0.5:
+        refused = 'error' in source.qmp.raw('migrate_cancel')
+    else:
+        refused = bool(source.qmp.hmp('migrate_cancel').strip())
+    while source.migration()['status'] not in ('cancelled', 'completed', 'failed'):
+        continue
+    took_ms = (time.monotonic() - begun) * 1e3
+    status = source.migration()['status']
+    if refused != (status == 'completed') and status != 'completed':
+        raise Failure(f'a cancel was {"refused" if refused else "taken"}, and the migration is {status}')
+    return None if status == 'completed' else took_ms
+
+
+def many_cancels(count):
+    dice, took_ms, moved = random.Random(SEED), [], 0
+    options = lambda more=(): machine('32M', harts=2, more=more)
+    at = Vm(options() + memcheck('16M', 2), typing=True, name='source')
+    there = None
+    try:
+        wait_alive(at)
+        at.status()
+        wait_for('threads to have names', lambda: belongings(at)[1]['godwit'] == 1)
+        before = belongings(at)
+        while len(took_ms) < count:
+            there = Vm(options(['-incoming', 'tcp:127.0.0.1:0']), typing=True, name='destination')
+            at.start_migration(listening(there), max_bandwidth=dice.choice([0, 0, 64 << 20, 16 << 20]),
+                               compression=dice.choice(['none', 'lz4']))
+            time.sleep(dice.random() * dice.choice([0.01, 0.05, 0.2]))  # the moment is the test's input
+            took = cancel(at, dice)
+            if took is None:
+                there.wait_status('running')
+                at.close()
+                at, there, moved = there, None, moved + 1
+                wait_running_on(at)
+                continue
+            if at.status() != 'running':
+                raise Failure(f'after a cancel the guest is {at.status()}')
+            took_ms.append(took)
+            there.wait_exit()
+            there.close()
+            there = None
+        wait_running_on(at)
+        wait_for('nothing to be left over', lambda: belongings(at) == before or moved, 10)
+        finish(at)
+    except BaseException:
+        for vm in filter(None, (at, there)):
+            vm.__exit__(*sys.exc_info())
+        raise
+    at.close()
+    took_ms.sort()
+    late = sum(ms > 100 for ms in took_ms)
+    print(f'# GODWIT_SEED={SEED}: {count} cancels, {moved} more came too late; over after {took_ms[count // 2]:.1f} ms (median), '
+          f'{took_ms[count * 99 // 100]:.1f} ms (99 of 100), {took_ms[-1]:.1f} ms (worst), {late} after more than 100 ms; '
+          f'load {os.getloadavg()[0]:.0f}', flush=True)
+
+
 if CASE:
     @test
     def the_case_that_was_asked_for():
@@ -431,6 +523,15 @@ else:
     @test
     def a_process_that_stops_at_any_step_and_goes_on_costs_nobody_the_guest():
         run_all('stops and stalls', some(faults(['stop', 'stall']), 12))
+
+    @test
+    def a_doubt_is_settled_by_the_peer_else_by_its_disks_lock_else_by_a_person():
+        for by in ('peer', 'lease', 'operator'):
+            doubt_ends(by)
+
+    @test
+    def a_cancel_at_any_moment_leaves_the_guest_here_or_whole_there():
+        many_cancels(1000 if LONG else 15)
 
     @test
     def an_error_at_any_step_costs_nobody_the_guest():
