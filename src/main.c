@@ -36,6 +36,7 @@ struct end {
     struct chardev *chardev; /* the serial side of a mux */
     struct chardev *monitor; /* a mux's other side, or NULL */
     bool taken, monitor_taken;
+    bool exposed; /* on tcp, for whoever comes */
 };
 
 struct app {
@@ -105,7 +106,7 @@ static int end_open(struct app *app, const char *id, const char *spec, bool mux,
         printf("char device redirected to %s (label %s)\n", strstr(chardev_describe(back), "/dev/"), id);
     fflush(stdout);
     struct end *end = &app->end[app->ends];
-    *end = (struct end){ .chardev = back };
+    *end = (struct end){ .chardev = back, .exposed = chardev_spec_exposed(spec) };
     snprintf(end->id, sizeof(end->id), "%s", id);
     if (mux)
         result = chardev_mux(back, quit_asked, app, &end->chardev, &end->monitor, err);
@@ -161,6 +162,17 @@ static struct chardev *console_find(void *opaque, const char *id)
 
 /* --- monitors -------------------------------------------------------------------------------------------- */
 
+/* A monitor commands the guest, and this process. */
+static int monitor_start(struct app *app, const struct end *end, const char *option, struct chardev *chardev,
+                         enum monitor_mode mode, struct err *err)
+{
+    if (end->exposed)
+        return err_set(
+            err, -EPERM,
+            "-%s: a monitor on tcp obeys whoever connects: use unix:PATH, or add insecure=on if that is meant", option);
+    return monitor_add(app->monitor, chardev, mode, err);
+}
+
 static int monitor_session(struct app *app, const struct option_monitor *option, unsigned number, struct err *err)
 {
     const char *what = option->qmp ? "qmp" : "monitor";
@@ -179,7 +191,7 @@ static int monitor_session(struct app *app, const struct option_monitor *option,
         if (result < 0)
             return result;
     }
-    return monitor_add(app->monitor, chardev, option->qmp ? MONITOR_QMP : MONITOR_HMP, err);
+    return monitor_start(app, end, what, chardev, option->qmp ? MONITOR_QMP : MONITOR_HMP, err);
 }
 
 static int monitors_open(struct app *app, struct err *err)
@@ -202,7 +214,7 @@ static int monitors_open(struct app *app, struct err *err)
         struct end *end = &app->end[i];
         if (end->monitor && !end->monitor_taken) {
             end->monitor_taken = true;
-            result = monitor_add(app->monitor, end->monitor, MONITOR_HMP, err);
+            result = monitor_start(app, end, "serial", end->monitor, MONITOR_HMP, err);
         }
     }
     return result;
@@ -429,6 +441,9 @@ static int machine_make(struct app *app, struct err *err)
         result = migration_new(app->machine, &app->migration, err);
     if (result == 0)
         result = tunables_set(app, err);
+    if (result == 0 && app->options.sandbox[0])
+        migration_sandbox(app->migration,
+                          strcmp(app->options.sandbox, "on") == 0 ? MIGRATION_SANDBOX_MUST : MIGRATION_SANDBOX_OFF);
     return result;
 }
 

@@ -1,6 +1,6 @@
 /* Character devices: the host end of a serial line, a virtio console or a monitor.
  *
- *   stdio | file:PATH or file,path= | unix:PATH[,server=on][,wait=off] | tcp:HOST:PORT[,server=on,wait=off]
+ *   stdio | file:PATH or file,path= | unix:PATH[,server=on][,wait=off] | tcp:HOST:PORT[,server=on,wait=off,insecure=on]
  *   | pty | null | none | and the -chardev forms socket,path=|host=,port=... stdio file,path= pty null
  * "mon:" in front, or mux=on behind, asks for a mux (Ctrl-a c switches to the monitor, Ctrl-a x quits): the caller
  * sees it with chardev_spec_mux(), opens the back end and joins it with chardev_mux(). "chardev:ID" is the caller's.
@@ -39,6 +39,9 @@ const char *chardev_describe(const struct chardev *chardev); /* "pty:/dev/pts/3"
 const char *chardev_id(const struct chardev *chardev);       /* "" when it has none */
 void chardev_free(struct chardev *chardev);                  /* restores the terminal; NULL allowed */
 bool chardev_spec_mux(const char *spec);
+/* It listens on tcp, and nobody has said with insecure=on that whoever comes may come: not for a monitor. Beyond loopback
+ * chardev_open() refuses it for everybody. */
+bool chardev_spec_exposed(const char *text);
 void chardev_walk(void (*visit)(void *opaque, struct chardev *chardev), void *opaque); /* every open one */
 
 /* A mux: two front ends on one chardev, focus switched with Ctrl-a c. quit is called on Ctrl-a x. The back end is the

@@ -180,6 +180,8 @@ static int open_unix(const struct chardev_spec *spec, struct chardev_fds *fds, s
     if (fd < 0)
         return err_set_errno(err, -errno, "unix socket");
     if (spec->server)
+        fchmod(fd, 0600); /* before bind: then the path is born with it */
+    if (spec->server)
         rc = bind(fd, (struct sockaddr *)&address, sizeof address) < 0 || listen(fd, 1) < 0 ? -errno : 0;
     else
         rc = connect(fd, (struct sockaddr *)&address, sizeof address) < 0 ? -errno : 0;
@@ -224,6 +226,25 @@ static void bound_port(int fd, char *port, size_t size)
         getnameinfo((struct sockaddr *)&address, length, NULL, 0, port, (socklen_t)size, NI_NUMERICSERV);
 }
 
+static bool is_loopback(const struct sockaddr *address)
+{
+    const struct in6_addr *six = &((const struct sockaddr_in6 *)(const void *)address)->sin6_addr;
+    const struct in_addr *four = &((const struct sockaddr_in *)(const void *)address)->sin_addr;
+    return address->sa_family == AF_INET6 ? IN6_IS_ADDR_LOOPBACK(six) : ntohl(four->s_addr) >> 24 == IN_LOOPBACKNET;
+}
+
+/* Nobody asks who comes to a chardev, and nothing is encrypted. */
+static int may_listen(const struct chardev_spec *spec, const struct addrinfo *list, struct err *err)
+{
+    for (const struct addrinfo *at = list; at && spec->server && !spec->insecure; at = at->ai_next)
+        if (!is_loopback(at->ai_addr))
+            return err_set(err, -EPERM,
+                           "'tcp:%s:%s' would let other hosts in, unasked and unencrypted: listen on 127.0.0.1 or on a "
+                           "unix socket, or add insecure=on if that is meant",
+                           spec->host, spec->port);
+    return 0;
+}
+
 static int open_tcp(const struct chardev_spec *spec, struct chardev_fds *fds, char *describe, size_t describe_size,
                     struct err *err)
 {
@@ -231,7 +252,12 @@ static int open_tcp(const struct chardev_spec *spec, struct chardev_fds *fds, ch
     int bad = getaddrinfo(spec->host[0] ? spec->host : NULL, spec->port, &hints, &list);
     if (bad)
         return err_set(err, -EINVAL, "address 'tcp:%s:%s': %s", spec->host, spec->port, gai_strerror(bad));
-    int rc = -EADDRNOTAVAIL, fd = -1;
+    int rc = may_listen(spec, list, err), fd = -1;
+    if (rc < 0) {
+        freeaddrinfo(list);
+        return rc;
+    }
+    rc = -EADDRNOTAVAIL;
     for (struct addrinfo *at = list; at && fd < 0; at = at->ai_next)
         rc = try_tcp(at, spec->server, &fd);
     freeaddrinfo(list);

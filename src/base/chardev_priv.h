@@ -43,7 +43,8 @@ struct chardev_spec {
     char host[CHARDEV_ADDRESS_MAX];
     char port[16];
     bool server, wait, append, mux;
-    bool signal; /* stdio: Ctrl-C is a signal */
+    bool insecure; /* tcp: the user knows who may come */
+    bool signal;   /* stdio: Ctrl-C is a signal */
 };
 
 int chardev_spec_parse(const char *text, struct chardev_spec *out, struct err *err);

@@ -88,6 +88,8 @@ static int parse_option(struct chardev_spec *spec, char *piece, struct err *err)
         spec->wait = false;
         return 0;
     }
+    if (spec->type == CHARDEV_TCP && !strcmp(piece, "insecure"))
+        return parse_bool(piece, value, &spec->insecure, err);
     if (spec->type == CHARDEV_TCP && (!strcmp(piece, "nodelay") || !strcmp(piece, "delay")))
         return parse_bool(piece, value, &ignored, err); /* small writes go at once in any case */
     if (is_socket && !strcmp(piece, "path") && value) {
@@ -176,6 +178,12 @@ int chardev_spec_parse(const char *text, struct chardev_spec *out, struct err *e
     if (rc < 0)
         return err_prefix(err, "'%s'", text);
     return check(out, text, err);
+}
+
+bool chardev_spec_exposed(const char *text)
+{
+    struct chardev_spec spec;
+    return chardev_spec_parse(text, &spec, NULL) == 0 && spec.type == CHARDEV_TCP && spec.server && !spec.insecure;
 }
 
 bool chardev_spec_mux(const char *text)

@@ -15,6 +15,7 @@ static size_t width_of(enum field_type type)
     case FIELD_U64:
     case FIELD_I64: return 8;
     case FIELD_STRUCT:
+    case FIELD_DERIVED:
     case FIELD_END: break;
     }
     return 0;
@@ -36,6 +37,8 @@ static void save_rows(const struct field *row, const uint8_t *object, struct buf
 {
     for (; row->type != FIELD_END; row++) {
         const uint8_t *at = object + row->offset;
+        if (row->type == FIELD_DERIVED)
+            continue;
         if (row->type == FIELD_BYTES) {
             buf_put(out, at, row->count);
             continue;
@@ -76,7 +79,7 @@ static int load_rows(const struct state_desc *desc, const struct field *row, uin
                      struct reader *in, struct err *err)
 {
     for (; row->type != FIELD_END; row++) {
-        if (row->since > version)
+        if (row->since > version || row->type == FIELD_DERIVED)
             continue;
         uint8_t *at = object + row->offset;
         if (row->type == FIELD_BYTES) {
@@ -154,7 +157,7 @@ static void print_rows(const struct field *row, const uint8_t *object, const cha
             snprintf(path, sizeof(path), "%s%s[%u].", prefix, row->name, i);
             print_rows(row->sub, at + i * row->stride, path, out);
         }
-        if (row->type == FIELD_STRUCT)
+        if (row->type == FIELD_STRUCT || row->type == FIELD_DERIVED)
             continue;
         fprintf(out, "%s%s:", prefix, row->name);
         for (uint32_t i = 0; i < row->count; i++)

@@ -4,6 +4,9 @@
  * value outside its limits, a short section or a newer version is an error that names section and field, and
  * nothing of the object has been changed when state_load() fails (fields are loaded into a copy first; so
  * objects described here are plain data: `object_size` bytes that may be copied with memcpy).
+ * A table names every byte of its struct: what does not travel is a FIELD_DERIVED row, and room that a compiler would
+ * leave between members is a member (`spare`). So a member that somebody adds and forgets here is found by counting:
+ * tests/unit/machine/test_state_complete.c does.
  * Used with the machine paused: plain accesses, also to _Atomic members. */
 #pragma once
 #include <stdbool.h>
@@ -22,7 +25,8 @@ enum field_type {
     FIELD_I64,
     FIELD_BYTES,  /* count raw bytes */
     FIELD_STRUCT, /* count times the rows of `sub`, stride bytes apart */
-    FIELD_END,    /* closes a table */
+    FIELD_DERIVED, /* count bytes that do not travel: made from the rest, or nothing at all (room up to the next member) */
+    FIELD_END,     /* closes a table */
 };
 
 struct field {
@@ -64,6 +68,7 @@ struct state_desc {
 #define FIELD_BYTES_OF(S, m)        { #m, FIELD_BYTES, offsetof(S, m), sizeof(((S *)0)->m), 1, 0, 0, NULL, 0 }
 #define FIELD_STRUCTS_OF(S, m, n, subtable) \
     { #m, FIELD_STRUCT, offsetof(S, m), (n), 1, 0, 0, (subtable), sizeof(((S *)0)->m[0]) }
+#define FIELD_DERIVED_OF(S, m)      { #m, FIELD_DERIVED, offsetof(S, m), sizeof(((S *)0)->m), 1, 0, 0, NULL, 0 }
 #define FIELD_TABLE_END             { NULL, FIELD_END, 0, 0, 0, 0, 0, NULL, 0 }
 /* clang-format on */
 

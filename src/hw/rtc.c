@@ -24,6 +24,7 @@ struct rtc_state {
     uint64_t alarm_ns;
     uint32_t time_high; /* latched */
     uint8_t alarm_running, irq_pending, irq_enabled;
+    uint8_t spare;
 };
 
 struct rtc {
@@ -37,6 +38,7 @@ struct rtc {
     bool drained;
 };
 
+/* clang-format off */
 static const struct field rtc_fields[] = {
     FIELD_U64_OF(struct rtc_state, offset_ns),
     FIELD_U64_OF(struct rtc_state, alarm_ns),
@@ -44,8 +46,10 @@ static const struct field rtc_fields[] = {
     FIELD_BOOL_OF(struct rtc_state, alarm_running),
     FIELD_BOOL_OF(struct rtc_state, irq_pending),
     FIELD_BOOL_OF(struct rtc_state, irq_enabled),
+    FIELD_DERIVED_OF(struct rtc_state, spare),
     FIELD_TABLE_END,
 };
+/* clang-format on */
 
 static const struct state_desc rtc_desc = {
     .name = "godwit/rtc",

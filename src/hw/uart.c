@@ -35,7 +35,8 @@ struct uart_state {
     uint8_t timeout_pending; /* received bytes below the trigger level have waited long enough */
     uint8_t rx_count, tx_count;
     uint8_t rx[UART_FIFO_BYTES], tx[UART_FIFO_BYTES]; /* oldest first */
-    uint64_t timeout_ns;                              /* guest time of the receive timeout; TIMER_NEVER: none */
+    uint8_t spare[3];
+    uint64_t timeout_ns; /* guest time of the receive timeout; TIMER_NEVER: none */
 };
 
 struct uart {
@@ -69,6 +70,7 @@ static const struct field uart_fields[] = {
     FIELD_U8_MAX_OF(struct uart_state, tx_count, UART_FIFO_BYTES),
     FIELD_BYTES_OF(struct uart_state, rx),
     FIELD_BYTES_OF(struct uart_state, tx),
+    FIELD_DERIVED_OF(struct uart_state, spare),
     FIELD_U64_MAX_OF(struct uart_state, timeout_ns, TIMER_NEVER),
     FIELD_TABLE_END,
 };

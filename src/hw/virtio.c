@@ -16,6 +16,7 @@ const struct field virtio_fields[] = {
     FIELD_U32_OF(struct virtio_state, legacy_page_bytes),
     FIELD_U8_OF(struct virtio_state, status),
     FIELD_BOOL_OF(struct virtio_state, broken),
+    FIELD_DERIVED_OF(struct virtio_state, spare),
     FIELD_STRUCTS_OF(struct virtio_state, queue, VIRTIO_QUEUES_MAX, vring_fields),
     FIELD_TABLE_END,
 };

@@ -30,6 +30,7 @@ struct virtio_state {
     uint32_t legacy_page_bytes; /* 0 until the driver says */
     uint8_t status;
     uint8_t broken; /* the driver broke a rule: deaf until it resets the device */
+    uint8_t spare[6];
     struct vring_state queue[VIRTIO_QUEUES_MAX];
 };
 extern const struct field virtio_fields[];

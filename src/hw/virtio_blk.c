@@ -57,11 +57,13 @@ struct blk_disk {
     uint32_t sector_bytes;
     uint8_t queues, readonly;
     uint8_t serial[BLK_ID_BYTES];
+    uint8_t spare[6];
 };
 
 struct blk_retry {
     uint16_t head;
     uint8_t queue;
+    uint8_t spare;
 };
 
 struct blk_state {
@@ -69,6 +71,7 @@ struct blk_state {
     struct blk_disk disk;
     uint8_t writeback; /* the driver's wish */
     uint8_t retries;
+    uint8_t spare[6];
     struct blk_retry retry[BLK_REQUESTS]; /* taken, failed, and to be tried again */
     struct blk_disk here;                 /* not sent: what `disk` must be */
 };
@@ -110,14 +113,19 @@ struct blk {
 static const struct virtio_backend_ops blk_ops;
 
 static const struct field blk_disk_fields[] = {
-    FIELD_U64_OF(struct blk_disk, sectors),  FIELD_U32_OF(struct blk_disk, sector_bytes),
-    FIELD_U8_OF(struct blk_disk, queues),    FIELD_BOOL_OF(struct blk_disk, readonly),
-    FIELD_BYTES_OF(struct blk_disk, serial), FIELD_TABLE_END,
+    FIELD_U64_OF(struct blk_disk, sectors),
+    FIELD_U32_OF(struct blk_disk, sector_bytes),
+    FIELD_U8_OF(struct blk_disk, queues),
+    FIELD_BOOL_OF(struct blk_disk, readonly),
+    FIELD_BYTES_OF(struct blk_disk, serial),
+    FIELD_DERIVED_OF(struct blk_disk, spare),
+    FIELD_TABLE_END,
 };
 
 static const struct field blk_retry_fields[] = {
     FIELD_U16_OF(struct blk_retry, head),
     FIELD_U8_MAX_OF(struct blk_retry, queue, VIRTIO_QUEUES_MAX - 1),
+    FIELD_DERIVED_OF(struct blk_retry, spare),
     FIELD_TABLE_END,
 };
 
@@ -126,7 +134,9 @@ static const struct field blk_fields[] = {
     { "disk", FIELD_STRUCT, offsetof(struct blk_state, disk), 1, 1, 0, 0, blk_disk_fields, sizeof(struct blk_disk) },
     FIELD_BOOL_OF(struct blk_state, writeback),
     FIELD_U8_MAX_OF(struct blk_state, retries, BLK_REQUESTS),
+    FIELD_DERIVED_OF(struct blk_state, spare),
     FIELD_STRUCTS_OF(struct blk_state, retry, BLK_REQUESTS, blk_retry_fields),
+    FIELD_DERIVED_OF(struct blk_state, here),
     FIELD_TABLE_END,
 };
 
@@ -403,7 +413,7 @@ static void keep_for_later(struct blk *blk, const struct blk_request *request)
 {
     struct blk_state *s = &blk->state;
     assert(s->retries < BLK_REQUESTS);
-    s->retry[s->retries++] = (struct blk_retry){ request->head, request->queue };
+    s->retry[s->retries++] = (struct blk_retry){ .head = request->head, .queue = request->queue };
     if (!blk->stopping && blk->options.stop)
         blk->options.stop(blk->options.opaque);
     blk->stopping = true;

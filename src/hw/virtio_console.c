@@ -19,6 +19,7 @@ enum { CONFIG_MAX_PORTS = 4, CONFIG_EMERGENCY = 8, CONFIG_BYTES = 12 };
 struct console_state {
     struct virtio_state virtio;
     uint32_t tx_done; /* bytes of the oldest chain that the host end has */
+    uint32_t spare;
 };
 
 struct console {
@@ -38,6 +39,7 @@ static const struct virtio_backend_ops console_ops;
 static const struct field console_fields[] = {
     VIRTIO_STATE_ROW(struct console_state),
     FIELD_U32_MAX_OF(struct console_state, tx_done, CONSOLE_OUTPUT_MAX),
+    FIELD_DERIVED_OF(struct console_state, spare),
     FIELD_TABLE_END,
 };
 

@@ -8,6 +8,7 @@ enum { AVAIL_IDX = 2, AVAIL_RING = 4, USED_IDX = 2, USED_RING = 4, USED_ELEMENT_
 enum { AVAIL_NO_INTERRUPT = 1 };
 enum { ASK_AGAIN_TRIES = 4 };
 
+/* clang-format off */
 const struct field vring_fields[] = {
     FIELD_U64_OF(struct vring_state, desc),
     FIELD_U64_OF(struct vring_state, avail),
@@ -19,8 +20,10 @@ const struct field vring_fields[] = {
     FIELD_U16_OF(struct vring_state, used_idx),
     FIELD_U16_OF(struct vring_state, signalled_used),
     FIELD_BOOL_OF(struct vring_state, ready),
+    FIELD_DERIVED_OF(struct vring_state, spare),
     FIELD_TABLE_END,
 };
+/* clang-format on */
 
 int vring_validate(const struct vring_state *s, uint16_t size_max, struct err *err)
 {

@@ -25,6 +25,7 @@ struct vring_state {
     uint16_t used_idx;
     uint16_t signalled_used; /* used_idx when an interrupt was last considered */
     uint8_t ready;
+    uint8_t spare[7];
 };
 extern const struct field vring_fields[];
 int vring_validate(const struct vring_state *state, uint16_t size_max, struct err *err);

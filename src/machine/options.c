@@ -380,6 +380,14 @@ static int migration_threads(struct parser *p, const char *argument)
     return tunable(p, "threads", argument);
 }
 
+static int sandbox(struct parser *p, const char *argument)
+{
+    if (strcmp(argument, "on") != 0 && strcmp(argument, "off") != 0)
+        return option_bad(p, "'%s' is neither on nor off", argument);
+    snprintf(p->out->sandbox, sizeof(p->out->sandbox), "%s", argument);
+    return 0;
+}
+
 static int trace(struct parser *p, const char *argument)
 {
     struct err err = { 0 };
@@ -454,6 +462,7 @@ static const struct option_row option_table[] = {
     { "s", NULL, gdb_usual, "the same as -gdb tcp::1234" },
     { "name", "NAME", name, "of the guest" },
     { "uuid", "UUID", uuid, "of the guest" },
+    { "sandbox", "on|off", sandbox, "what reads an incoming guest can open no files (default: where this host can)" },
     { "pidfile", "PATH", pidfile, "write the process id there" },
     { "state-dir", "PATH", state_dir, "this guest's folder for notes of hand-overs (default: PIDFILE.state)" },
     { "daemonize", NULL, daemonize, "go on in the background once everything is set up" },

@@ -59,6 +59,7 @@ struct options {
     bool trace_help;                   /* print what -d takes and leave */
     bool fault_help;                   /* print the table of -fault and leave */
     bool perf_map, jit_dump;           /* names of generated code for profilers */
+    char sandbox[8];                   /* "on", "off" or "" */
     bool start_paused, daemonize, nodefaults;
     bool help, version; /* print that and leave */
 };

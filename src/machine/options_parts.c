@@ -179,7 +179,7 @@ int option_global(struct parser *p, const char *argument)
 struct chardev_words {
     char id[OPTION_ID_MAX];
     char path[OPTION_SPEC_MAX / 2], host[OPTION_ID_MAX * 4], port[OPTION_ID_MAX];
-    bool server, wait, wait_given, mux;
+    bool server, wait, wait_given, mux, insecure;
 };
 
 static int chardev_words(struct parser *p, const char *kind, const char *at, struct chardev_words *out)
@@ -204,6 +204,8 @@ static int chardev_words(struct parser *p, const char *kind, const char *at, str
             result = option_bool(p, &part, &out->wait), out->wait_given = true;
         else if (strcmp(part.key, "nowait") == 0 && socket)
             result = 0, out->wait = false, out->wait_given = true;
+        else if (strcmp(part.key, "insecure") == 0 && socket)
+            result = option_bool(p, &part, &out->insecure);
         else if (strcmp(part.key, "mux") == 0)
             result = option_bool(p, &part, &out->mux);
         else if (strcmp(part.key, "signal") == 0 && strcmp(kind, "stdio") == 0)
@@ -224,7 +226,8 @@ static int chardev_socket(struct parser *p, const struct chardev_words *words, s
     if (words->path[0])
         snprintf(out->spec, sizeof(out->spec), "unix:%s%s", words->path, server);
     else if (words->port[0])
-        snprintf(out->spec, sizeof(out->spec), "tcp:%s:%s%s", words->host, words->port, server);
+        snprintf(out->spec, sizeof(out->spec), "tcp:%s:%s%s%s", words->host, words->port, server,
+                 words->insecure ? ",insecure=on" : "");
     else
         return option_bad(p, "socket '%s' needs port=", words->id);
     return 0;

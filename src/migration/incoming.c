@@ -10,6 +10,7 @@
 
 #include "base/clock.h"
 #include "base/failpoint.h"
+#include "base/sandbox.h"
 #include "migration/hello.h"
 #include "migration/incoming.h"
 
@@ -124,6 +125,27 @@ static void stop_listening(struct incoming *i)
     i->m->listener = NULL;
 }
 
+/* From here on this thread, and those that it starts, can open nothing but notes and the guest's disks. */
+static int confine(struct incoming *i)
+{
+    const struct machine_config *config = machine_config_of(i->machine);
+    struct sandbox_kept kept = { 0 };
+    char folder[RELEASED_PATH_MAX];
+    struct err err = { 0 };
+    _Static_assert((int)MACHINE_DRIVES_MAX <= (int)SANDBOX_FILES_MAX,
+                   "images that are opened to write at the hand-over");
+    if (i->one_way || i->m->sandbox == MIGRATION_SANDBOX_OFF)
+        return 0;
+    if (released_folder(folder, sizeof(folder)) == 0)
+        kept.folder = folder;
+    for (unsigned d = 0; d < config->drives; d++)
+        kept.file[kept.files++] = config->drive[d].file;
+    int rc = sandbox_enter(SANDBOX_READER, &kept, &err);
+    if (rc < 0 && i->m->sandbox == MIGRATION_SANDBOX_MUST)
+        return err_set(&i->err, rc, "%s", err.text);
+    return 0;
+}
+
 static int begin(struct incoming *i)
 {
     struct migration *m = i->m;
@@ -134,9 +156,12 @@ static int begin(struct incoming *i)
         .sources = i->sources,
         .source_count = INCOMING_SOURCES,
         .channel = i->channel,
+        .confined = !i->one_way && m->sandbox != MIGRATION_SANDBOX_OFF,
     };
     /* The source has its disks until it lets the guest go. A file's or a pipe's need not be there any more. */
     int rc = i->one_way ? 0 : machine_disks_shared(i->machine, &i->err);
+    if (rc == 0)
+        rc = confine(i);
     if (rc == 0)
         rc = loader_new(&options, &i->loader, &i->err);
     if (rc == 0)

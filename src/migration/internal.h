@@ -20,6 +20,7 @@ struct migration {
     struct migration_params params;             /* atomics inside */
     int (*take)(void *opaque, struct err *err); /* see migration_before_start() */
     void *take_opaque;
+    enum migration_sandbox sandbox;
 
     /* the main thread's: whoever starts, frees and joins */
     struct thread thread;

@@ -222,6 +222,11 @@ void migration_before_start(struct migration *m, int (*take)(void *opaque, struc
     m->take_opaque = opaque;
 }
 
+void migration_sandbox(struct migration *m, enum migration_sandbox sandbox)
+{
+    m->sandbox = sandbox;
+}
+
 /* --- starting ------------------------------------------------------------------------------------------- */
 
 static void thread_main(void *opaque)

@@ -97,6 +97,12 @@ bool migration_wait(struct migration *m, int timeout_ms);
  * lock held. -errno with a sentence: the guest is REFUSED, and its source takes it back. Set before migration_incoming(). */
 void migration_before_start(struct migration *m, int (*take)(void *opaque, struct err *err), void *opaque);
 
+/* What the thread that reads a guest from a stranger gives up after the hello: base/sandbox.h. WHERE_IT_CAN: no word when
+ * this host does not have it; MUST: then nothing is loaded. A file or a pipe was this user's own choice: no sandbox. Set
+ * before migration_incoming(). */
+enum migration_sandbox { MIGRATION_SANDBOX_WHERE_IT_CAN, MIGRATION_SANDBOX_MUST, MIGRATION_SANDBOX_OFF };
+void migration_sandbox(struct migration *m, enum migration_sandbox sandbox);
+
 /* State changes and finished rounds; called on the migrate thread with no lock held. */
 enum migration_event { MIGRATION_EVENT_STATE, MIGRATION_EVENT_ROUND };
 void migration_on_event(struct migration *m,

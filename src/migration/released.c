@@ -66,6 +66,11 @@ static int state_folder(char *out, size_t out_size, bool make)
     return make ? make_folders(out) : 0;
 }
 
+int released_folder(char *out, size_t out_size)
+{
+    return state_folder(out, out_size, true);
+}
+
 /* --- writing ---------------------------------------------------------------------------------------------------- */
 
 static int write_whole(const char *path, const char *text, size_t bytes, bool sync)
@@ -132,7 +137,8 @@ static int put_note(const struct message_key *key, const char *id, const char *w
         return -errno;
     fprintf(out, "%s\nmigration %s\nattempt %u\npeer %.256s\npid %d\ntime_ns %lld\n", word, id, key->attempt, peer,
             (int)getpid(), (long long)clock_realtime_ns());
-    put_guest(out, guest);
+    if (guest)
+        put_guest(out, guest);
     return fclose(out) == 0 ? 0 : -ENOMEM;
 }
 
@@ -155,7 +161,7 @@ int released_write(const struct message_key *key, const char *word, const char *
     snprintf(temporary, sizeof(temporary), "%s.new", path);
     rc = released ? failpoint(FAILPOINT_SOURCE_NOTE) : 0;
     if (rc == 0)
-        rc = put_note(key, id, word, peer, guest, &text, &bytes);
+        rc = put_note(key, id, word, peer, released ? guest : NULL, &text, &bytes);
     if (rc == 0)
         rc = write_whole(temporary, text, bytes, sync);
     free(text);

@@ -18,6 +18,8 @@ enum { RELEASED_PATH_MAX = 512 };
 /* The folder of this guest alone, or "" for the one that all share. Main thread, before there is a migration; -EINVAL when
  * it is too long. */
 int released_set_folder(const char *folder, struct err *err);
+/* The folder of the notes, made when it is not there. -errno when it cannot be. */
+int released_folder(char *out, size_t out_size);
 
 /* `path` receives where it was written. `word` is RELEASED or REFUSED. */
 int released_write(const struct message_key *key, const char *word, const char *peer, const struct machine_config *guest,

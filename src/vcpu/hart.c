@@ -49,6 +49,8 @@ static const struct field hart_fields[] = {
     FIELD_U64_ARRAY_OF(struct hart, mhpmcounter),
     FIELD_U64_ARRAY_OF(struct hart, mhpmevent),
     FIELD_U64_OF(struct hart, pins),
+    FIELD_DERIVED_OF(struct hart, spare),
+    FIELD_DERIVED_OF(struct hart, spare_32),
     FIELD_TABLE_END,
 };
 

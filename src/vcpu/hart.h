@@ -79,9 +79,10 @@ struct hart {
     uint8_t priv;   /* enum hart_priv */
     uint8_t fflags; /* NX 1, UF 2, OF 4, DZ 8, NV 16 */
     uint8_t frm;
-    bool waiting;          /* executed wfi and sleeps; wakes when mip & mie is not 0 */
-    bool stopped;          /* never started: used by nobody on virt (all harts start at reset), kept 0 */
-    bool reserved;         /* LR/SC reservation */
+    bool waiting;  /* executed wfi and sleeps; wakes when mip & mie is not 0 */
+    bool stopped;  /* never started: used by nobody on virt (all harts start at reset), kept 0 */
+    bool reserved; /* LR/SC reservation */
+    uint8_t spare[2];
     uint64_t reserved_gpa; /* physical, what LR read */
     uint64_t reserved_value;
 
@@ -90,6 +91,7 @@ struct hart {
     uint64_t mip_soft; /* the bits of mip that software wrote (SSIP, STIP without Sstc, SEIP) */
     uint64_t stvec, sscratch, sepc, scause, stval, satp, senvcfg, stimecmp;
     uint32_t mcounteren, scounteren, mcountinhibit;
+    uint32_t spare_32;
     uint8_t pmpcfg[HART_PMP_ENTRIES];
     uint64_t pmpaddr[HART_PMP_ENTRIES];
     uint64_t mcycle, minstret;           /* counted up by the engine */

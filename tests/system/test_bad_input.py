@@ -495,6 +495,11 @@ def a_wrong_option_is_one_line_and_code_1():
                          (['-bios', '/nonexistent/fw'], '/nonexistent/fw'),
                          (['-serial', 'frob:1'], 'frob'),
                          (['-append', 'x'], 'append'),
+                         (['-sandbox', 'perhaps'], 'perhaps'),
+                         (['-serial', 'tcp:0.0.0.0:0,server=on,wait=off'], 'insecure=on'),
+                         (['-qmp', 'tcp:127.0.0.1:0,server=on,wait=off'], 'qmp', 'insecure=on'),
+                         (['-chardev', 'socket,id=m,host=127.0.0.1,port=0,server=on,wait=off', '-mon', 'chardev=m'],
+                          'insecure=on'),
                          (['-incoming', 'tcp:'], 'tcp:'),
                          (['-migrate', 'tcp:127.0.0.1:1', '-incoming', 'defer'], 'migrate'),
                          (['guest.img'], 'guest.img')]:

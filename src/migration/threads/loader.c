@@ -9,6 +9,7 @@
 #include "base/clock.h"
 #include "base/failpoint.h"
 #include "base/queue.h"
+#include "base/sandbox.h"
 #include "base/thread.h"
 #include "migration/threads/digest.h"
 #include "migration/threads/fault.h"
@@ -35,6 +36,7 @@ struct loader {
     struct source **sources;
     unsigned source_count, worker_count;
     struct channel *channel;
+    bool confined;
     uint64_t memory_bytes;
     struct worker *workers;
     struct source_state *states;
@@ -92,7 +94,11 @@ static void load_run(void *opaque)
     struct worker *worker = opaque;
     struct loader *l = worker->loader;
     struct chunk *chunk;
+    struct err none = { 0 };
 
+    if (l->confined) { /* the receive thread is too: what this host does not have was said there */
+        sandbox_enter(SANDBOX_WORKER, NULL, &none);
+    }
     while ((chunk = queue_pop(&l->queue))) {
         struct err err = { 0 };
         int64_t start = clock_now_ns();
@@ -373,6 +379,7 @@ int loader_new(const struct loader_options *options, struct loader **out, struct
     l->source_count = options->source_count;
     l->worker_count = options->workers;
     l->channel = options->channel;
+    l->confined = options->confined;
     l->sources = calloc(l->source_count, sizeof(*l->sources));
     l->states = calloc(l->source_count, sizeof(*l->states));
     l->workers = calloc(l->worker_count, sizeof(*l->workers));

@@ -113,6 +113,7 @@ struct loader_options {
     unsigned source_count;
     struct channel *channel;
     uint64_t pool_bytes;
+    bool confined; /* workers give up what they do not need: base/sandbox.h */
 };
 
 struct loader_stats {

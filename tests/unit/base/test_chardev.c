@@ -367,6 +367,34 @@ static void a_stale_path_is_taken_over_and_a_live_one_is_not(void **state)
     assert_int_equal(access(path_of("plain"), F_OK), 0);
 }
 
+static void other_hosts_come_only_when_that_was_said(void **state)
+{
+    (void)state;
+    assert_refused("tcp:0.0.0.0:0,server=on,wait=off", -EPERM, "insecure=on");
+    assert_refused("tcp::0,server=on,wait=off", -EPERM, "insecure=on");
+    assert_refused("socket,host=::,port=0,server=on,wait=off", -EPERM, "insecure=on");
+    assert_refused("tcp:0.0.0.0:0,server=on,wait=off,insecure=off", -EPERM, "insecure=on");
+    chardev_free(open_ok("tcp:0.0.0.0:0,server=on,wait=off,insecure=on"));
+    chardev_free(open_ok("tcp:127.0.0.1:0,server=on,wait=off"));
+
+    assert_true(chardev_spec_exposed("tcp:127.0.0.1:0,server=on,wait=off"));
+    assert_false(chardev_spec_exposed("tcp:127.0.0.1:0,server=on,wait=off,insecure=on"));
+    assert_false(chardev_spec_exposed("tcp:127.0.0.1:1"));
+    assert_false(chardev_spec_exposed("unix:/x,server=on"));
+}
+
+static void a_socket_in_the_file_system_is_its_owner_s_alone(void **state)
+{
+    (void)state;
+    struct stat stat;
+    mode_t mask = umask(0);
+    struct chardev *server = open_ok(spec_of("unix:%s,server=on,wait=off", "closed"));
+    umask(mask);
+    assert_int_equal(lstat(path_of("closed"), &stat), 0);
+    assert_int_equal(stat.st_mode & 07777, 0600);
+    chardev_free(server);
+}
+
 static void tcp_tells_its_port_and_a_client_connects(void **state)
 {
     (void)state;
@@ -673,6 +701,8 @@ int main(void)
         chardev_test(a_slow_reader_fills_the_queue_and_is_told_apart_when_it_empties),
         chardev_test(many_threads_write_and_nothing_is_torn_or_lost),
         chardev_test(a_stale_path_is_taken_over_and_a_live_one_is_not),
+        chardev_test(other_hosts_come_only_when_that_was_said),
+        chardev_test(a_socket_in_the_file_system_is_its_owner_s_alone),
         chardev_test(tcp_tells_its_port_and_a_client_connects),
         chardev_test(wait_on_holds_open_until_somebody_connects),
         chardev_test(a_pty_is_open_while_somebody_has_it_open),
