@@ -347,6 +347,7 @@ bool incoming_hold(struct incoming *i)
         if (event == HANDOVER_LINK_LOST || event == HANDOVER_SILENCE)
             tell_doubt(i); /* the source may come back, over a new line, or after a silence over the old one */
     }
+    i->in_doubt = i->in_doubt && i->at != TARGET_RUNS; /* GO came after a silence, and a question may come yet */
     lock(&i->m->lock);
     i->m->released = i->at != TARGET_LOADING; /* nothing is left to cancel, or everything */
     unlock(&i->m->lock);

@@ -7,6 +7,7 @@ held it was killed.
     make reliability                                     all of it
     GODWIT_CASE='there=target-go:kill' tests/system/test_reliability.py      one case again
     GODWIT_SEED=N                                        which sample, and which offsets
+    GODWIT_FAULTS=N                                      a sample N times as large
 """
 import collections, os, pathlib, random, re, signal, subprocess, sys, tempfile, threading, time
 from concurrent.futures import ThreadPoolExecutor
@@ -19,6 +20,7 @@ from guests import finish, machine, memcheck, wait_alive, wait_running_on
 SEED = int(os.environ.get('GODWIT_SEED', random.randrange(2 ** 31)))
 CASE = os.environ.get('GODWIT_CASE')
 PARALLEL = 2
+TIMES = int(os.environ.get('GODWIT_FAULTS', 1))  # so many samples in one
 QUIET_MS, BUSY_MS = 300, 5000  # peer-timeout, where silence is the fault, and where it is none
 RESOLVE = '__org.godwit_migrate-resolve'
 
@@ -43,14 +45,16 @@ def points():
 
 
 class Case:
-    """'source=POINT[:N][:ACTION] there=... line=HOW,WAY,PLACE disk=1', any number of them in one sentence."""
+    """'source=POINT[:N][:ACTION] there=... line=HOW,WAY,PLACE disk=1 hold=MS', any number of them in one sentence."""
 
     def __init__(self, text):
-        self.text, self.faults, self.plan, self.disk = text, [], None, False
+        self.text, self.faults, self.plan, self.disk, self.hold_ms = text, [], None, False, None
         for word in text.split():
             who, _, what = word.partition('=')
             if who == 'disk':
                 self.disk = True
+            elif who == 'hold':
+                self.hold_ms = int(what)
             elif who == 'line':
                 how, way, place = what.split(',')
                 self.plan = how, way, int(place) if place.isdigit() else place
@@ -131,15 +135,19 @@ class World:
 
     # --- what happens
 
-    def wait_met(self, line):
+    def wait_met(self, line, dice):
         """Until everything that was planned has happened, or the case does not test what it says."""
         for who, what, point, action in self.case.faults:
             vm, words = self.side(who), f'fault point {point}'
             self.wait_for_it(f'{what} to be met', lambda: words in vm.stderr())
             if action in ('stop', 'kill'):
                 wait_for(f'{what}', lambda: process_state(vm) in ('T' if action == 'stop' else 'ZX'), 20)
-        if self.case.plan:
-            self.wait_for_it(f'the line to see {self.case.plan[2]}', line.hit.is_set)
+        seen = self.case.plan and f'the line to see {self.case.plan[2]}'
+        if seen and self.case.plan[0] == 'stall':
+            self.wait_for_it(seen, line.hit.is_set)
+        self.go_on(line, dice)
+        if seen:
+            self.wait_for_it(seen, line.hit.is_set)
 
     def wait_for_it(self, what, condition):
         stops = any(action == 'stop' for *_, action in self.case.faults)
@@ -156,7 +164,7 @@ class World:
     def go_on(self, line, dice):
         held = [self.side(who) for who, *_, action in self.case.faults if action in ('stop', 'stall')]
         if held or self.case.plan and self.case.plan[0] == 'stall':
-            time.sleep(dice.choice([0.05, 1.5, 3]) * QUIET_MS / 1e3)  # what the peer makes of it is the test's input
+            time.sleep((self.case.hold_ms or dice.choice([15, 450, 900])) / 1e3)  # what the peer makes of it is the test's input
         for vm in held:
             vm.process.send_signal(signal.SIGCONT)
         line.release()
@@ -315,8 +323,7 @@ def try_case(text):
             except Failure:  # it was killed before it could answer; else it is met below
                 if 'source' not in [fault[0] for fault in case.faults]:
                     raise
-            world.wait_met(line)
-            world.go_on(line, dice)
+            world.wait_met(line, dice)
             ends = world.settle()
             world.is_not_started_twice()
             vm = world.resolve(ends)
@@ -363,7 +370,7 @@ def some(cases, count):
     """All of them, or a sample; one that was asked for, here alone."""
     if CASE:
         return [CASE] if cases else []
-    return cases if LONG else random.Random(SEED).sample(cases, min(count, len(cases)))
+    return cases if LONG else random.Random(SEED).sample(cases, min(count * TIMES, len(cases)))
 
 
 def lengths():
@@ -510,19 +517,26 @@ if CASE:
 else:
     @test
     def a_line_that_breaks_at_any_message_costs_nobody_the_guest():
-        run_all('cuts at messages', some(cuts_at_elements(), 16))
+        run_all('cuts at messages', some(cuts_at_elements(), 12))
+
+    @test
+    def a_destination_that_ran_after_a_silence_answers_a_source_that_asks():
+        """It ended by an assertion, and with it the only guest."""
+        end = run_case('source=source-go:1:stop hold=900 line=cut,back,RUNNING:1:before')
+        if end != 'there':
+            raise Failure(end)
 
     @test
     def nor_one_that_breaks_at_any_byte():
-        run_all('cuts at offsets', some(cuts_at_offsets(400), 10))
+        run_all('cuts at offsets', some(cuts_at_offsets(400), 8))
 
     @test
     def a_process_killed_at_any_step_takes_along_only_what_it_alone_held():
-        run_all('kills', some(faults(['kill']), 16))
+        run_all('kills', some(faults(['kill']), 12))
 
     @test
     def a_process_that_stops_at_any_step_and_goes_on_costs_nobody_the_guest():
-        run_all('stops and stalls', some(faults(['stop', 'stall']), 12))
+        run_all('stops and stalls', some(faults(['stop', 'stall']), 8))
 
     @test
     def a_doubt_is_settled_by_the_peer_else_by_its_disks_lock_else_by_a_person():
@@ -531,11 +545,11 @@ else:
 
     @test
     def a_cancel_at_any_moment_leaves_the_guest_here_or_whole_there():
-        many_cancels(1000 if LONG else 15)
+        many_cancels(1000 if LONG else 15 * TIMES)
 
     @test
     def an_error_at_any_step_costs_nobody_the_guest():
-        run_all('errors', some(faults(['error']), 8))
+        run_all('errors', some(faults(['error']), 6))
 
 
 if __name__ == '__main__':
