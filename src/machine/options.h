@@ -53,7 +53,7 @@ struct options {
     unsigned tunables;
 
     char pidfile[MACHINE_TEXT_MAX];
-    char state_dir[MACHINE_TEXT_MAX]; /* of this guest alone; "": beside the pid file, or where all are */
+    char state_dir[MACHINE_TEXT_MAX];  /* of this guest alone; "": beside the pid file, or where all are */
     unsigned trace;                    /* -d: TRACE_* of vcpu/trace.h */
     char trace_path[MACHINE_TEXT_MAX]; /* "": stderr */
     bool trace_help;                   /* print what -d takes and leave */

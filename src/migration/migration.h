@@ -58,9 +58,9 @@ struct migration_info {
     struct quota_stats quota[DIRTY_WRITERS_MAX]; /* since this migration began */
     /* the pause in parts, ms */
     double pause_ms, last_round_ms, device_ms, prepared_ms, go_ms;
-    bool reconnecting; /* unresolved, and the source still asks by itself */
+    bool reconnecting;      /* unresolved, and the source still asks by itself */
     const char *settled_by; /* what ended a doubt: peer, lease, operator; NULL: there was none, or it goes on */
-    struct err error;  /* why it failed, or is unresolved */
+    struct err error;       /* why it failed, or is unresolved */
 };
 
 struct migration;

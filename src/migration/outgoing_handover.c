@@ -42,7 +42,8 @@ static void write_released(struct outgoing *o)
 {
     struct err why = { 0 };
     failpoint(FAILPOINT_SOURCE_PREPARED);
-    int rc = released_write(&o->key, "RELEASED", o->channel->name, machine_config_of(o->machine), o->released_path, &why);
+    int rc =
+        released_write(&o->key, "RELEASED", o->channel->name, machine_config_of(o->machine), o->released_path, &why);
     if (rc < 0) {
         err_set(&o->err, rc, "RELEASED could not be written down: %s", why.text);
         outgoing_feed(o, HANDOVER_WRITE_FAILED);

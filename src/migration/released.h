@@ -22,8 +22,8 @@ int released_set_folder(const char *folder, struct err *err);
 int released_folder(char *out, size_t out_size);
 
 /* `path` receives where it was written. `word` is RELEASED or REFUSED. */
-int released_write(const struct message_key *key, const char *word, const char *peer, const struct machine_config *guest,
-                   char path[RELEASED_PATH_MAX], struct err *err);
+int released_write(const struct message_key *key, const char *word, const char *peer,
+                   const struct machine_config *guest, char path[RELEASED_PATH_MAX], struct err *err);
 void released_forget(char path[RELEASED_PATH_MAX]); /* nothing when path is "" */
 
 /* Before a guest is started from nothing: -EPERM with a sentence that names the note when one says that it may be running

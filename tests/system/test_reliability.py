@@ -32,6 +32,7 @@ LEADS = {'source-retract': BAD_NOTE, 'source-resume': BAD_NOTE, 'target-unload':
          'target-knock': 'line=cut,there,GO:1:before', 'source-recall': 'line=cut,back,PREPARED:1:before'}
 WITH_DISK = {'source-note-sync', 'source-noted', 'source-go', 'source-gone', 'source-resume', 'target-go', 'target-take',
              'target-started', 'target-refuse', 'source-forget'}
+UNDO = {'source-retract', 'source-resume', 'source-recall'}  # the guest is the source's again
 RAN = {'target-started', 'target-running', 'target-told', 'target-end'}  # the guest has run there by then
 
 
@@ -221,7 +222,16 @@ class World:
             raise Failure(f'it does not end: source {last[0][0]}, destination {last[0][1]}')
 
     def resolve(self, ends):
-        """A person who looks at both ends, and follows docs/reliability.md. Who runs the guest then; None: it is lost."""
+        """As a person would; None: the guest is lost, and with the process that alone held it."""
+        vm, points_there = self.speak(ends), [name for name, _ in points()]
+        late = [point for point in self.case.killed('source')
+                if point not in UNDO and points_there.index(point) >= points_there.index('source-noted')]
+        if not vm and late:
+            raise Failure(f'the guest is lost with a source that was killed at {late[0]}')
+        return vm
+
+    def speak(self, ends):
+        """A person who looks at both ends, and follows docs/reliability.md. Who runs the guest then."""
         source, there = ends
         killed = self.case.killed('source'), self.case.killed('there')
         if source == 'here':
@@ -299,12 +309,13 @@ class World:
 
 
 def run_case(text, tries=5):
-    """A busy host is silent at moments that nobody planned: what ended before its fault was met is tried again."""
+    """A busy host is silent at moments that nobody planned, and its guest writes less: what ended before its fault was met is
+    tried again, at an offset half as large."""
     for _ in range(tries - 1):
         try:
             return try_case(text)
         except NotMet:
-            continue
+            text = re.sub(r'\d+$', lambda offset: str(int(offset[0]) // 2), text) if 'line=' in text else text
     return try_case(text)
 
 
@@ -360,7 +371,7 @@ def run_all(what, cases):
     with ThreadPoolExecutor(PARALLEL) as pool:
         list(pool.map(one, cases))
     print(f'# {what}: {dict(counts)} in {time.monotonic() - begun:.0f} s', flush=True)
-    if counts['never met'] > len(cases) // 20:
+    if counts['never met'] > max(2, len(cases) // 20):
         raise Failure(f'{counts["never met"]} of {len(cases)} {what} happened too late to be any')
     if failures:
         raise Failure(f'{len(failures)} of {len(cases)} {what}, the first: {failures[0]}')
