@@ -215,7 +215,7 @@ static bool names_guest(const char *text, const struct machine_config *guest)
     for (char *line = strtok_r(ours, "\n", &rest); line && !found; line = strtok_r(NULL, "\n", &rest)) {
         size_t length = strlen(line);
         for (const char *at = text; at && !found; at = strchr(at, '\n') ? strchr(at, '\n') + 1 : NULL)
-            found = strncmp(at, line, length) == 0 && (at[length] == '\n' || at[length] == '\0');
+            found = strcspn(at, "\n") == length && strncmp(at, line, length) == 0;
     }
     free(ours);
     return found;
@@ -235,7 +235,7 @@ static int read_note(const char *path, char text[NOTE_MAX])
 
 static int look_at_note(const char *path, const struct machine_config *guest, struct err *err)
 {
-    char text[NOTE_MAX], peer[280], pid[16];
+    char text[NOTE_MAX] = "", peer[280], pid[16];
     int rc = read_note(path, text);
     if (rc == -ENOENT)
         return 0; /* its hand-over has just ended */
