@@ -61,7 +61,7 @@ $(FUZZ): $(BUILD)/%: $(BUILD)/obj/%.o $(LIB)
 
 -include tests/guest/guest.mk
 
-.PHONY: unit bench-tools bench bench-full bench-cpu fuzzers guests test test-unit test-tsan reliability model fuzz-smoke stress demo lint format deps install install-bench clean help
+.PHONY: unit bench-tools bench bench-full bench-convergence bench-cpu fuzzers guests test test-unit test-tsan reliability model fuzz-smoke stress demo lint format deps install install-bench clean help
 unit: $(UNIT)
 bench-tools: $(BENCH)
 fuzzers: $(FUZZ)
@@ -89,6 +89,11 @@ bench: all bench-tools guests            ## migrations beside QEMU: four key cel
 	bench/harness.py --minutes 10 $(BENCH_MIGRATE)
 bench-full: all bench-tools guests       ## all cells, all of QEMU's configurations: hours, goes on where it was
 	bench/harness.py --set full $(BENCH_MIGRATE)
+# N=runs of each (30), MINUTES= or HOURS=, CELLS=NAME,..., LIMITS=MS,..., LEARN=1: QEMU's best configurations first
+CONVERGENCE = $(if $(N),--runs $(N)) $(if $(MINUTES),--minutes $(MINUTES)) $(if $(HOURS),--hours $(HOURS)) $(if $(CELLS),--cells $(CELLS)) \
+              $(if $(LIMITS),--limits $(LIMITS)) $(if $(LEARN),--learn) $(BENCH_CONVERGENCE)
+bench-convergence: all bench-tools guests ## twelve cells by four limits beside QEMU's best; goes on where it was (N=, MINUTES=, CELLS=, LIMITS=)
+	bench/convergence.py $(CONVERGENCE)
 
 demo:                                    ## boot Debian's kernel, keep it writing memory, move it live
 	scripts/demo
@@ -116,6 +121,6 @@ install-bench: install $(BUILD)/bench/relay $(BUILD)/guest/dirtier.elf ## and th
 clean:                                   ## removes the build folders
 	rm -rf $(BUILD) $(BUILD)-tsan $(BUILD)-asan $(BUILD)-ubsan $(BUILD)-fuzz $(BUILD)-lint
 help:                                    ## this list
-	@awk -F '##' '/^[a-z-]+:.*##/ { split($$1, t, ":"); printf "  make %-12s %s\n", t[1], $$2 }' Makefile
+	@awk -F '##' '/^[a-z-]+:.*##/ { split($$1, t, ":"); printf "  make %-17s %s\n", t[1], $$2 }' Makefile
 
 -include $(OBJ:.o=.d) $(patsubst $(BUILD)/%,$(BUILD)/obj/%.d,$(UNIT) $(FUZZ) $(BENCH))

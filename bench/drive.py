@@ -1,4 +1,5 @@
-"""One run of the migration harness: a guest on one emulator, moved to another process of the same, and everything measured.
+"""One run of the migration harness: a guest on one emulator, moved to another process of the same, and everything measured; or several
+of them with one guest, whose destination is the next one's source.
 
 The emulator is any program that takes QEMU's options and speaks QMP. What it says of itself goes into the record as `claimed`;
 `measured` comes from the guest, from /proc and from the link.
@@ -9,6 +10,7 @@ import compare, feel, watch
 from compare import lib
 
 POLL_S, LINE_S = 0.02, 0.1
+SILENT_S = 15  # a guest that says nothing for so long after its move has been lost on the way
 ENDS = ('completed', 'failed', 'cancelled')
 
 
@@ -82,12 +84,13 @@ def bytes_of(text):
     return int(text[:-1]) << {'K': 10, 'M': 20, 'G': 30}[text[-1]] if text[-1] in 'KMG' else int(text)
 
 
-def set_up(qmp, configuration, link, limit_ms):
-    """Capabilities and parameters of one side; those that name the link's rate only where there is one, and the emulator has them."""
+def set_up(qmp, configuration, link, cell):
+    """Capabilities and parameters of one side, the cell's above the configuration's; those that name the link's rate only where there
+    is one, and the emulator has them."""
     wanted = [{'capability': name, 'state': on} for name, on in configuration.get('capabilities', {}).items()]
     for capability in [{'capability': 'events', 'state': True}, *wanted]:
         qmp('migrate-set-capabilities', capabilities=[capability])
-    parameters = dict(configuration.get('parameters', {}), **{'downtime-limit': limit_ms})
+    parameters = {**configuration.get('parameters', {}), **cell.get('parameters', {}), 'downtime-limit': cell['limit_ms']}
     known = qmp('query-migrate-parameters')
     for name, value in list(parameters.items()):
         if value == 'link':
@@ -190,18 +193,25 @@ def wire_rate(relay, begin_mono, end_mono):
     return points
 
 
-def moved(source, emulator, args, cell, configuration, link, folder, record, plant):
+def wait_heard(side):
+    """Until the guest has told something here, from which its pause is seen."""
+    lib.wait_for('the guest to speak after its move', lambda: feel.LINE.search(side.text()), SILENT_S, every_s=0.05, alive=side.vm.alive)
+
+
+def moved(source, emulator, args, cell, configuration, link, folder, record, plant, name='destination'):
     """The destination, the link and the move; fills the record, and returns the side on which the guest should be now."""
     with contextlib.ExitStack() as stack:
-        there = Side(emulator, [*args, '-incoming', 'defer'], 'destination', folder)
+        there = Side(emulator, [*args, '-incoming', 'defer'], name, folder)
         record['_close'].append(there)
         for side in (there, source):
-            set_up(side.vm.qmp, configuration, link, cell['limit_ms'])
+            set_up(side.vm.qmp, configuration, link, cell)
         there.vm.qmp('migrate-incoming', uri='tcp:127.0.0.1:0')
         relay = watch.Relay(lib.listening(there.vm), link, folder)
         stack.callback(relay.close)
         control = time.time_ns()
         wait_guest(cell.get('control_s', 4), source)
+        if cell.get('destination_share', 1) < 1:
+            stack.enter_context(watch.Slowed(there.vm.process.pid, cell['destination_share']))
         move = Move(source, there, relay.uri, cell, configuration)
         here = there if move.status == 'completed' else source
         if here is there:
@@ -209,6 +219,8 @@ def moved(source, emulator, args, cell, configuration, link, folder, record, pla
         if plant:
             here.line.type('x')
         wait_guest(cell.get('tail_s', 2), here)
+        if here is there:
+            wait_heard(there)
         wire = relay.close()
     ram = bytes_of(cell['memory'])
     record['measured'] = {
@@ -216,8 +228,9 @@ def moved(source, emulator, args, cell, configuration, link, folder, record, pla
         'wire_bytes': wire.get('there_bytes'), 'back_bytes': wire.get('back_bytes'), 'connections': wire.get('connections'),
         'cpu_s': move.cpu, 'relay_cpu_s': round(relay.cpu_s, 4),
         'others_cpu_s': round(max(0.0, move.busy - sum(cpu.get('all', 0) for cpu in move.cpu.values())), 3),
-        'memory': {side.name: watch.memory(side.vm.process.pid, ram) for side in (source, there)}}
+        'memory': {role: watch.memory(side.vm.process.pid, ram) for role, side in (('source', source), ('destination', there))}}
     record['asked_ms'], record['claimed'] = cell['limit_ms'], claims(move.claimed)
+    record['status'] = move.status
     record['predicted_ms'] = record['claimed'].pop('predicted_ms') or move.predicted
     record['relay'] = relay.command[5:]
     record['timeline'] = {'wire_bytes_per_s': wire_rate(relay, move.begin_mono, move.end_mono), 'rounds': move.rounds,
@@ -225,10 +238,14 @@ def moved(source, emulator, args, cell, configuration, link, folder, record, pla
     return here, there, (control, move.begin), (move.begin, move.end), move.why
 
 
+def new_record():
+    return {'date': compare.now(), 'load': round(os.getloadavg()[0], 2), 'success': False, 'why': None, '_close': []}
+
+
 def run(emulator, configuration, cell, link, images, plant=False):
     """The record of one run. A run that fails has success False and says why; plant spoils a word of the guest's memory."""
     args = guest_args(cell, images) + configuration.get('args', [])
-    record = {'date': compare.now(), 'load': round(os.getloadavg()[0], 2), 'success': False, 'why': None, '_close': []}
+    record = new_record()
     tail_ns = int(cell.get('tail_s', 2) * 1e9)
     with tempfile.TemporaryDirectory(prefix='godwit-bench-') as folder:
         folder = pathlib.Path(folder)
@@ -262,3 +279,71 @@ def run(emulator, configuration, cell, link, images, plant=False):
             for side in record.pop('_close'):
                 side.close()
     return record
+
+
+def chain(emulator, configuration, cells, link, images, plant=False):
+    """Several moves of one guest, each from where the last one brought it: the records of as many as there are cells, which differ only
+    in what is asked of the move. Each has a control of its own. The guest's memory is checked once, at the end, and that word is all of
+    theirs; where the guest was lost on the way, those after it begin with a new one."""
+    records, left = [], list(cells)
+    while left:
+        begun = len(left)
+        with tempfile.TemporaryDirectory(prefix='godwit-bench-') as folder:
+            done, left = hops(emulator, configuration, left, link, images, pathlib.Path(folder), plant)
+        records += done
+        assert len(left) < begun
+    return records
+
+
+def hops(emulator, configuration, cells, link, images, folder, plant):
+    """One guest and as many of the moves as it survives: (their records, the cells that are left)."""
+    args = guest_args(cells[0], images) + configuration.get('args', [])
+    records, sides = [], []
+    try:
+        records.append(dict(new_record(), _close=sides))
+        here = Side(emulator, args, 'source', folder)
+        sides.append(here)
+        command = shlex.join(here.vm.command)
+        here.wait_text(['READY '], cells[0].get('boot_s', 300))
+        wait_guest(cells[0].get('warm_s', 2), here)
+        for hop, cell in enumerate(cells):
+            if hop:
+                records.append(dict(new_record(), _close=sides))
+            record, source = records[-1], here
+            record.update(command=command, hop=hop)
+            here, there, control, move, why = moved(source, emulator, args, cell, configuration, link, folder, record,
+                                                    plant and cell is cells[-1], f'hop-{hop}')
+            tell(record, source, there if here is there else None, control, move, int(cell.get('tail_s', 2) * 1e9), why)
+            gone = there if here is source else source
+            gone.close()  # its memory is wanted by the next
+            sides.remove(gone)
+        judge(records, finish(here, cells[0]))
+    except (lib.Failure, OSError) as why:
+        wrong = isinstance(why, WrongMemory)
+        records[-1].update(why=str(why), self_check=str(why) if wrong else 'not checked')
+        judge(records[:-1], str(why) if wrong else None)
+    finally:
+        for side in sides:
+            side.close()
+    for record in records:
+        record.pop('_close')
+    return records, cells[len(records):]
+
+
+def tell(record, source, there, control, move, tail_ns, why):
+    """What the guest felt of one move of a chain."""
+    guest = feel.felt(source.line.chunks, there.line.chunks if there else [], control, move, tail_ns)
+    record['timeline']['guest_pages_per_s'] = guest.pop('speed')
+    record['measured'].update(guest)
+    record['why'] = why or (f'{guest["errors"]} wrong pages' if guest['errors'] else None)
+    record['self_check'] = 'ok' if not guest['errors'] else record['why']
+
+
+def judge(records, check):
+    """What the check of the whole guest says of each of its moves; None: there was none, and what they saw themselves must do."""
+    for record in records:
+        if check is None:
+            record['self_check'] = 'not checked' if record['self_check'] == 'ok' else record['self_check']
+        elif check:
+            record['self_check'], record['why'] = check, record['why'] or check
+        record['success'] = record['why'] is None and record['self_check'] in ('ok', 'not checked')

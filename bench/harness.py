@@ -135,7 +135,10 @@ class Best:
 
     def learn(self, records):
         """What is best of these results (report.best_of), with its date, in place of what was kept for their cells."""
-        for (emulator, cell), entry in report.best_of(records).items():
+        self.keep(report.best_of(records))
+
+    def keep(self, found):
+        for (emulator, cell), entry in found.items():
             self.kept.setdefault(emulator, {})[cell] = entry
         new = self.path.with_name(self.path.name + '.new')
         new.write_text(json.dumps(self.kept, indent=1, sort_keys=True) + '\n')

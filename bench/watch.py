@@ -1,5 +1,5 @@
 """What processes take, seen from outside (/proc), and the link between them (bench/relay.c): nothing here asks an emulator."""
-import json, os, pathlib, re, subprocess, time
+import json, os, pathlib, re, signal, subprocess, threading, time
 
 from compare import lib
 
@@ -50,9 +50,11 @@ class Threads:
 
 
 def memory(pid, ram_bytes):
-    """Resident bytes of a process: in all, the most there ever was, and beyond its guest's RAM."""
+    """Resident bytes of a process: in all, the most there ever was, and beyond its guest's RAM; {} of one that has just ended."""
     status = pathlib.Path(f'/proc/{pid}/status').read_text()
     found = {key: int(value) << 10 for key, value in re.findall(r'(VmRSS|VmHWM):\s+(\d+) kB', status)}
+    if 'VmRSS' not in found:
+        return {}
     ram, size = 0, 0
     for line in pathlib.Path(f'/proc/{pid}/smaps').read_text().splitlines():
         if line.startswith('Size:'):
@@ -67,6 +69,35 @@ def host_busy_s():
     """CPU seconds of the whole machine that were not idle."""
     user, nice, system, _, _, irq, softirq, steal = map(int, pathlib.Path('/proc/stat').read_text().split()[1:9])
     return (user + nice + system + irq + softirq + steal) / 100
+
+
+class Slowed:
+    """A process on a slower host: it is stopped and let go in turn, so that it runs for `share` of the time. Waits less than 2 ms longer
+    than it would by itself."""
+
+    TURN_S = 0.004
+
+    def __init__(self, pid, share):
+        self.pid, self.share, self.over = pid, share, threading.Event()
+        self.thread = threading.Thread(target=self._turns, daemon=True)
+
+    def _turns(self):
+        try:
+            while not self.over.is_set():
+                os.kill(self.pid, signal.SIGSTOP)
+                self.over.wait(self.TURN_S * (1 - self.share))
+                os.kill(self.pid, signal.SIGCONT)
+                self.over.wait(self.TURN_S * self.share)
+        except ProcessLookupError:
+            pass  # it has ended
+
+    def __enter__(self):
+        self.thread.start()
+        return self
+
+    def __exit__(self, *_):
+        self.over.set()
+        self.thread.join()
 
 
 RELAY = pathlib.Path(os.environ.get('GODWIT_RELAY', lib.BUILD / 'bench/relay'))

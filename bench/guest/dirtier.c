@@ -24,7 +24,6 @@ static struct dirty_options options;
 static struct dirty writer[WRITERS_MAX];
 static unsigned writers;
 static _Atomic int stop; /* relaxed: only told; pthread_join orders the rest */
-static double ns_per_page;
 
 static uint64_t guest_ns(void)
 {
@@ -48,6 +47,7 @@ static void sleep_ns(uint64_t ns)
 static void *write_pages(void *opaque)
 {
     struct dirty *d = opaque;
+    double ns_per_page = dirty_ns_per_page(&options, (unsigned)(d - writer), writers);
 
     while (!__atomic_load_n(&stop, __ATOMIC_RELAXED)) {
         uint64_t now = guest_ns();
@@ -184,6 +184,8 @@ static void finish(pthread_t *thread)
     for (unsigned i = 0; i < writers; i++)
         if (writer[i].errors)
             printf("\nERROR page %llu holds what was not written last\n", (unsigned long long)writer[i].bad_page);
+    for (unsigned i = 0; i < writers; i++)
+        printf("\nWRITER %u pages %llu", i, (unsigned long long)writer[i].written);
     fflush(stdout);
     snprintf(text, sizeof(text), "\nEND %s pages %llu errors %llu\n", errors() ? "failed" : "ok",
              (unsigned long long)written(), (unsigned long long)errors());
@@ -217,7 +219,6 @@ int main(int argc, char **argv)
     uint64_t pages = options.bytes_total / DIRTY_PAGE;
     long cpus = sysconf(_SC_NPROCESSORS_ONLN);
     writers = pages == 0 ? 0 : cpus < 1 ? 1 : cpus > WRITERS_MAX ? WRITERS_MAX : (unsigned)cpus;
-    ns_per_page = options.rate ? 1e9 / (double)options.rate * writers : 0;
     begin(pages);
     printf("READY pages %llu writers %u rate %llu\n", (unsigned long long)pages, writers,
            (unsigned long long)options.rate);

@@ -4,9 +4,11 @@
  * Options are words NAME=VALUE, numbers with K, M or G:
  *   w=64M             bytes that are written over and over (the working set)
  *   rate=0            pages a second of guest time, all writers together; 0: as fast as it can
+ *   hot=0             percent of the rate that the last writer has, the others share the rest; 0: all alike
  *   bytes=4096        of each page: 8, 64 or 4096
  *   pattern=uniform   seq, uniform, zipf (rank r is written in proportion to 1/r; ranks are scattered over the memory)
- *   content=text      random, text, counters, zero; book: text that somebody wrote, from /bench/book (Linux only)
+ *   content=text      random, text, counters, zero; same: a page is one word over and over; book: text that somebody wrote, from
+ *                     /bench/book (Linux only)
  *   phase=0           seconds: so long the whole of w, then so long an eighth of it, and so on; 0: always the whole
  *   dots=1            milliseconds of guest time between the beats on the serial line; 0: none
  *   wait=spin         bare metal between pages: spin, or sleep (QEMU before 10.2 loses a guest's armed timer when it moves it, and
@@ -21,6 +23,7 @@
  *   READY pages N ...
  *   D n rtc NS guest NS gap NS at NS pages N errors N     every 100 ms of guest time: gap is the longest time between two beats
  *                                                         since the line before, on the host's clock, and at when it ended
+ *   WRITER n pages N                                      of each, before the END
  *   END ok|failed pages N errors N                        after a q on the serial line; an x spoils a word */
 #pragma once
 #include <stdbool.h>
@@ -29,12 +32,12 @@
 
 enum { DIRTY_PAGE = 4096, DIRTY_WORDS = DIRTY_PAGE / 8, DIRTY_TEXT = 4 << 20, DIRTY_OCTAVES = 40 };
 enum dirty_pattern { DIRTY_SEQ, DIRTY_UNIFORM, DIRTY_ZIPF };
-enum dirty_content { DIRTY_RANDOM, DIRTY_TEXTUAL, DIRTY_COUNTERS, DIRTY_ZERO };
+enum dirty_content { DIRTY_RANDOM, DIRTY_TEXTUAL, DIRTY_COUNTERS, DIRTY_ZERO, DIRTY_SAME };
 
 static const uint64_t DIRTY_BEAT_NS = 1000000, DIRTY_LINE_NS = 100000000, DIRTY_LATE_NS = 10000000;
 
 struct dirty_options {
-    uint64_t bytes_total, rate, phase_s, dots_ms, seed;
+    uint64_t bytes_total, rate, hot, phase_s, dots_ms, seed;
     unsigned bytes;
     enum dirty_pattern pattern;
     enum dirty_content content;
@@ -121,13 +124,14 @@ static inline const char *dirty_options_read(const char *args, struct dirty_opti
 {
     static const char *const patterns[] = { "seq", "uniform", "zipf" };
     static const char *const waits[] = { "spin", "sleep" };
-    static const char *const contents[] = { "random", "text", "counters", "zero", "book" };
+    static const char *const contents[] = { "random", "text", "counters", "zero", "same", "book" };
     int wait = dirty_choice(args, "wait", waits, 2, 0);
     int pattern = dirty_choice(args, "pattern", patterns, 3, DIRTY_UNIFORM);
-    int content = dirty_choice(args, "content", contents, 5, DIRTY_TEXTUAL);
+    int content = dirty_choice(args, "content", contents, 6, DIRTY_TEXTUAL);
 
     o->bytes_total = dirty_number(args, "w", 64 << 20);
     o->rate = dirty_number(args, "rate", 0);
+    o->hot = dirty_number(args, "hot", 0);
     o->phase_s = dirty_number(args, "phase", 0);
     o->dots_ms = dirty_number(args, "dots", 1);
     o->seed = dirty_number(args, "seed", 1);
@@ -135,15 +139,17 @@ static inline const char *dirty_options_read(const char *args, struct dirty_opti
     if (pattern < 0)
         return "pattern is seq, uniform or zipf";
     if (content < 0)
-        return "content is random, text, counters, zero or book";
+        return "content is random, text, counters, zero, same or book";
     if (wait < 0)
         return "wait is spin or sleep";
     if (o->bytes != 8 && o->bytes != 64 && o->bytes != DIRTY_PAGE)
         return "bytes is 8, 64 or 4096";
+    if (o->hot >= 100 || (o->hot && !o->rate))
+        return "hot is a percentage below 100 of a rate";
     if (o->bytes_total > (uint64_t)DIRTY_PAGE << 32)
         return "w is too large";
     o->pattern = (enum dirty_pattern)pattern;
-    o->book = content == 4; /* only the text is another */
+    o->book = content == 5; /* only the text is another */
     o->content = o->book ? DIRTY_TEXTUAL : (enum dirty_content)content;
     o->sleeps = wait == 1;
     return NULL;
@@ -199,6 +205,7 @@ static inline uint64_t dirty_word(const struct dirty *d, uint64_t page, uint32_t
 
     switch (d->options->content) {
     case DIRTY_ZERO: return 0;
+    case DIRTY_SAME: return tag;
     case DIRTY_RANDOM: return i ? dirty_mix(tag * 0x9e3779b97f4a7c15 + i) : tag;
     case DIRTY_COUNTERS: return i ? page * DIRTY_WORDS + i + sequence : tag;
     default: return i ? d->text[dirty_mix(tag * 0x9e3779b97f4a7c15) % (DIRTY_TEXT / 8 - DIRTY_WORDS) + i] : tag;
@@ -313,6 +320,16 @@ static inline void dirty_step(struct dirty *d, uint64_t now_ns)
     d->sequence[n]++;
     dirty_write(d, n, d->sequence[n], d->options->bytes);
     __atomic_store_n(&d->written, d->written + 1, __ATOMIC_RELAXED); /* a counter that another thread shows */
+}
+
+/* Guest time between two pages of one of `writers`; 0: it does not wait. */
+static inline double dirty_ns_per_page(const struct dirty_options *o, unsigned writer, unsigned writers)
+{
+    double share = 1.0 / writers;
+
+    if (o->hot && writers > 1)
+        share = writer == writers - 1 ? (double)o->hot / 100 : (double)(100 - o->hot) / 100 / (writers - 1);
+    return o->rate ? 1e9 / ((double)o->rate * share) : 0;
 }
 
 /* After a page: how long to wait for the next one, by guest time. `rate` is this writer's. Runs ahead by up to a millisecond, since

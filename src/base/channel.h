@@ -37,7 +37,7 @@ struct channel {
 };
 
 /* Wait for several things at once. All may be NULL; only channels and listeners over descriptors can be waited for. */
-enum { CHANNELS_MAX = 4 };
+enum { CHANNELS_MAX = 24 };
 struct channel_ready {
     bool peer;                  /* somebody knocks at the listener */
     bool channel[CHANNELS_MAX]; /* something to read, its end, or shut down; false for NULL */

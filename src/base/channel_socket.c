@@ -11,8 +11,8 @@
 
 #include "base/channel_private.h"
 
-/* One peer is wanted; a few more may knock before it is accepted. */
-enum { BACKLOG = 4, HOST_MAX = 256, PORT_TEXT_MAX = 32 };
+/* One peer is wanted, with some connections of its own; a few more may knock before they are accepted. */
+enum { BACKLOG = 32, HOST_MAX = 256, PORT_TEXT_MAX = 32 };
 
 static int new_socket_channel(int fd, const char *name, struct channel **out, struct err *err)
 {

@@ -8,7 +8,8 @@ void hello_fill(struct hello *hello, enum hello_role role, const struct machine_
     memset(hello, 0, sizeof(*hello));
     hello->protocol = HELLO_PROTOCOL;
     hello->role = (uint8_t)role;
-    hello->capabilities = HELLO_CAN_LZ4 | HELLO_CAN_ZSTD | HELLO_CAN_RETRACT | HELLO_CAN_RESUME | HELLO_CAN_HEAR_WAITS;
+    hello->capabilities = HELLO_CAN_LZ4 | HELLO_CAN_ZSTD | HELLO_CAN_RETRACT | HELLO_CAN_RESUME | HELLO_CAN_HEAR_WAITS |
+                          HELLO_CAN_CHANNELS | HELLO_CAN_DELTAS;
     hello->unit_bytes = PAGE_BYTES;
     hello->channels = 1;
     hello->machine = *machine;
@@ -62,6 +63,9 @@ int hello_decode(const struct message *message, enum hello_role role, struct hel
         return err_set(err, -EPROTO, "the peer's pages have %u bytes, ours %d", out->unit_bytes, PAGE_BYTES);
     if (out->channels < 1)
         return err_set(err, -EPROTO, "the peer's hello names no channel");
+    if (out->channels > PIPELINE_CHANNELS_MAX)
+        return err_set(err, -EPROTO, "the peer's hello names %u data channels, up to %d are possible", out->channels,
+                       PIPELINE_CHANNELS_MAX);
     const uint8_t *machine = reader_take(&in, bytes);
     if (!machine)
         return err_set(err, -EPROTO, "the machine's description in the peer's hello is cut short");

@@ -18,7 +18,9 @@ enum hello_capability {
     HELLO_CAN_RETRACT = 1 << 1,
     HELLO_CAN_RESUME = 1 << 2,
     HELLO_CAN_ZSTD = 1 << 3,
+    HELLO_CAN_CHANNELS = 1 << 6,   /* a destination: takes data channels */
     HELLO_CAN_HEAR_WAITS = 1 << 4, /* a source: LOADED may say how long the destination waited for bytes */
+    HELLO_CAN_DELTAS = 1 << 5,     /* a destination: chunks may hold deltas */
 };
 
 struct hello {
@@ -26,7 +28,7 @@ struct hello {
     uint8_t role;                  /* enum hello_role */
     uint64_t capabilities;         /* enum hello_capability; unknown bits are ignored */
     uint32_t unit_bytes;           /* of RAM */
-    uint32_t channels;             /* data channels the sender would open; 1 now */
+    uint32_t channels;             /* a source's data channels; 1: none, everything comes over this one */
     struct machine_config machine; /* the guest-visible part */
 };
 

@@ -63,7 +63,7 @@ static int answer_hello(struct incoming *i)
         rc = message_read(i->channel, true, i->message, incoming_timeout_ms(i), &i->err);
     if (rc == 0) {
         i->key = i->message->key;
-        if (i->message->type == MESSAGE_RESUME)
+        if (i->message->type == MESSAGE_RESUME || i->message->type == MESSAGE_CHANNEL)
             rc = MET_ANOTHER;
         else if (i->message->type != MESSAGE_HELLO)
             rc = err_set(&i->err, -EPROTO, "message type %u where the hello must stand", i->message->type);
@@ -76,6 +76,10 @@ static int answer_hello(struct incoming *i)
         rc = machine_config_match(machine_config_of(i->machine), &hello->machine, &i->err);
     if (rc == 0)
         rc = failpoint_err(FAILPOINT_TARGET_MET, &i->err);
+    i->data_wanted = rc == 0 && hello->channels > 1 ? hello->channels : 0;
+    if (rc == 0 && i->data_wanted && !channel_listener_open(i->m->listener))
+        rc = err_set(&i->err, -ENOTCONN, "%s is one connection, and the source wants %u data channels beside it",
+                     i->channel->name, i->data_wanted);
     if (rc == 0) {
         struct buf payload = { 0 };
         hello_fill(hello, HELLO_DESTINATION, machine_config_of(i->machine));
@@ -111,6 +115,9 @@ static int meet(struct incoming *i)
         i->one_way = true;
     } else if (be32_get(raw) == MESSAGE_MAGIC && !i->one_way) {
         rc = answer_hello(i);
+        if (rc == 0)
+            rc = channels_gather(i->m->listener, i->channel, i->m->abort_fd, &i->key, i->data_wanted,
+                                 incoming_timeout_ms(i), &i->data, &i->err);
         if (rc != 0)
             return rc;
     } else {
@@ -157,6 +164,8 @@ static int begin(struct incoming *i)
         .source_count = INCOMING_SOURCES,
         .channel = i->channel,
         .confined = !i->one_way && m->sandbox != MIGRATION_SANDBOX_OFF,
+        .data = i->data.data,
+        .data_count = i->data.count,
     };
     /* The source has its disks until it lets the guest go. A file's or a pipe's need not be there any more. */
     int rc = i->one_way ? 0 : machine_disks_shared(i->machine, &i->err);
@@ -175,19 +184,28 @@ static int begin(struct incoming *i)
 
 /* --- loading ------------------------------------------------------------------------------------------------------ */
 
+/* Is there something that the source has not been told, or has it heard nothing for long? */
+static bool has_news(struct incoming *i)
+{
+    struct loader_stats stats;
+    loader_stats(i->loader, &stats);
+    return stats.units_data + stats.units_zero != i->told_units || stats.rounds != i->told_rounds ||
+           clock_now_ns() - i->told_ns >= KEEP_ALIVE_MS * NS_PER_MS - LOADED_EVERY_NS; /* poll() may be early */
+}
+
 /* Until the next element's first byte is there, tell what is loaded: promptly when there is news, slowly when not. */
 static int wait_element(struct incoming *i, uint8_t *type)
 {
     while (!i->one_way) {
-        struct loader_stats stats;
-        loader_stats(i->loader, &stats);
-        bool news = stats.units_data + stats.units_zero != i->told_units || stats.rounds != i->told_rounds;
-        int rc = loader_wait(i->loader, news ? LOADED_EVERY_MS : KEEP_ALIVE_MS);
+        bool told = !has_news(i);
+        /* What comes over data channels is no news here until somebody looks. */
+        int rc = loader_wait(i->loader, told && !i->data.count ? KEEP_ALIVE_MS : LOADED_EVERY_MS);
         if (rc < 0)
-            return err_set_errno(&i->err, rc, "waiting for the stream");
+            return loader_error(i->loader, &i->err) < 0 ? i->err.code
+                                                        : err_set_errno(&i->err, rc, "waiting for the stream");
         if (rc > 0)
             break;
-        rc = say_loaded(i);
+        rc = has_news(i) ? say_loaded(i) : 0;
         if (rc < 0)
             return rc;
     }
@@ -217,7 +235,24 @@ static int read_start(struct incoming *i, const struct section_head *head)
     if (i->progress[s].started)
         return err_set(&i->err, -EPROTO, "section %s: it was started twice", head->name);
     i->progress[s].started = true;
-    return sections_read_blocks(i->channel, head, i->ram, &i->err);
+    int rc = sections_read_blocks(i->channel, head, i->ram, &i->err);
+    bool all = true;
+    for (int each = 0; each < INCOMING_SOURCES; each++)
+        all = all && i->progress[each].started;
+    return rc == 0 && all ? loader_receive(i->loader, &i->err) : rc;
+}
+
+/* The mark may be here long before what it closes, which comes over the data channels: the source hears how that goes. */
+static int close_round(struct incoming *i)
+{
+    bool closed = false;
+    for (;;) {
+        int rc = loader_round_wait(i->loader, LOADED_EVERY_MS, &closed, &i->err);
+        if (rc == 0 && !closed && !i->one_way && has_news(i))
+            rc = say_loaded(i);
+        if (rc < 0 || closed)
+            return rc;
+    }
 }
 
 static int read_part(struct incoming *i, const struct section_head *head)
@@ -230,6 +265,8 @@ static int read_part(struct incoming *i, const struct section_head *head)
                        i->progress[s].ended ? "after its end" : "before its start");
     bool mark = false;
     int rc = loader_frame(i->loader, head->id, &mark, &i->err);
+    if (rc == 0 && mark)
+        rc = close_round(i);
     if (rc < 0)
         return rc;
     /* A mark closes the round of all sources: its counts were checked for each of them. */
@@ -303,7 +340,7 @@ static int complete(struct incoming *i)
     if (rc == 0)
         rc = sections_complete(i->collector, &i->err);
     if (rc == 0)
-        rc = loader_barrier(i->loader, &i->err);
+        rc = loader_rest(i->loader, true, &i->err);
     if (rc == 0)
         rc = check_digest(i);
     if (rc < 0)
@@ -319,6 +356,9 @@ static int complete(struct incoming *i)
 
 static int load(struct incoming *i)
 {
+    int awake = loader_rest(i->loader, false, &i->err);
+    if (awake < 0)
+        return awake;
     for (;;) {
         uint8_t type = ELEMENT_EOF;
         int rc = wait_element(i, &type);
@@ -453,6 +493,7 @@ void incoming_run(struct migration *m)
     stop_listening(i);
     migration_hold_loader(m, NULL);
     loader_free(i->loader);
+    channels_close(&i->data);
     sections_collect_free(i->collector);
     migration_hold_channel(m, NULL);
     if (i->line != i->channel)

@@ -1,5 +1,6 @@
 /* The destination's side of one migration, shared by incoming.c (the story) and incoming_handover.c (who owns the guest). */
 #pragma once
+#include "migration/channels.h"
 #include "migration/internal.h"
 #include "migration/released.h"
 #include "migration/sections.h"
@@ -12,8 +13,10 @@ struct incoming {
     struct ram *ram;
     struct source *sources[INCOMING_SOURCES];
     struct channel *channel; /* what memory comes over; the loader's as long as there is one */
-    struct channel *line;    /* what words go over: the channel, a later one, or NULL */
-    struct channel *knock;   /* somebody who has not yet said who he is */
+    struct channels data;
+    unsigned data_wanted;  /* data channels that the source has announced */
+    struct channel *line;  /* what words go over: the channel, a later one, or NULL */
+    struct channel *knock; /* somebody who has not yet said who he is */
     int64_t knock_until_ns;
     struct loader *loader;
     struct section_collector *collector;

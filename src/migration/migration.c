@@ -8,6 +8,7 @@
 #include <unistd.h>
 
 #include "base/clock.h"
+#include "migration/channels.h"
 #include "migration/sources.h"
 
 static const char *const state_names[] = {
@@ -313,6 +314,9 @@ int migration_start(struct migration *m, const char *uri, struct err *err)
     if (!fits)
         return err_set(err, -EINVAL, "'%.128s' is none of tcp:HOST:PORT, unix:PATH, exec:COMMAND, fd:N, file:PATH",
                        uri);
+    rc = channels_wanted(&m->params, uri, err);
+    if (rc < 0)
+        return rc;
     enum run_state state = machine_state(m->machine);
     if (state != RUN_RUNNING && state != RUN_PAUSED && state != RUN_PRELAUNCH)
         return err_set(err, -EINVAL, "a guest in state %s cannot migrate", run_state_name(state));
@@ -471,8 +475,12 @@ static void query_outgoing(struct migration *m, int64_t now_ns, struct migration
     out->pages_data = sent->units_data;
     out->pages_zero = sent->units_zero;
     out->wire_bytes = sent->wire_bytes;
+    out->data_bytes = sent->data_bytes;
     out->raw_bytes = sent->raw_bytes;
     memcpy(out->codec_pages, sent->codec_units, sizeof(out->codec_pages));
+    out->delta_pages = sent->delta_units;
+    out->delta_bytes = sent->delta_bytes;
+    out->delta_misses = sent->delta_misses;
     out->codec = sent->codec;
     out->codec_acceleration = sent->acceleration;
     out->pipeline_bytes = sent->pool_bytes;
@@ -499,6 +507,7 @@ static void query_incoming(struct migration *m, int64_t now_ns, struct migration
     out->wire_bytes = got->wire_bytes;
     out->raw_bytes = got->units_data * m->ram->unit_bytes;
     memcpy(out->codec_pages, got->codec_units, sizeof(out->codec_pages));
+    out->delta_pages = got->delta_units;
     out->pipeline_bytes = got->pool_bytes;
     int64_t moving_ns = m->active_ns ? now_ns - m->active_ns : 0;
     out->mbps = per_second(got->wire_bytes * 8, moving_ns) / 1e6;

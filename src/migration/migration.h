@@ -42,12 +42,15 @@ struct migration_info {
     uint64_t ram_total, ram_remaining; /* bytes */
     uint64_t pages_data, pages_zero;
     uint64_t wire_bytes, raw_bytes;
+    uint64_t data_bytes;       /* of wire_bytes, over data channels */
     double mbps;               /* wire, megabits a second */
     double loaded_bytes_per_s; /* wire bytes acknowledged as loaded, smoothed */
     uint64_t dirty_pages_per_s;
     uint64_t pages_per_s;
-    uint64_t codec_pages[CODECS]; /* pages_data by enum codec */
-    enum codec codec;             /* of the next pages; source only */
+    uint64_t codec_pages[CODECS];       /* pages_data by enum codec */
+    uint64_t delta_pages;               /* pages_data as deltas: these have no codec */
+    uint64_t delta_bytes, delta_misses; /* source only: on the wire; sent whole again while deltas were made */
+    enum codec codec;                   /* of the next pages; source only */
     int codec_acceleration;
     uint64_t downtime_bytes;              /* wire bytes sent while paused */
     uint64_t pipeline_bytes;              /* memory the street holds */

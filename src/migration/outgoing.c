@@ -37,7 +37,7 @@ static void peer_lost(void *opaque, const struct err *why)
     unlock(&m->lock);
 }
 
-static int say_hello(struct outgoing *o)
+static int say_hello(struct outgoing *o, unsigned channels)
 {
     struct hello *hello = calloc(1, sizeof(*hello));
     struct message *answer = calloc(1, sizeof(*answer));
@@ -47,6 +47,7 @@ static int say_hello(struct outgoing *o)
 
     int rc = failpoint_err(FAILPOINT_SOURCE_HELLO, &o->err);
     hello_fill(hello, HELLO_SOURCE, machine_config_of(o->machine));
+    hello->channels = channels ? channels : 1;
     hello_encode(hello, &payload);
     message_put(&out, MESSAGE_HELLO, &o->key, payload.data, (uint32_t)payload.size);
     if (rc == 0)
@@ -64,7 +65,10 @@ static int say_hello(struct outgoing *o)
     } else {
         rc = hello_decode(answer, HELLO_DESTINATION, hello, &o->err);
         o->peer_can_resume = rc == 0 && hello->capabilities & HELLO_CAN_RESUME;
+        o->peer_reads_deltas = rc == 0 && hello->capabilities & HELLO_CAN_DELTAS;
         o->codecs = hello_codecs(hello);
+        if (rc == 0 && channels && !(hello->capabilities & HELLO_CAN_CHANNELS))
+            rc = err_set(&o->err, -EREMOTEIO, "the destination knows no data channels, and channels is %u", channels);
     }
     buf_free(&payload);
     buf_free(&out);
@@ -79,6 +83,9 @@ static int connect_peer(struct outgoing *o)
     if (getrandom(o->key.id, sizeof(o->key.id), 0) != (ssize_t)sizeof(o->key.id))
         return err_set_errno(&o->err, -errno, "no random bytes for the migration's id");
     o->key.attempt = 1;
+    int channels = channels_wanted(&m->params, m->uri, &o->err);
+    if (channels < 0)
+        return channels;
     int rc = failpoint_err(FAILPOINT_SOURCE_CONNECT, &o->err);
     if (rc == 0)
         rc = channel_connect(m->uri, m->abort_fd, &o->channel, &o->err);
@@ -97,8 +104,11 @@ static int connect_peer(struct outgoing *o)
     if (o->one_way)
         return outgoing_cancelled(o);
 
-    rc = say_hello(o);
+    rc = say_hello(o, (unsigned)channels);
     failpoint(FAILPOINT_SOURCE_MET);
+    if (rc == 0)
+        rc = channels_connect(m->uri, o->channel, m->abort_fd, &o->key, (unsigned)channels, (int)outgoing_silence_ms(o),
+                              &o->data, &o->err);
     if (rc == 0)
         rc = return_path_start(&o->ear, o->channel, &o->key, peer_lost, o, &o->err);
     if (rc < 0)
@@ -124,14 +134,18 @@ void outgoing_binds(struct outgoing *o, bool paused)
 static int begin(struct outgoing *o)
 {
     struct migration *m = o->m;
+    bool deltas = o->peer_reads_deltas && atomic_load_explicit(&m->params.capability_deltas, memory_order_relaxed);
     struct pipeline_options options = {
         .workers = (unsigned)param(&m->params.threads),
         .sources = o->sources,
         .source_count = OUTGOING_SOURCES,
         .channel = o->channel,
+        .data = o->data.data,
+        .data_count = o->data.count,
         .tunables = &m->params.live,
         .codecs = o->codecs,
         .settled = o->one_way,
+        .delta_cache_bytes = deltas ? param(&m->params.delta_cache_bytes) : 0,
         .peer_waits_permille = o->one_way ? NULL : &o->ear.peer_waits_permille,
     };
     outgoing_binds(o, false);
@@ -472,6 +486,7 @@ static void free_street(struct outgoing *o)
 {
     pipeline_free(o->pipeline);
     o->pipeline = NULL;
+    channels_close(&o->data); /* what came over them is loaded, or void */
 }
 
 /* All that people see the end of: the guest, tracking, the line. */

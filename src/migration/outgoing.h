@@ -5,6 +5,7 @@
 #pragma once
 #include "base/clock.h"
 #include "migration/audit.h"
+#include "migration/channels.h"
 #include "migration/internal.h"
 #include "migration/released.h"
 #include "migration/sections.h"
@@ -20,10 +21,11 @@ struct outgoing {
     struct ram *ram;
     struct source *sources[OUTGOING_SOURCES];
     struct channel *channel;
+    struct channels data;
     struct pipeline *pipeline;
     struct return_path ear;
     struct message_key key;
-    bool one_way, to_file, peer_can_resume;
+    bool one_way, to_file, peer_can_resume, peer_reads_deltas;
     unsigned codecs; /* mask of 1 << enum codec: what the peer reads; 0: nobody said */
 
     enum handover_state at;

@@ -25,14 +25,18 @@ const struct param_row param_table[] = {
       "bytes a second on the wire while the guest runs, 0: no cap; a bare number a person types means MiB" },
     { "downtime-limit", NULL, PARAM_MS, AT(downtime_limit_ms), 0, LIMIT_MAX, 300, NULL,
       "longest pause the guest should see, ms" },
-    { "threads", "multifd-channels", PARAM_COUNT, AT(threads), 0, PIPELINE_WORKERS_MAX, 0, NULL,
+    { "threads", NULL, PARAM_COUNT, AT(threads), 0, PIPELINE_WORKERS_MAX, 0, NULL,
       "worker threads that scan and compress, or load; 0: one for every host CPU" },
+    { "channels", "multifd-channels", PARAM_COUNT, AT(channels), 1, PIPELINE_CHANNELS_MAX, 1, NULL,
+      "connections that memory travels over, opened beside the main one; 1: everything over that (tcp and unix)" },
     { "avail-switchover-bandwidth", NULL, PARAM_SIZE_PER_S, AT(avail_switchover_bandwidth), 0, RATE_MAX, 0, NULL,
       "bytes a second that the link gives during the pause, 0: measure" },
     { "compression", "multifd-compression", PARAM_CHOICE, AT(compression), 0, CODECS, 0, compression_names,
       "codec for pages that are not zero; auto: what clears most of them with the link and the CPUs there are" },
     { "compression-acceleration", NULL, PARAM_COUNT, AT(compression_acceleration), 1, 65537, 1, NULL,
       "compression lz4: higher is faster and compresses less" },
+    { "delta-cache-size", "xbzrle-cache-size", PARAM_SIZE, AT(delta_cache_bytes), 4096, UINT64_C(1) << 44,
+      512 * MIB, NULL, "deltas: memory for copies of pages as they were sent last, at most; taken as they are needed" },
     { "peer-timeout", NULL, PARAM_MS, AT(peer_timeout_ms), 100, LIMIT_MAX, 10000, NULL,
       "a peer that says nothing for this long is given up, ms" },
     { "reconnect-time", NULL, PARAM_MS, AT(reconnect_ms), 0, LIMIT_MAX, 30000, NULL,
@@ -54,10 +58,13 @@ const struct param_row param_table[] = {
 const unsigned param_rows = sizeof(param_table) / sizeof(param_table[0]);
 
 const struct capability_row capability_table[] = {
-    { "events", AT(capability_events), false, "send MIGRATION events to QMP clients" },
-    { "auto-converge", AT(capability_auto_converge), false,
+    { "events", NULL, AT(capability_events), false, "send MIGRATION events to QMP clients" },
+    { "auto-converge", NULL, AT(capability_auto_converge), false,
       "hold vCPUs back that dirty memory faster than rounds can clear it, by a quota of newly dirtied pages" },
-    { "return-path", AT(capability_return_path), false,
+    { "multifd", NULL, AT(capability_multifd), false, "several connections: channels 2, where no more are asked for" },
+    { "deltas", "xbzrle", AT(capability_deltas), true,
+      "send of pages that changed little only the lines that differ from what was sent last, while that pays" },
+    { "return-path", NULL, AT(capability_return_path), false,
       "exec: the command leads to another godwit that answers (sockets always use the way back)" },
 };
 const unsigned capability_rows = sizeof(capability_table) / sizeof(capability_table[0]);
@@ -224,14 +231,23 @@ uint64_t param_get(const struct migration_params *params, const struct param_row
     return atomic_load_explicit(param_cell((struct migration_params *)params, row), memory_order_relaxed);
 }
 
+const struct capability_row *capability_find(const char *name)
+{
+    for (unsigned i = 0; i < capability_rows; i++) {
+        const struct capability_row *row = &capability_table[i];
+        if (strcmp(row->name, name) == 0 || (row->alias && strcmp(row->alias, name) == 0))
+            return row;
+    }
+    return NULL;
+}
+
 int capability_set(struct migration_params *params, const char *name, bool on, struct err *err)
 {
-    for (unsigned i = 0; i < capability_rows; i++)
-        if (strcmp(capability_table[i].name, name) == 0) {
-            atomic_store_explicit(capability_cell(params, &capability_table[i]), on, memory_order_relaxed);
-            return 0;
-        }
-    return no_such("capability", name, err);
+    const struct capability_row *row = capability_find(name);
+    if (!row)
+        return no_such("capability", name, err);
+    atomic_store_explicit(capability_cell(params, row), on, memory_order_relaxed);
+    return 0;
 }
 
 bool capability_get(const struct migration_params *params, const struct capability_row *row)

@@ -10,7 +10,8 @@
 struct migration_params {
     _Atomic uint64_t max_bandwidth_bytes_per_s;  /* "max-bandwidth"; 0: no cap */
     _Atomic uint64_t downtime_limit_ms;          /* "downtime-limit", default 300 */
-    _Atomic uint64_t threads;                    /* "threads" (also multifd-channels' CPU sense), default host CPUs */
+    _Atomic uint64_t threads;                    /* "threads", default host CPUs */
+    _Atomic uint64_t channels;                   /* "channels"; 1: everything over the one connection */
     _Atomic uint64_t avail_switchover_bandwidth; /* "avail-switchover-bandwidth"; 0: measure */
     _Atomic uint64_t compression;                /* "compression": auto, none, lz4, zstd */
     _Atomic uint64_t compression_acceleration;   /* "compression-acceleration" 1..65537 */
@@ -18,9 +19,12 @@ struct migration_params {
     _Atomic uint64_t reconnect_ms;               /* "reconnect-time": how long a source in doubt asks again; 0: never */
     _Atomic uint64_t max_rounds;                 /* "max-rounds"; 0: as many as it takes */
     _Atomic uint64_t announce_ms;                /* "progress-interval" of monitors */
+    _Atomic uint64_t delta_cache_bytes;          /* "delta-cache-size": copies of what was sent, at most */
     _Atomic uint64_t audit;                      /* "audit": clean pages looked at after a round; 0: none */
     _Atomic bool capability_events;              /* capabilities, spelled as QEMU does */
     _Atomic bool capability_return_path;
+    _Atomic bool capability_multifd;         /* "multifd": at least 2 channels */
+    _Atomic bool capability_deltas;          /* "deltas": of pages that changed little, while it pays */
     _Atomic bool capability_auto_converge;   /* "auto-converge": quotas for harts that dirty too fast */
     _Atomic uint64_t cpu_throttle_initial;   /* "cpu-throttle-initial": %, taken from a hart at most, at first */
     _Atomic uint64_t cpu_throttle_increment; /* "cpu-throttle-increment": %, so much more after each round */
@@ -43,13 +47,15 @@ extern const struct param_row param_table[];
 extern const unsigned param_rows;
 
 struct capability_row {
-    const char *name;
-    size_t offset; /* of an _Atomic bool */
+    const char *name;  /* as QEMU spells it where it has one */
+    const char *alias; /* its other spelling, or NULL */
+    size_t offset;     /* of an _Atomic bool */
     bool start;
     const char *help;
 };
 extern const struct capability_row capability_table[];
 extern const unsigned capability_rows;
+const struct capability_row *capability_find(const char *name); /* name or alias; NULL */
 
 void params_init(struct migration_params *params);    /* start values */
 const struct param_row *param_find(const char *name); /* name or alias; NULL */

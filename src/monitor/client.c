@@ -21,7 +21,7 @@ enum progress { PROGRESS_AUTO, PROGRESS_PLAIN, PROGRESS_NONE, PROGRESS_TTY };
 
 struct options {
     const char *monitor, *uri;
-    int64_t downtime_limit_ms, threads; /* -1: as it is */
+    int64_t downtime_limit_ms, threads, channels; /* -1: as it is */
     int64_t bandwidth_bytes_per_s;
     bool json, auto_converge;
     enum progress progress;
@@ -45,6 +45,7 @@ static void print_usage(FILE *out)
                  "  --max-bandwidth SIZE   bytes a second on the wire: 100M, 1.5G; 0: no cap\n"
                  "  --auto-converge        hold vCPUs back that dirty memory too fast\n"
                  "  --threads N            threads that scan and compress\n"
+                 "  --channels N           connections that memory travels over\n"
                  "  --json                 print the final query-migrate object\n"
                  "  --progress WHEN        auto, plain or none\n"
                  "URI: tcp:HOST:PORT unix:PATH exec:COMMAND fd:N file:PATH\n"
@@ -90,12 +91,13 @@ static int parse_options(int argc, char **argv, struct options *o)
         { "max-bandwidth", required_argument, NULL, 'b' },
         { "auto-converge", no_argument, NULL, 'a' },
         { "threads", required_argument, NULL, 't' },
+        { "channels", required_argument, NULL, 'c' },
         { "json", no_argument, NULL, 'j' },
         { "progress", required_argument, NULL, 'p' },
         { "help", no_argument, NULL, 'h' },
         { NULL, 0, NULL, 0 },
     };
-    *o = (struct options){ .downtime_limit_ms = -1, .threads = -1, .bandwidth_bytes_per_s = -1 };
+    *o = (struct options){ .downtime_limit_ms = -1, .threads = -1, .channels = -1, .bandwidth_bytes_per_s = -1 };
     int key;
     bool good = true;
     optind = 1;
@@ -106,6 +108,7 @@ static int parse_options(int argc, char **argv, struct options *o)
         case 'b': good = parse_bandwidth(optarg, &o->bandwidth_bytes_per_s); break;
         case 'a': o->auto_converge = true; break;
         case 't': good = parse_number(optarg, &o->threads); break;
+        case 'c': good = parse_number(optarg, &o->channels); break;
         case 'j': o->json = true; break;
         case 'p': good = parse_progress(optarg, &o->progress); break;
         case 'h': print_usage(stdout); return -1;
@@ -330,6 +333,8 @@ static int set_parameters(struct watch *watch, struct err *err)
         json_put_int(args, "max-bandwidth", o->bandwidth_bytes_per_s);
     if (o->threads >= 0)
         json_put_int(args, "threads", o->threads);
+    if (o->channels >= 0)
+        json_put_int(args, "channels", o->channels);
     int rc = 0;
     if (json_object_object_length(args) > 0)
         rc = qmp_client_call(watch->client, "migrate-set-parameters", args, NULL, err);

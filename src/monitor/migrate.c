@@ -171,7 +171,7 @@ static struct json_object *ram_member(const struct migration_info *info)
     json_put_u64(ram, "total", info->ram_total);
     json_put_int(ram, "postcopy-requests", 0);
     json_put_u64(ram, "dirty-sync-count", info->rounds);
-    json_put_int(ram, "multifd-bytes", 0);
+    json_put_u64(ram, "multifd-bytes", info->data_bytes);
     json_put_u64(ram, "pages-per-second", info->pages_per_s);
     json_put_u64(ram, "downtime-bytes", pause_bytes);
     json_put_int(ram, "page-size", PAGE_BYTES);
@@ -241,6 +241,11 @@ static struct json_object *own_member(const struct migration_info *info)
     for (unsigned i = 0; i < CODECS; i++)
         json_put_u64(codecs, param_codec_name((enum codec)i), info->codec_pages[i]);
     json_put(own, "codec-pages", codecs);
+    json_put_u64(own, "delta-pages", info->delta_pages);
+    if (!info->incoming) {
+        json_put_u64(own, "delta-bytes", info->delta_bytes);
+        json_put_u64(own, "delta-misses", info->delta_misses);
+    }
     json_put_u64(own, "pipeline-bytes", info->pipeline_bytes);
     json_put_u64(own, "audited-pages", info->audited_pages);
     json_put_u64(own, "audit-misses", info->audit_misses);
@@ -370,6 +375,10 @@ static void print_codecs(struct json_object *own, FILE *out)
         fprintf(out, "; now lz4 with acceleration %" PRId64 "\n", json_get_int(own, "codec-acceleration"));
     else
         fprintf(out, now ? "; now %s\n" : "\n", now);
+    if (json_get_int(own, "delta-pages"))
+        fprintf(out, "deltas: %" PRId64 " pages, %" PRId64 " kbytes, %" PRId64 " misses\n",
+                json_get_int(own, "delta-pages"), json_get_int(own, "delta-bytes") >> 10,
+                json_get_int(own, "delta-misses"));
 }
 
 void print_migrate(struct call *call)
@@ -514,7 +523,6 @@ int cmd_set_downtime(struct call *call)
 
 /* Names that tools send although they want nothing: switching off what is not there is no lie. */
 static const char *const absent_capabilities[] = {
-    "xbzrle",
     "rdma-pin-all",
     "zero-blocks",
     "compress",
@@ -523,7 +531,6 @@ static const char *const absent_capabilities[] = {
     "release-ram",
     "block",
     "pause-before-switchover",
-    "multifd",
     "dirty-bitmaps",
     "postcopy-blocktime",
     "late-block-activate",
@@ -539,9 +546,8 @@ static const char *const absent_capabilities[] = {
 
 static int set_capability(struct migration_params *params, const char *name, bool on, struct err *err)
 {
-    for (unsigned i = 0; i < capability_rows; i++)
-        if (!strcmp(capability_table[i].name, name))
-            return capability_set(params, name, on, err);
+    if (capability_find(name))
+        return capability_set(params, name, on, err);
     for (size_t i = 0; i < sizeof absent_capabilities / sizeof *absent_capabilities; i++)
         if (!strcmp(absent_capabilities[i], name))
             return on ? err_set(err, -ENOTSUP, "Capability '%s' is not supported", name) : 0;

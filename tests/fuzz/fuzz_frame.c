@@ -1,7 +1,7 @@
 /* The loader against bytes that somebody made up. Each input is a row of sections: u8 flags, u8 section id, a head and a
  * payload as the stream has them. With flag 1 the magic, the reserved bits, the round and the checksum are put right
- * first, so that mutations get past the checks that would stop almost all of them, and so is what is around a block of
- * zstd; without it the checks themselves are fed. Whatever comes, the loader ends with a sentence or goes on: it stores
+ * first, so that mutations get past the checks that would stop almost all of them, and so are what is around a block of
+ * zstd and the versions that deltas name; without it the checks themselves are fed. Whatever comes, the loader ends with a sentence or goes on: it stores
  * only units that exist. */
 #include <errno.h>
 #include <stdlib.h>
@@ -10,6 +10,7 @@
 
 #include "base/bytes.h"
 #include "base/channel.h"
+#include "migration/threads/delta.h"
 #include "migration/threads/frame.h"
 #include "tests/unit/migration/threads/fake.h"
 
@@ -60,7 +61,34 @@ static void put_zstd_right(uint8_t *payload, uint32_t bytes, unsigned units)
     }
 }
 
-static void put_right(uint8_t *head, uint32_t section_id, uint32_t round, size_t bytes)
+/* Deltas of the units that are there: the versions that they name, and where they begin. How many lines each has, and which
+ * units they are for, stays as it came. */
+static void put_deltas_right(const struct fake *fake, const uint8_t *head, uint8_t *payload, uint32_t bytes)
+{
+    uint64_t first = be64_get(head + 12), data = be64_get(head + 20), units;
+    uint32_t at = 0;
+
+    if (bytes < DELTA_TAIL_BYTES) {
+        return;
+    }
+    uint8_t *tail = payload + bytes - DELTA_TAIL_BYTES;
+    units = be64_get(tail);
+    if (head[5] == CODEC_RAW) { /* the plain half has no lengths of its own */
+        at = (uint32_t)__builtin_popcountll(data & ~units) * FAKE_UNIT;
+        be32_put(tail + 8, bytes - DELTA_TAIL_BYTES - at);
+    } else if (be32_get(tail + 8) <= bytes - DELTA_TAIL_BYTES) {
+        at = bytes - DELTA_TAIL_BYTES - be32_get(tail + 8);
+    }
+    for (; units && at <= bytes && bytes - at >= DELTA_HEAD_BYTES + DELTA_TAIL_BYTES; units &= units - 1) {
+        uint64_t unit = first + (unsigned)__builtin_ctzll(units);
+        if (unit < fake->source.units) {
+            be32_put(payload + at, (uint32_t)digest_hash(fake->pages + unit * FAKE_UNIT, FAKE_UNIT));
+        }
+        at += DELTA_HEAD_BYTES + (uint32_t)__builtin_popcountll(be64_get(payload + at + 4)) * DELTA_LINE_BYTES;
+    }
+}
+
+static void put_right(const struct fake *fake, uint8_t *head, uint32_t section_id, uint32_t round, size_t bytes)
 {
     uint32_t payload = be32_get(head + 36);
 
@@ -71,14 +99,16 @@ static void put_right(uint8_t *head, uint32_t section_id, uint32_t round, size_t
         payload = (uint32_t)(bytes - FRAME_HEAD_BYTES);
         be32_put(head + 36, payload);
     }
-    if (head[5] == CODEC_ZSTD) {
+    if (head[4] == FRAME_DELTAS && fake) {
+        put_deltas_right(fake, head, head + FRAME_HEAD_BYTES, payload);
+    } else if (head[5] == CODEC_ZSTD) {
         put_zstd_right(head + FRAME_HEAD_BYTES, payload, (unsigned)__builtin_popcountll(be64_get(head + 20)));
     }
     uint64_t seed = XXH3_64bits_withSeed(head, 40, section_id);
     be64_put(head + 40, XXH3_64bits_withSeed(head + FRAME_HEAD_BYTES, payload, seed));
 }
 
-static void drive(struct loader *loader, struct memory_channel *channel)
+static void drive(struct loader *loader, struct fake *const fakes[2], struct memory_channel *channel)
 {
     uint8_t *at = (uint8_t *)(uintptr_t)channel->at;
     uint32_t round = 1;
@@ -88,7 +118,8 @@ static void drive(struct loader *loader, struct memory_channel *channel)
         bool mark;
         uint32_t id = at[1];
         if (at[0] & FLAG_RIGHT) {
-            put_right(at + 2, id, round, (size_t)(channel->end - at - 2));
+            loader_barrier(loader, NULL); /* what a delta changes has been stored */
+            put_right(id >= 1 && id <= 2 ? fakes[id - 1] : NULL, at + 2, id, round, (size_t)(channel->end - at - 2));
         }
         channel->at = at + 2;
         int ret = loader_frame(loader, id, &mark, &err);
@@ -135,7 +166,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t bytes)
         .pool_bytes = 1, /* the fewest chunks that work */
     };
     if (loader_new(&options, &loader, NULL) == 0) {
-        drive(loader, &channel);
+        drive(loader, fakes, &channel);
         loader_barrier(loader, NULL);
         loader_free(loader);
     }

@@ -8,7 +8,6 @@ extern char __end[];
 static struct dirty_options options;
 static struct dirty writer[HARTS_MAX];
 static unsigned harts;
-static double ns_per_page;
 static struct barrier filled, leaving;
 static _Bool stop;
 
@@ -89,6 +88,7 @@ static void wait_ns(unsigned hart, uint64_t now, uint64_t ns)
 static void work(unsigned hart)
 {
     struct dirty *d = &writer[hart];
+    double ns_per_page = dirty_ns_per_page(&options, hart, harts);
 
     dirty_fill(d, guest_ns());
     barrier_wait(&filled, harts);
@@ -129,7 +129,6 @@ int main(unsigned hart, const void *dtb)
         power_off_failed();
     }
     harts = boot.harts;
-    ns_per_page = options.rate ? 1e9 / (double)options.rate * harts : 0;
     if (options.content == DIRTY_TEXTUAL)
         dirty_text_make((char *)text, DIRTY_TEXT, options.seed);
     for (unsigned i = 0; i < harts; i++) {
@@ -145,6 +144,8 @@ int main(unsigned hart, const void *dtb)
     for (unsigned i = 0; i < harts; i++)
         if (writer[i].errors)
             print("\nERROR page %lu holds what was not written last\n", writer[i].bad_page);
+    for (unsigned i = 0; i < harts; i++)
+        print("\nWRITER %u pages %lu", i, writer[i].written);
     print("\nEND %s pages %lu errors %lu\n", errors() ? "failed" : "ok", written(), errors());
     power_off();
 }

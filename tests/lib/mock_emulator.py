@@ -8,12 +8,13 @@ says on its serial line what a dirtier says (bench/guest/dirty.h), with gaps, RT
   bytes=N   what it sends            claims=N   the bytes that it says it sent          says_ms=N   the downtime that it claims
   gap_ms=N  the guest's gap          slip_s=N   how far the RTC falls back when it moves, which hides as much of the pause
   never=1   it does not converge     fails=1    its migrations fail                     wrong=1     the guest finds a wrong page
+  gives_up=1  they fail, and it says that the pause does not fit                        mute=1      a guest that has moved says nothing
 """
 import json, os, socket, sys, threading, time
 
 lock = threading.Lock()
 state = {'pages': 0, 'status': {}, 'running': True, 'offset_ns': -400_000_000, 'gap_ns': 1_500_000, 'incoming': None, 'spoiled': False}
-told = {'bytes': 100000, 'claims': 1, 'says_ms': 0, 'gap_ms': 0, 'slip_s': 0, 'never': 0, 'fails': 0, 'wrong': 0}
+told = {'bytes': 100000, 'claims': 1, 'says_ms': 0, 'gap_ms': 0, 'slip_s': 0, 'never': 0, 'fails': 0, 'wrong': 0, 'gives_up': 0, 'mute': 0}
 
 
 def rtc():
@@ -41,7 +42,7 @@ def guest(path):
         except TimeoutError:
             pass
         with lock:
-            if not state['running']:
+            if not state['running'] or told['mute'] and state['incoming'] is not None:
                 continue
             if not greeted and state['incoming'] is None:
                 line.sendall(b'READY pages 0\n')
@@ -70,9 +71,9 @@ def leave(uri):
         state['status'] = {'status': 'active', 'ram': {'transferred': 0, 'dirty-sync-count': 1}}
     if told['never']:
         return
-    if told['fails']:
+    if told['fails'] or told['gives_up']:
         with lock:
-            state['status'] = {'status': 'failed', 'error-desc': 'as it was told'}
+            state['status'] = {'status': 'failed', 'error-desc': 'as it was told' if told['fails'] else 'given up after 9 rounds'}
         return
     peer = socket.create_connection((host, int(port)))
     with lock:

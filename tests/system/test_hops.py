@@ -98,6 +98,17 @@ def a_guest_survives_hops_without_compression_and_with_one_thread():
 
 
 @test
+def a_guest_with_two_harts_survives_hops_over_several_channels():
+    journey(over_tcp(), harts=2, mem='32M', parameters={'channels': 4})
+
+
+@test
+def a_guest_survives_hops_over_several_unix_sockets():
+    with Folder() as folder:
+        journey(over_socket(f'unix:{folder}/road'), harts=4, more='pattern=jump', parameters={'channels': 3})
+
+
+@test
 def a_guest_survives_hops_with_zstd():
     journey(over_tcp(), harts=2, parameters={'compression': 'zstd'})
 

@@ -32,7 +32,8 @@ struct choose_window {
     uint64_t sent_bytes;                      /* the channel took */
     uint64_t units;                           /* data units that workers made */
     bool peer_lags;                           /* the peer had bytes to read all the time */
-    bool steady;                              /* all of it in one round, without a pause, and in one gear */
+    bool one_round;                           /* all of it, without a pause */
+    bool steady;                              /* and in one gear */
     uint64_t max_bytes_per_s;                 /* the cap; 0: none */
     unsigned workers;
 };
@@ -43,6 +44,7 @@ struct choose_cost {
     double seen_ns;       /* a unit took in all when this gear was last in use; 0: it was not */
     double seen_bytes;    /* wire_bytes then */
     int64_t seen_at_ns;   /* on the choice's own clock */
+    bool of_peer;         /* it was the peer that took so long */
     double forget_ns;     /* half of that is forgotten in so long */
     int64_t probe_due_ns; /* of the workers' time */
 };
@@ -51,16 +53,21 @@ struct choose {
     unsigned gear, before;
     unsigned codecs; /* mask of 1 << enum codec: what may be chosen */
     struct choose_cost cost[GEARS];
-    double copy_ns;                    /* CPU of a unit before it is packed; 0: unknown */
-    double share_plain, share_packing; /* of its time that a working worker had a CPU, by gear NONE and the others */
-    double bytes_per_s;                /* what the link carries */
-    bool full;                         /* it is */
-    int64_t tail_min_ns;               /* from a round's end here to the word that it is loaded, at best; 0: unknown */
-    uint64_t cap;                      /* as it was */
-    int64_t now_ns;                    /* sum of windows */
-    double promised_ns;                /* what a unit should have taken in it */
-    int64_t since_ns;                  /* when this gear was taken */
-    int64_t worked_ns;                 /* workers' CPU time */
+    double copy_ns; /* CPU of a unit before it is packed; 0: unknown */
+    struct choose_share {
+        double cpu_ns, wall_ns; /* sums; what is older counts less */
+    } plain, packing;           /* of its time that a working worker had a CPU, by gear NONE and the others */
+    double relax_ns;            /* in gear NONE half of what packing lacked is forgotten in so long */
+    double lag;                 /* of the time, lately, that the peer lagged */
+    double bytes_per_s;         /* what the link carries */
+    bool full;                  /* it is */
+    double rise_ns;             /* while it is not, it is thought twice as fast every so often */
+    int64_t tail_min_ns;        /* from a round's end here to the word that it is loaded, at best; 0: unknown */
+    uint64_t cap;               /* as it was */
+    int64_t now_ns;             /* sum of windows */
+    double promised_ns;         /* what a unit should have taken in it */
+    int64_t since_ns;           /* when this gear was taken */
+    int64_t worked_ns;          /* workers' CPU time */
 };
 
 void choose_init(struct choose *c, unsigned codecs);

@@ -45,7 +45,7 @@ int frame_get(const uint8_t head[FRAME_HEAD_BYTES], struct frame *out, struct er
     if (be32_get(head) != FRAME_MAGIC) {
         return err_set(err, -EPROTO, "a frame begins with magic %08" PRIx32, be32_get(head));
     }
-    if (head[4] != FRAME_CHUNK && head[4] != FRAME_MARK) {
+    if (head[4] != FRAME_CHUNK && head[4] != FRAME_MARK && head[4] != FRAME_DELTAS) {
         return err_set(err, -EPROTO, "unknown frame kind %u", head[4]);
     }
     if ((head[5] & ~CODEC_MASK) || head[5] >= CODECS) {
@@ -75,12 +75,28 @@ int frame_get(const uint8_t head[FRAME_HEAD_BYTES], struct frame *out, struct er
     return 0;
 }
 
-int frame_check(const struct frame *frame, const struct source *source, struct err *err)
+int frame_fits(const struct frame *frame, const struct source *source, struct err *err)
 {
     unsigned units = (unsigned)__builtin_popcountll(frame->data);
     uint64_t raw = (uint64_t)units * source->unit_bytes;
     unsigned parts = (units + FRAME_PART_UNITS - 1) / FRAME_PART_UNITS;
+    /* A packed part is never empty, so that each is a byte or more behind its length. */
+    bool fits = frame->codec == CODEC_RAW
+                    ? frame->payload_bytes == raw
+                    : frame->payload_bytes >= parts * 5u && frame->payload_bytes <= raw + parts * 4u;
 
+    if (frame->kind == FRAME_DELTAS) { /* each is a delta, or else as it is above: its two halves are looked at apart */
+        fits = units && frame->payload_bytes >= FRAME_DELTAS_MIN && frame->payload_bytes <= FRAME_PAYLOAD_MAX;
+    }
+    if (!fits) {
+        return err_set(err, -EPROTO, "%s: %u units cannot have come in %" PRIu32 " bytes", source->name, units,
+                       frame->payload_bytes);
+    }
+    return 0;
+}
+
+int frame_check(const struct frame *frame, const struct source *source, struct err *err)
+{
     if (frame->first_unit % CHUNK_UNITS || frame->first_unit / CHUNK_UNITS >= source->words) {
         return err_set(err, -EPROTO, "%s: unit %" PRIu64 " does not begin a chunk of its %" PRIu64 " units",
                        source->name, frame->first_unit, source->units);
@@ -94,15 +110,7 @@ int frame_check(const struct frame *frame, const struct source *source, struct e
         return err_set(err, -EPROTO, "%s: the chunk at unit %" PRIu64 " holds units that do not exist", source->name,
                        frame->first_unit);
     }
-    /* A packed part is never empty, so that each is a byte or more behind its length. */
-    bool fits = frame->codec == CODEC_RAW
-                    ? frame->payload_bytes == raw
-                    : frame->payload_bytes >= parts * 5u && frame->payload_bytes <= raw + parts * 4u;
-    if (!fits) {
-        return err_set(err, -EPROTO, "%s: %u units cannot have come in %" PRIu32 " bytes", source->name, units,
-                       frame->payload_bytes);
-    }
-    return 0;
+    return frame_fits(frame, source, err);
 }
 
 int frame_verify(const uint8_t head[FRAME_HEAD_BYTES], uint32_t section_id, const uint8_t *payload, struct err *err)

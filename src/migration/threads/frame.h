@@ -5,7 +5,7 @@
  *
  *   prefix    u8 0x02 (PART)   be32 section id of the source
  *   head      be32 magic "GWFR"
- *             u8   kind        1 chunk, 2 end-of-round mark
+ *             u8   kind        1 chunk, 2 end-of-round mark, 3 chunk with deltas
  *             u8   codec       low four bits: enum codec; the others are 0
  *             be16 0
  *             be32 round       from 1
@@ -18,6 +18,7 @@
  *             chunk, LZ4:  the same in parts of 16 units (the last may be short), each be32 length and that many
  *                          bytes: an LZ4 block, or the plain bytes when length says that nothing was saved
  *             chunk, zstd: likewise; one Zstandard frame (RFC 8878) that says its content's size
+ *             deltas:      delta.h
  *             mark:        be32 number of sources, and for each in id order be32 section id,
  *                          be64 data units and be64 zero units of this round
  *   footer    u8 0x7e   be32 section id
@@ -34,7 +35,7 @@
 #include "migration/threads/pipeline.h"
 #include "migration/threads/source.h"
 
-enum frame_kind { FRAME_CHUNK = 1, FRAME_MARK = 2 };
+enum frame_kind { FRAME_CHUNK = 1, FRAME_MARK = 2, FRAME_DELTAS = 3 };
 
 #define FRAME_MAGIC UINT32_C(0x47574652)
 
@@ -52,6 +53,7 @@ enum {
     FRAME_PAYLOAD_MAX = FRAME_RAW_MAX + FRAME_PARTS_MAX * 4,
     FRAME_MARK_ROW_BYTES = 20,
     FRAME_MARK_MAX = 4 + PIPELINE_SOURCES_MAX * FRAME_MARK_ROW_BYTES,
+    FRAME_DELTAS_MIN = 24, /* the tail and one delta of no lines */
 };
 
 struct frame {
@@ -76,6 +78,8 @@ size_t frame_seal(uint8_t *wire, uint32_t section_id, const struct frame *frame)
 int frame_get(const uint8_t head[FRAME_HEAD_BYTES], struct frame *out, struct err *err);
 /* A chunk against the source that it is for: units in range, masks apart, every unit exists, payload size possible. */
 int frame_check(const struct frame *frame, const struct source *source, struct err *err);
+/* Can a chunk's data units have come in so many bytes? frame_check() has asked; for the plain half of one with deltas. */
+int frame_fits(const struct frame *frame, const struct source *source, struct err *err);
 /* Head and payload as they arrived: 0, or -EPROTO when the checksum is another. */
 int frame_verify(const uint8_t head[FRAME_HEAD_BYTES], uint32_t section_id, const uint8_t *payload, struct err *err);
 

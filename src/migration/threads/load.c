@@ -2,8 +2,10 @@
 
 #include <errno.h>
 #include <inttypes.h>
+#include <string.h>
 
 #include "migration/threads/compress.h"
+#include "migration/threads/delta.h"
 #include "migration/threads/scan.h"
 
 static int store_unit(struct source *source, struct digest *digest, struct digest_change *change, uint64_t unit,
@@ -20,14 +22,14 @@ static int store_unit(struct source *source, struct digest *digest, struct diges
 }
 
 static int store_units(struct source *source, struct digest *digest, struct digest_change *change, struct chunk *chunk,
-                       const struct load_scratch *scratch, struct err *err)
+                       const struct frame *frame, const struct load_scratch *scratch, struct err *err)
 {
     struct unpack unpack;
-    uint64_t left = chunk->frame.data;
+    uint64_t left = frame->data;
     const uint8_t *run = NULL;
     int units;
 
-    unpack_begin(&unpack, &scratch->unpacker, &chunk->frame, chunk_payload(chunk), source->unit_bytes);
+    unpack_begin(&unpack, &scratch->unpacker, frame, chunk_payload(chunk), source->unit_bytes);
     while ((units = unpack_next(&unpack, &run, err)) > 0) {
         for (int i = 0; i < units; i++, left &= left - 1) {
             uint64_t unit = chunk->frame.first_unit + (unsigned)__builtin_ctzll(left);
@@ -38,6 +40,49 @@ static int store_units(struct source *source, struct digest *digest, struct dige
         }
     }
     return units;
+}
+
+/* Deltas go onto what memory holds: the round before was loaded by all threads before this one began. */
+static int change_units(struct source *source, struct digest *digest, struct digest_change *change, struct chunk *chunk,
+                        struct delta_split *split, const struct load_scratch *scratch, struct err *err)
+{
+    for (uint64_t left = split->units; left; left &= left - 1) {
+        uint64_t unit = chunk->frame.first_unit + (unsigned)__builtin_ctzll(left);
+        const void *was = source->ops->peek(source, unit, scratch->unit);
+
+        if (!was) {
+            return err_set(err, -EIO, "cannot read unit %" PRIu64 " of %s", unit, source->name);
+        }
+        memcpy(scratch->merged, was, source->unit_bytes);
+        int ret = delta_apply(split, source, unit, digest_last(digest, unit), scratch->merged, err);
+        if (ret == 0) {
+            ret = store_unit(source, digest, change, unit, scratch->merged, scratch, err);
+        }
+        if (ret < 0) {
+            return ret;
+        }
+    }
+    return split->at == split->end ? 0
+                                   : err_set(err, -EPROTO, "byte %zu of the payload: bytes behind the last delta",
+                                             (size_t)(split->at - split->begin));
+}
+
+static int data_units(struct source *source, struct digest *digest, struct digest_change *change, struct chunk *chunk,
+                      const struct load_scratch *scratch, struct err *err)
+{
+    struct delta_split split;
+
+    if (chunk->frame.kind != FRAME_DELTAS) {
+        return store_units(source, digest, change, chunk, &chunk->frame, scratch, err);
+    }
+    int ret = delta_open(&split, source, &chunk->frame, chunk_payload(chunk), err);
+    if (ret == 0) {
+        ret = store_units(source, digest, change, chunk, &split.rest, scratch, err);
+    }
+    if (ret == 0) {
+        ret = change_units(source, digest, change, chunk, &split, scratch, err);
+    }
+    return ret;
 }
 
 static int zero_units(struct source *source, struct digest *digest, struct digest_change *change, struct chunk *chunk,
@@ -73,7 +118,7 @@ int load_chunk(struct source *source, struct digest *digest, struct chunk *chunk
         source->ops->expect(source, chunk->frame.first_unit / CHUNK_UNITS, chunk->frame.data);
     }
     if (ret == 0) {
-        ret = store_units(source, digest, &change, chunk, scratch, err);
+        ret = data_units(source, digest, &change, chunk, scratch, err);
     }
     if (ret == 0) {
         ret = zero_units(source, digest, &change, chunk, scratch, err);

@@ -7,10 +7,11 @@
 #include "migration/threads/digest.h"
 
 /* A chunk whose head passed frame_check(). The checksum is verified before anything of it is stored; then its units
- * are stored or cleared, and the digest is brought up from what memory holds after the store. */
+ * are stored, changed or cleared, and the digest is brought up from what memory holds after the store. */
 struct load_scratch {
     struct unpacker unpacker;
-    uint8_t *unit; /* SOURCE_UNIT_BYTES_MAX, for peek */
+    uint8_t *unit;   /* SOURCE_UNIT_BYTES_MAX, for peek */
+    uint8_t *merged; /* SOURCE_UNIT_BYTES_MAX: a unit with its delta applied */
 };
 
 int load_chunk(struct source *source, struct digest *digest, struct chunk *chunk, const struct load_scratch *scratch,

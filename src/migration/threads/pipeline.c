@@ -9,17 +9,17 @@
 #include "base/clock.h"
 #include "base/thread.h"
 #include "migration/threads/compress.h"
+#include "migration/threads/delta.h"
 #include "migration/threads/digest.h"
 #include "migration/threads/fault.h"
 #include "migration/threads/frame.h"
 #include "migration/threads/pool.h"
 #include "migration/threads/scan.h"
 #include "migration/threads/steer.h"
-#include "migration/threads/write.h"
+#include "migration/threads/writers.h"
 
 struct source_state {
     struct digest digest;
-    _Atomic uint64_t round_data, round_zero;
 };
 
 struct worker {
@@ -28,15 +28,19 @@ struct worker {
     struct thread thread;
     /* owner: its thread */
     struct compressor compressor;
-    uint8_t *raw;        /* FRAME_RAW_MAX */
-    uint8_t *probe;      /* PROBE_BYTES */
-    struct chunk *spare; /* held before anything is taken, so that units are cleared as late as possible */
+    uint8_t *raw;           /* FRAME_RAW_MAX */
+    uint8_t *probe;         /* PROBE_BYTES */
+    uint8_t *deltas;        /* DELTA_OUT_MAX; NULL: none are made */
+    uint64_t pool_waits_ns; /* as it was at the last chunk */
+    unsigned keep_chunks;   /* in the first round: so many more leave copies */
+    struct chunk *spare;    /* held before anything is taken, so that units are cleared as late as possible */
     unsigned slice_words;
     struct scan_slice slices[2];
     int64_t sampled_ns; /* when it measured a chunk last */
     uint64_t units_since, zeros_since, chunks_since;
 };
 
+enum { KEEP_CHUNKS = 16 };
 enum { PROBE_BYTES = CHUNK_HEAD_BYTES + FRAME_PART_MAX + FRAME_PART_MAX / 255 + 32 + FRAME_FOOTER_BYTES };
 _Static_assert(CHOOSE_PROBE_UNITS == (int)FRAME_PART_UNITS, "a probe is one part");
 
@@ -45,13 +49,13 @@ struct pipeline {
     struct source **sources;
     unsigned source_count, worker_count;
     struct pipeline_tunables *tunables;
-    struct channel *channel;
     uint64_t memory_bytes;
     struct worker *workers;
     struct source_state *states; /* by source */
     struct pool pool;
-    struct writer writer;
+    struct writers writers;
     struct steer steer;
+    struct delta_cache *delta_cache; /* NULL: no deltas */
     struct scan_cursor cursor;
     /* under fault.lock: the owner and the workers meet here */
     struct fault fault;
@@ -97,17 +101,15 @@ static bool claim(struct worker *worker, struct scan_slice *slice, bool last)
 }
 
 static void count_chunk(struct pipeline *p, const struct scan_slice *slice, const struct scanned *scanned,
-                        enum codec codec)
+                        unsigned whole, enum codec codec)
 {
     struct source_state *state = &p->states[slice->index];
     uint64_t zeros = (uint64_t)__builtin_popcountll(scanned->zero);
 
     digest_apply(&state->digest, &scanned->change);
-    add(&state->round_data, scanned->units);
-    add(&state->round_zero, zeros);
     add(&p->units_data, scanned->units);
     add(&p->units_zero, zeros);
-    add(&p->codec_units[codec], scanned->units);
+    add(&p->codec_units[codec], whole);
     add(&p->raw_bytes, (uint64_t)scanned->units * slice->source->unit_bytes);
 }
 
@@ -129,14 +131,35 @@ static void probe(struct worker *worker, const struct source *source, const uint
     steer_probed(steer, gear, clock_thread_ns() - start, wire_bytes);
 }
 
+/* What changed little leaves raw. The first round keeps copies only while it waits for the link anyway: a guest that can be
+ * sent faster than that is not worth twice its memory. */
+static void make_deltas(struct worker *worker, const struct scan_slice *slice, unsigned i, uint32_t round,
+                        const struct scanned *scanned, uint8_t *raw, struct delta_made *made)
+{
+    struct pipeline *p = worker->pipeline;
+    uint64_t waits_ns = get(&p->pool.wait_ns);
+
+    if (waits_ns != worker->pool_waits_ns) {
+        worker->keep_chunks = KEEP_CHUNKS; /* a wait makes room for several */
+    }
+    bool keep = round > 1 || worker->keep_chunks > 0;
+    worker->keep_chunks -= worker->keep_chunks > 0;
+    *made = (struct delta_made){ .rest = scanned->units };
+    worker->pool_waits_ns = waits_ns;
+    if (p->delta_cache) {
+        delta_step(p->delta_cache, slice->index, slice->words[i], &p->states[slice->index].digest, scanned, keep, raw,
+                   worker->deltas, made);
+    }
+}
+
 /* A chunk with its times: at its start, when it was copied, and now. */
-static void sample(struct worker *worker, unsigned gear, const struct scanned *scanned, uint64_t wire_bytes,
-                   const int64_t cpu_ns[2], int64_t start_ns)
+static void sample(struct worker *worker, unsigned gear, unsigned units, uint64_t wire_bytes, const int64_t cpu_ns[2],
+                   int64_t start_ns)
 {
     int64_t cpu_now_ns = clock_thread_ns(), now_ns = clock_now_ns();
     struct steer_sample measured = {
         .gear = gear,
-        .units = scanned->units,
+        .units = units,
         .wire_bytes = wire_bytes,
         .copy_ns = cpu_ns[1] - cpu_ns[0],
         .pack_ns = cpu_now_ns - cpu_ns[1],
@@ -172,20 +195,26 @@ static int make_chunk(struct worker *worker, const struct scan_slice *slice, uns
         pipeline_fail(p, ret, err.text);
         return ret;
     }
+    struct delta_made deltas;
+    make_deltas(worker, slice, i, round, &scanned, raw, &deltas);
     int64_t copied = clock_now_ns();
     cpu_ns[1] = measure ? clock_thread_ns() : 0;
     struct frame frame = {
-        .kind = FRAME_CHUNK,
+        .kind = deltas.units ? FRAME_DELTAS : FRAME_CHUNK,
         .codec = with.codec,
         .round = round,
         .first_unit = slice->words[i] * CHUNK_UNITS,
         .data = scanned.data,
         .zero = scanned.zero,
     };
-    frame.payload_bytes = (uint32_t)compress_chunk(&worker->compressor, with.codec, with.acceleration, raw,
-                                                   scanned.units, slice->source->unit_bytes, chunk_payload(chunk));
+    frame.payload_bytes = (uint32_t)compress_chunk(&worker->compressor, with.codec, with.acceleration, raw, deltas.rest,
+                                                   slice->source->unit_bytes, chunk_payload(chunk));
+    if (deltas.bytes) {
+        memcpy(chunk_payload(chunk) + frame.payload_bytes, worker->deltas, deltas.bytes);
+        frame.payload_bytes += (uint32_t)deltas.bytes;
+    }
     chunk->wire_bytes = frame_seal(chunk->wire, slice->source->id, &frame);
-    count_chunk(p, slice, &scanned, with.codec);
+    count_chunk(p, slice, &scanned, deltas.rest, with.codec);
     add(&p->made_bytes, chunk->wire_bytes);
     add(&p->copy_ns, (uint64_t)(copied - start));
     add(&p->compress_ns, (uint64_t)(clock_now_ns() - copied));
@@ -193,13 +222,13 @@ static int make_chunk(struct worker *worker, const struct scan_slice *slice, uns
     worker->zeros_since += (uint64_t)__builtin_popcountll(scanned.zero);
     worker->chunks_since++;
     if (measure) {
-        sample(worker, gear, &scanned, chunk->wire_bytes, cpu_ns, start);
-        if (scanned.units >= CHOOSE_PROBE_UNITS) {
+        sample(worker, gear, deltas.rest, chunk->wire_bytes - deltas.bytes, cpu_ns, start);
+        if (deltas.rest >= CHOOSE_PROBE_UNITS) {
             probe(worker, slice->source, raw);
         }
     }
     worker->spare = NULL;
-    writer_push(&p->writer, chunk);
+    writers_carry(&p->writers, slice->index, scanned.units, (uint64_t)__builtin_popcountll(scanned.zero), chunk);
     return 0;
 }
 
@@ -286,7 +315,8 @@ static int start_workers(struct pipeline *p, struct err *err)
         worker->slice_words = SCAN_SLICE_START;
         worker->raw = aligned_alloc(CHUNK_ALIGN, FRAME_RAW_MAX);
         worker->probe = aligned_alloc(CHUNK_ALIGN, (PROBE_BYTES + CHUNK_ALIGN - 1) / CHUNK_ALIGN * CHUNK_ALIGN);
-        if (!worker->raw || !worker->probe) {
+        worker->deltas = p->delta_cache ? malloc(DELTA_OUT_MAX) : NULL;
+        if (!worker->raw || !worker->probe || (p->delta_cache && !worker->deltas)) {
             return err_set(err, -ENOMEM, "no memory for worker %u", i);
         }
         int ret = compressor_init(&worker->compressor, err);
@@ -302,7 +332,22 @@ static int start_workers(struct pipeline *p, struct err *err)
     return 0;
 }
 
-static int start(struct pipeline *p, uint64_t bytes, struct err *err)
+static int start_writers(struct pipeline *p, const struct pipeline_options *options, struct err *err)
+{
+    struct writer like = { .tunables = p->tunables, .pool = &p->pool, .fault = &p->fault };
+    unsigned carriers;
+
+    like.fail = fail_from_writer;
+    like.opaque = p;
+    int ret = writers_start(&p->writers, &like, options->channel, options->data, options->data_count, err);
+    if (ret == 0) {
+        const struct writer *first = writers_carriers(&p->writers, &carriers);
+        steer_follow(&p->steer, first, carriers);
+    }
+    return ret;
+}
+
+static int start(struct pipeline *p, const struct pipeline_options *options, struct err *err)
 {
     p->workers = calloc(p->worker_count, sizeof(*p->workers));
     p->states = calloc(p->source_count, sizeof(*p->states));
@@ -317,18 +362,16 @@ static int start(struct pipeline *p, uint64_t bytes, struct err *err)
         }
         p->memory_bytes += source->units * sizeof(uint64_t);
     }
-    int ret = pool_new(&p->pool, p->worker_count, bytes, err);
+    int ret = pool_new(&p->pool, p->worker_count + options->data_count, options->pool_bytes, err);
     if (ret < 0) {
         return ret;
     }
     p->memory_bytes += pool_bytes(&p->pool) + p->worker_count * (FRAME_RAW_MAX + PROBE_BYTES + sizeof(*p->workers));
-    p->writer.channel = p->channel;
-    p->writer.tunables = p->tunables;
-    p->writer.pool = &p->pool;
-    p->writer.fault = &p->fault;
-    p->writer.fail = fail_from_writer;
-    p->writer.opaque = p;
-    ret = writer_start(&p->writer, err);
+    ret = start_writers(p, options, err);
+    if (ret == 0 && options->delta_cache_bytes) {
+        ret = delta_cache_new(p->sources, p->source_count, options->delta_cache_bytes, &p->delta_cache, err);
+        p->memory_bytes += p->worker_count * (uint64_t)DELTA_OUT_MAX;
+    }
     return ret < 0 ? ret : start_workers(p, err);
 }
 
@@ -341,6 +384,7 @@ static int check_options(const struct pipeline_options *options, struct err *err
         return err_set(err, -EINVAL, "%u sources; from 1 to %d are possible", options->source_count,
                        PIPELINE_SOURCES_MAX);
     }
+    assert(options->data_count <= PIPELINE_CHANNELS_MAX);
     if (options->plain_pages) {
         return err_set(err, -ENOTSUP, "plain page records are not written yet");
     }
@@ -358,11 +402,10 @@ int pipeline_new(const struct pipeline_options *options, struct pipeline **out, 
         return err_set(err, -ENOMEM, "no memory for a pipeline");
     }
     fault_init(&p->fault);
-    steer_init(&p->steer, options, &p->writer);
+    steer_init(&p->steer, options);
     p->source_count = options->source_count;
     p->worker_count = options->workers;
     p->tunables = options->tunables;
-    p->channel = options->channel;
     p->sources = calloc(p->source_count, sizeof(*p->sources));
     if (p->sources) {
         memcpy(p->sources, options->sources, p->source_count * sizeof(*p->sources));
@@ -373,7 +416,7 @@ int pipeline_new(const struct pipeline_options *options, struct pipeline **out, 
         }
     }
     p->cursor = (struct scan_cursor){ .sources = p->sources, .source_count = p->source_count };
-    ret = start(p, options->pool_bytes, err);
+    ret = start(p, options, err);
     if (ret < 0) {
         pipeline_free(p);
         return ret;
@@ -382,26 +425,18 @@ int pipeline_new(const struct pipeline_options *options, struct pipeline **out, 
     return 0;
 }
 
-static int send_mark(struct pipeline *p, struct round_result *result, struct err *err)
+static int send_marks(struct pipeline *p, struct round_result *result, struct err *err)
 {
     struct frame_counts counts[PIPELINE_SOURCES_MAX];
-    struct chunk *chunk = pool_take(&p->pool);
+    uint64_t bytes = 0;
+    int ret = writers_end_round(&p->writers, p->round, p->sources, p->source_count, counts, &bytes, err);
 
-    if (!chunk || fault_failed(&p->fault)) {
-        pool_give(&p->pool, chunk);
-        return fault_get(&p->fault, err);
-    }
     for (unsigned i = 0; i < p->source_count; i++) {
-        counts[i] = (struct frame_counts){ get(&p->states[i].round_data), get(&p->states[i].round_zero) };
         result->units_data += counts[i].data;
         result->units_zero += counts[i].zero;
     }
-    struct frame frame = { .kind = FRAME_MARK, .codec = CODEC_RAW, .round = p->round };
-    frame.payload_bytes = (uint32_t)frame_mark_put(chunk_payload(chunk), p->sources, p->source_count, counts);
-    chunk->wire_bytes = frame_seal(chunk->wire, p->sources[0]->id, &frame);
-    add(&p->made_bytes, chunk->wire_bytes);
-    writer_push(&p->writer, chunk);
-    return 0;
+    add(&p->made_bytes, bytes);
+    return ret;
 }
 
 static int begin_round(struct pipeline *p, bool last, uint64_t cut_bytes, struct err *err)
@@ -411,13 +446,13 @@ static int begin_round(struct pipeline *p, bool last, uint64_t cut_bytes, struct
     }
     p->round_start_ns = clock_now_ns();
     p->round_made = get(&p->made_bytes);
-    for (unsigned i = 0; i < p->source_count; i++) {
-        atomic_store_explicit(&p->states[i].round_data, 0, memory_order_relaxed);
-        atomic_store_explicit(&p->states[i].round_zero, 0, memory_order_relaxed);
-    }
+    writers_begin_round(&p->writers);
     scan_begin(&p->cursor);
+    if (p->delta_cache) {
+        delta_round(p->delta_cache, p->round + 1, last);
+    }
     atomic_store_explicit(&p->cut_bytes, cut_bytes, memory_order_relaxed); /* seen with the new round: the lock */
-    steer_disturb(&p->steer);
+    steer_round_begins(&p->steer);
     lock(&p->fault.lock);
     p->round++;
     p->last = last;
@@ -443,10 +478,10 @@ bool pipeline_round_wait(struct pipeline *p, int64_t deadline_ns)
 
     lock(&p->fault.lock);
     /* After a failure workers notice it within a chunk, but what is queued goes nowhere any more. */
-    while (in_time && !p->fault.err.code && (p->busy || writer_queued(&p->writer))) {
+    while (in_time && !p->fault.err.code && (p->busy || !writers_idle(&p->writers))) {
         in_time = cond_wait_until(&p->fault.cond, &p->fault.lock, deadline_ns);
     }
-    bool done = p->fault.err.code || !(p->busy || writer_queued(&p->writer));
+    bool done = p->fault.err.code || !(p->busy || !writers_idle(&p->writers));
     unlock(&p->fault.lock);
     return done;
 }
@@ -468,7 +503,7 @@ int pipeline_round_end(struct pipeline *p, struct round_result *out, struct err 
     unlock(&p->fault.lock);
     int ret = fault_get(&p->fault, err);
     if (ret == 0) {
-        ret = send_mark(p, &result, err);
+        ret = send_marks(p, &result, err);
     }
     if (ret < 0) {
         return ret;
@@ -507,34 +542,46 @@ int pipeline_send(struct pipeline *p, const void *data, size_t bytes, struct err
         memcpy(chunk->wire, at, chunk->wire_bytes);
         at += chunk->wire_bytes;
         bytes -= chunk->wire_bytes;
-        writer_push(&p->writer, chunk);
+        writers_push(&p->writers, chunk);
     }
     return fault_get(&p->fault, err);
 }
 
 int pipeline_flush(struct pipeline *p, struct err *err)
 {
-    return writer_flush(&p->writer, err);
+    return writers_flush(&p->writers, err);
 }
 
 void pipeline_stats(const struct pipeline *p, struct pipeline_stats *out)
 {
+    struct writer_totals written;
+
+    writers_totals(&p->writers, &written);
     *out = (struct pipeline_stats){
         .rounds = get(&p->rounds),
         .units_data = get(&p->units_data),
         .units_zero = get(&p->units_zero),
         .units_taken = get(&p->units_taken),
         .raw_bytes = get(&p->raw_bytes),
-        .wire_bytes = get(&p->writer.wire_bytes),
-        .queued_bytes = get(&p->writer.queued_bytes),
-        .frozen_ns = get(&p->writer.frozen_ns),
-        .rate_wait_ns = get(&p->writer.rate_wait_ns),
+        .wire_bytes = written.wire_bytes,
+        .data_bytes = written.data_bytes,
+        .queued_bytes = written.queued_bytes,
+        .frozen_ns = written.frozen_ns,
+        .rate_wait_ns = written.rate_wait_ns,
         .pool_wait_ns = get(&p->pool.wait_ns),
         .revoke_wait_ns = get(&p->revoke_wait_ns),
         .copy_ns = get(&p->copy_ns),
         .compress_ns = get(&p->compress_ns),
         .pool_bytes = p->memory_bytes,
     };
+    if (p->delta_cache) {
+        struct delta_stats deltas;
+        delta_stats(p->delta_cache, &deltas);
+        out->delta_units = deltas.units;
+        out->delta_bytes = deltas.bytes;
+        out->delta_misses = deltas.misses;
+        out->pool_bytes += deltas.held_bytes;
+    }
     struct gear gear;
     steer_pick((struct steer *)(uintptr_t)&p->steer, &gear);
     out->codec = gear.codec;
@@ -548,8 +595,7 @@ void pipeline_fail(struct pipeline *p, int code, const char *why)
 {
     if (fault_set(&p->fault, code, why)) {
         pool_close(&p->pool);
-        writer_close(&p->writer);
-        channel_shutdown(p->channel);
+        writers_close(&p->writers);
     }
 }
 
@@ -584,11 +630,13 @@ void pipeline_free(struct pipeline *p)
         compressor_destroy(&p->workers[i].compressor);
         free(p->workers[i].raw);
         free(p->workers[i].probe);
+        free(p->workers[i].deltas);
     }
-    writer_join(&p->writer);
+    writers_join(&p->writers);
     for (unsigned i = 0; p->states && i < p->source_count; i++) {
         digest_destroy(&p->states[i].digest);
     }
+    delta_cache_free(p->delta_cache);
     pool_destroy(&p->pool);
     steer_destroy(&p->steer);
     fault_destroy(&p->fault);

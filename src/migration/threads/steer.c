@@ -9,19 +9,21 @@ static uint64_t get(const _Atomic uint64_t *counter)
 
 static struct steer_counts counts_now(const struct steer *steer)
 {
-    return (struct steer_counts){
-        .at_ns = clock_now_ns(),
-        .sent_bytes = get(&steer->writer->wire_bytes),
-        .idle_ns = get(&steer->writer->idle_ns),
-        .frozen_ns = get(&steer->writer->frozen_ns),
-        .rate_wait_ns = get(&steer->writer->rate_wait_ns),
-    };
+    struct steer_counts now = { .at_ns = clock_now_ns() };
+
+    for (unsigned i = 0; i < steer->writer_count; i++) {
+        const struct writer *writer = &steer->writers[i];
+        now.sent_bytes += get(&writer->wire_bytes);
+        now.idle_ns += get(&writer->idle_ns) / steer->writer_count;
+        now.frozen_ns += get(&writer->frozen_ns) / steer->writer_count;
+        now.rate_wait_ns += get(&writer->rate_wait_ns) / steer->writer_count;
+    }
+    return now;
 }
 
-void steer_init(struct steer *steer, const struct pipeline_options *options, const struct writer *writer)
+void steer_init(struct steer *steer, const struct pipeline_options *options)
 {
     *steer = (struct steer){
-        .writer = writer,
         .tunables = options->tunables,
         .workers = options->workers,
         .codecs = options->codecs ? options->codecs | 1u << CODEC_RAW : (1u << CODECS) - 1,
@@ -31,6 +33,12 @@ void steer_init(struct steer *steer, const struct pipeline_options *options, con
     lock_init(&steer->lock, LOCK_LEAF);
     choose_init(&steer->choose, steer->codecs);
     atomic_init(&steer->gear, steer->choose.gear);
+}
+
+void steer_follow(struct steer *steer, const struct writer *writers, unsigned count)
+{
+    steer->writers = writers;
+    steer->writer_count = count;
     steer->since = counts_now(steer);
 }
 
@@ -71,6 +79,11 @@ void steer_disturb(struct steer *steer)
     }
 }
 
+void steer_round_begins(struct steer *steer)
+{
+    atomic_store_explicit(&steer->broken, true, memory_order_relaxed);
+}
+
 static bool peer_lags(const struct steer *steer)
 {
     const _Atomic int32_t *told = steer->peer_waits_permille;
@@ -98,7 +111,8 @@ static void end_window(struct steer *steer)
     if (window.elapsed_ns < CHOOSE_WINDOW_NS || steer->chunks < CHOOSE_CHUNKS_MIN) {
         return;
     }
-    window.steady = !atomic_exchange_explicit(&steer->disturbed, false, memory_order_relaxed);
+    window.one_round = !atomic_exchange_explicit(&steer->broken, false, memory_order_relaxed);
+    window.steady = !atomic_exchange_explicit(&steer->disturbed, false, memory_order_relaxed) && window.one_round;
     steer->since = now;
     /* Zeros take their time too, and are not what a codec is held to. */
     window.steady = window.steady && steer->zeros <= steer->units;

@@ -13,14 +13,15 @@ enum {
     STEER_PEER_LAGS_PERMILLE = 50, /* a peer that waits for bytes less than this does not keep up */
 };
 
-struct steer_counts { /* of the writer, at one moment */
+struct steer_counts { /* of the writers, at one moment: bytes of all, times of one of them in the mean */
     int64_t at_ns;
     uint64_t sent_bytes, idle_ns, frozen_ns, rate_wait_ns;
 };
 
 struct steer {
-    /* fixed after init */
-    const struct writer *writer;
+    /* fixed after follow */
+    const struct writer *writers; /* that carry chunks */
+    unsigned writer_count;
     const struct pipeline_tunables *tunables;
     unsigned workers;
     unsigned codecs; /* mask of 1 << enum codec: what the peer reads */
@@ -34,6 +35,7 @@ struct steer {
     /* atomic */
     _Atomic unsigned gear;
     _Atomic bool disturbed; /* this window says nothing about a gear as a whole */
+    _Atomic bool broken;    /* nor about the link: a round began in it */
 };
 
 /* What a worker measured: one chunk, and how many units, data and zero, it made since it measured the last one. */
@@ -46,13 +48,15 @@ struct steer_sample {
     uint64_t units_since, zeros_since, chunks_since;
 };
 
-/* The writer may be started later, but before the first sample. */
-void steer_init(struct steer *steer, const struct pipeline_options *options, const struct writer *writer);
+void steer_init(struct steer *steer, const struct pipeline_options *options);
+/* Whose counters tell what the link carries; once, before the first sample. */
+void steer_follow(struct steer *steer, const struct writer *writers, unsigned count);
 void steer_destroy(struct steer *steer);
 /* The codec of the next chunk: the user's, or the one that was chosen. The gear, GEARS when nobody chooses. Any thread. */
 unsigned steer_pick(struct steer *steer, struct gear *out);
-void steer_disturb(struct steer *steer);                                     /* a round begins; any thread */
-void steer_measured(struct steer *steer, const struct steer_sample *sample); /* any worker */
+void steer_disturb(struct steer *steer);      /* not everything is as it was chosen; any thread */
+void steer_round_begins(struct steer *steer); /* any thread */
+void steer_measured(struct steer *steer, const struct steer_sample *sample);                 /* any worker */
 void steer_carried(struct steer *steer, uint64_t bytes, int64_t made_ns, int64_t loaded_ns); /* choose_carried() */
 unsigned steer_probe(struct steer *steer); /* see choose_probe(); any worker */
 void steer_probed(struct steer *steer, unsigned gear, int64_t cpu_ns, uint64_t wire_bytes);

@@ -59,6 +59,17 @@ static void advance(struct writer *writer, struct batch *batch, size_t bytes)
     }
 }
 
+/* "cannot write to tcp:...", and over which of several */
+static void fail(struct writer *writer, int code, const char *what)
+{
+    char why[ERR_TEXT_MAX];
+
+    if (writer->index) {
+        snprintf(why, sizeof(why), "data channel %u: %.*s", writer->index, ERR_TEXT_MAX - 32, what);
+    }
+    writer->fail(writer->opaque, code, writer->index ? why : what);
+}
+
 static void wait_frozen(struct writer *writer)
 {
     int64_t since = clock_now_ns();
@@ -71,14 +82,48 @@ static void wait_frozen(struct writer *writer)
         char why[ERR_TEXT_MAX];
         snprintf(why, sizeof(why), "%s: the peer has taken nothing for %" PRId64 " ms", writer->channel->name,
                  (since - writer->frozen_since_ns) / NS_PER_MS);
-        writer->fail(writer->opaque, -ETIMEDOUT, why);
+        fail(writer, -ETIMEDOUT, why);
         return;
     }
     int ret = channel_wait(writer->channel, POLLOUT, WAIT_MAX_MS);
     add(&writer->frozen_ns, clock_now_ns() - since);
     if (ret < 0) {
-        writer->fail(writer->opaque, ret, "the channel cannot be waited for");
+        fail(writer, ret, "the channel cannot be waited for");
     }
+}
+
+/* --- the cap ------------------------------------------------------------------------------------------- */
+
+void write_cap_init(struct write_cap *cap)
+{
+    *cap = (struct write_cap){ .waiting = 0 };
+    lock_init(&cap->lock, LOCK_LEAF);
+    rate_init(&cap->rate, clock_now_ns());
+}
+
+void write_cap_destroy(struct write_cap *cap)
+{
+    lock_destroy(&cap->lock);
+}
+
+uint64_t write_cap_waited_ns(struct write_cap *cap)
+{
+    lock(&cap->lock);
+    int64_t waited = cap->waited_ns + (cap->waiting ? clock_now_ns() - cap->since_ns : 0);
+    unlock(&cap->lock);
+    return (uint64_t)waited;
+}
+
+/* Of several that wait at the same time each loses that time, and the street loses it once. */
+static void count_waiting(struct write_cap *cap, int change, int64_t now_ns)
+{
+    lock(&cap->lock);
+    if (cap->waiting) {
+        cap->waited_ns += now_ns - cap->since_ns;
+    }
+    cap->waiting += (unsigned)change;
+    cap->since_ns = now_ns;
+    unlock(&cap->lock);
 }
 
 static void wait_rate(struct writer *writer, int64_t wait_ns)
@@ -86,38 +131,65 @@ static void wait_rate(struct writer *writer, int64_t wait_ns)
     int64_t since = clock_now_ns();
     int64_t longest = (int64_t)WAIT_MAX_MS * NS_PER_MS;
 
+    count_waiting(writer->cap, 1, since);
     fault_wait_until(writer->fault, since + (wait_ns < longest ? wait_ns : longest));
-    add(&writer->rate_wait_ns, clock_now_ns() - since);
+    int64_t now = clock_now_ns();
+    count_waiting(writer->cap, -1, now);
+    add(&writer->rate_wait_ns, now - since);
 }
+
+/* What may go now, as iov: 0, or after how many nanoseconds to ask again. */
+static int64_t take_share(struct writer *writer, const struct batch *batch, struct iovec *iov, int *count,
+                          uint64_t *bytes)
+{
+    struct pipeline_tunables *tunables = writer->tunables;
+    bool uncapped = atomic_load_explicit(&tunables->uncapped, memory_order_relaxed);
+    uint64_t limit = uncapped ? 0 : atomic_load_explicit(&tunables->max_bytes_per_s, memory_order_relaxed);
+    struct rate *rate = &writer->cap->rate;
+
+    lock(&writer->cap->lock); /* another writer must not set another cap between piece and take */
+    int64_t now = clock_now_ns();
+    rate_set(rate, limit, now);
+    *bytes = fill_iov(batch, rate_piece(rate), iov, count);
+    int64_t wait_ns = rate_take(rate, *bytes, now);
+    unlock(&writer->cap->lock);
+    return wait_ns;
+}
+
+static void give_back(struct writer *writer, uint64_t bytes)
+{
+    if (bytes) {
+        lock(&writer->cap->lock);
+        rate_give_back(&writer->cap->rate, bytes);
+        unlock(&writer->cap->lock);
+    }
+}
+
+/* --- the thread ---------------------------------------------------------------------------------------- */
 
 static void write_error(struct writer *writer, int code)
 {
     char why[ERR_TEXT_MAX];
 
     snprintf(why, sizeof(why), "cannot write to %s: %s", writer->channel->name, strerror(-code));
-    writer->fail(writer->opaque, code, why);
+    fail(writer, code, why);
 }
 
 /* One attempt: at most what the cap allows now, as much as the channel takes. */
 static void write_some(struct writer *writer, struct batch *batch)
 {
-    struct pipeline_tunables *tunables = writer->tunables;
-    bool uncapped = atomic_load_explicit(&tunables->uncapped, memory_order_relaxed);
-    uint64_t cap = uncapped ? 0 : atomic_load_explicit(&tunables->max_bytes_per_s, memory_order_relaxed);
-    int64_t now = clock_now_ns();
     struct iovec iov[WRITE_BATCH];
+    uint64_t bytes;
     int count;
 
-    rate_set(&writer->rate, cap, now);
-    uint64_t bytes = fill_iov(batch, rate_piece(&writer->rate), iov, &count);
-    int64_t wait_ns = rate_take(&writer->rate, bytes, now);
+    int64_t wait_ns = take_share(writer, batch, iov, &count, &bytes);
     if (wait_ns > 0) {
         wait_rate(writer, wait_ns);
         return;
     }
     failpoint(FAILPOINT_SOURCE_WRITE);
     ssize_t taken = channel_writev(writer->channel, iov, count);
-    rate_give_back(&writer->rate, bytes - (taken > 0 ? (uint64_t)taken : 0));
+    give_back(writer, bytes - (taken > 0 ? (uint64_t)taken : 0));
     if (taken > 0) {
         writer->frozen_since_ns = 0;
         advance(writer, batch, (size_t)taken);
@@ -163,9 +235,11 @@ static void write_run(void *opaque)
 
 int writer_start(struct writer *writer, struct err *err)
 {
+    char name[16];
+
+    snprintf(name, sizeof(name), "write/%u", writer->index);
     queue_init(&writer->queue, writer->pool->count);
-    rate_init(&writer->rate, clock_now_ns());
-    int ret = thread_start(&writer->thread, "write/0", write_run, writer, err);
+    int ret = thread_start(&writer->thread, name, write_run, writer, err);
     if (ret < 0) {
         queue_destroy(&writer->queue);
     }
@@ -183,18 +257,6 @@ void writer_push(struct writer *writer, struct chunk *chunk)
 uint64_t writer_queued(const struct writer *writer)
 {
     return atomic_load_explicit(&writer->queued_bytes, memory_order_acquire);
-}
-
-int writer_flush(struct writer *writer, struct err *err)
-{
-    struct fault *fault = writer->fault;
-
-    lock(&fault->lock);
-    while (!fault->err.code && writer_queued(writer)) {
-        cond_wait(&fault->cond, &fault->lock);
-    }
-    unlock(&fault->lock);
-    return fault_get(fault, err);
 }
 
 void writer_close(struct writer *writer)

@@ -1,4 +1,5 @@
-/* Both ends of the street on one socketpair: a pipeline here, a loader with its receive thread there.
+/* Both ends of the street on one socketpair, and one more for each data channel: a pipeline here, a loader with its receive
+ * thread there.
  *
  * Beside frames the receive thread understands 0x00 (the end) and 0x55 be32 (a word that pipeline_send() put between
  * frames; they must come in order, 1 2 3...). */
@@ -23,6 +24,8 @@ struct road {
     struct fake *here[ROAD_SOURCES], *there[ROAD_SOURCES];
     struct source *sources_here[ROAD_SOURCES], *sources_there[ROAD_SOURCES];
     struct channel *out, *in;
+    struct channel *data_out[PIPELINE_CHANNELS_MAX], *data_in[PIPELINE_CHANNELS_MAX];
+    unsigned channels; /* data channels */
     struct pipeline_tunables tunables;
     struct pipeline *pipeline;
     struct loader *loader;
@@ -69,6 +72,9 @@ static inline int road_receive_one(struct road *road, bool *end)
     if (ret == 0 && (head[0] != FRAME_SECTION_FOOTER || be32_get(head + 1) != id)) {
         return err_set(&road->err, -EPROTO, "wrong footer");
     }
+    for (bool closed = !mark; ret == 0 && !closed;) {
+        ret = loader_round_wait(road->loader, -1, &closed, &road->err);
+    }
     if (ret == 0 && mark) {
         atomic_fetch_add(&road->marks, 1);
     }
@@ -85,14 +91,25 @@ static inline void *road_receive(void *opaque)
     return NULL;
 }
 
-/* loaders 0: nobody reads. codecs, settled: as in struct pipeline_options. */
-static inline void road_open_for(struct road *road, uint64_t units, unsigned workers, unsigned loaders, unsigned codecs,
-                                 bool settled)
+static inline void road_pair(struct channel **out, struct channel **in)
 {
     int pair[2], ret = socketpair(AF_UNIX, SOCK_STREAM, 0, pair);
     assert(ret == 0);
     (void)ret;
-    *road = (struct road){ .out = road_channel(pair[0]), .in = road_channel(pair[1]) };
+    *out = road_channel(pair[0]);
+    *in = road_channel(pair[1]);
+}
+
+/* workers 0: nobody sends. loaders 0: nobody reads. codecs, settled, cache_bytes: as in struct pipeline_options. */
+static inline void road_open_all(struct road *road, uint64_t units, unsigned workers, unsigned loaders, unsigned codecs,
+                                 bool settled, unsigned channels, uint64_t cache_bytes)
+{
+    int ret;
+    *road = (struct road){ .channels = channels };
+    road_pair(&road->out, &road->in);
+    for (unsigned i = 0; i < channels; i++) {
+        road_pair(&road->data_out[i], &road->data_in[i]);
+    }
     for (unsigned i = 0; i < ROAD_SOURCES; i++) {
         uint64_t count = i ? units / 3 + 1 : units;
         road->here[i] = fake_new(i + 1, count);
@@ -108,9 +125,12 @@ static inline void road_open_for(struct road *road, uint64_t units, unsigned wor
         .sources = road->sources_here,
         .source_count = ROAD_SOURCES,
         .channel = road->out,
+        .data = road->data_out,
+        .data_count = channels,
         .tunables = &road->tunables,
         .codecs = codecs,
         .settled = settled,
+        .delta_cache_bytes = cache_bytes,
     };
     ret = workers ? pipeline_new(&options, &road->pipeline, NULL) : 0;
     assert(ret == 0);
@@ -120,8 +140,12 @@ static inline void road_open_for(struct road *road, uint64_t units, unsigned wor
             .sources = road->sources_there,
             .source_count = ROAD_SOURCES,
             .channel = road->in,
+            .data = road->data_in,
+            .data_count = channels,
         };
         ret = loader_new(&loading, &road->loader, NULL);
+        assert(ret == 0);
+        ret = loader_receive(road->loader, NULL);
         assert(ret == 0);
         ret = pthread_create(&road->receiver, NULL, road_receive, road);
         assert(ret == 0);
@@ -129,9 +153,27 @@ static inline void road_open_for(struct road *road, uint64_t units, unsigned wor
     }
 }
 
+static inline void road_open_wide(struct road *road, uint64_t units, unsigned workers, unsigned loaders,
+                                  unsigned codecs, bool settled, unsigned channels)
+{
+    road_open_all(road, units, workers, loaders, codecs, settled, channels, 0);
+}
+
+static inline void road_open_for(struct road *road, uint64_t units, unsigned workers, unsigned loaders, unsigned codecs,
+                                 bool settled)
+{
+    road_open_wide(road, units, workers, loaders, codecs, settled, 0);
+}
+
 static inline void road_open(struct road *road, uint64_t units, unsigned workers, unsigned loaders)
 {
     road_open_for(road, units, workers, loaders, 0, false);
+}
+
+static inline void road_open_deltas(struct road *road, uint64_t units, unsigned workers, unsigned loaders,
+                                    uint64_t cache_bytes)
+{
+    road_open_all(road, units, workers, loaders, 0, false, 0, cache_bytes);
 }
 
 static inline void road_join(struct road *road)
@@ -155,6 +197,10 @@ static inline void road_close(struct road *road)
     loader_free(road->loader);
     channel_close(road->out);
     channel_close(road->in);
+    for (unsigned i = 0; i < road->channels; i++) {
+        channel_close(road->data_out[i]);
+        channel_close(road->data_in[i]);
+    }
     for (unsigned i = 0; i < ROAD_SOURCES; i++) {
         fake_free(road->here[i]);
         fake_free(road->there[i]);

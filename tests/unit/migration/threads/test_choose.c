@@ -86,6 +86,7 @@ static struct choose_window pass_window(struct run *run, unsigned gear)
         .sent_bytes = (uint64_t)(entered * bytes),
         .units = (uint64_t)entered,
         .peer_lags = peer_lags && frozen_ns > 0,
+        .one_round = true,
         .steady = true,
         .max_bytes_per_s = w->cap,
         .workers = w->workers,

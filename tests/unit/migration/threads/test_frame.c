@@ -119,7 +119,7 @@ static void heads_of_nonsense_are_refused(void **state)
     static const struct {
         unsigned at;
         uint8_t value;
-    } bad[] = { { 0, 0x46 }, { 4, 0 }, { 4, 3 }, { 5, CODECS }, { 5, 0x10 }, { 6, 1 }, { 7, 1 }, { 36, 1 }, { 37, 5 } };
+    } bad[] = { { 0, 0x46 }, { 4, 0 }, { 4, 4 }, { 5, CODECS }, { 5, 0x10 }, { 6, 1 }, { 7, 1 }, { 36, 1 }, { 37, 5 } };
     for (unsigned i = 0; i < sizeof(bad) / sizeof(bad[0]); i++) {
         uint8_t was = head[bad[i].at];
         head[bad[i].at] = bad[i].value;

@@ -16,7 +16,8 @@ static void begin(struct bench *bench, uint32_t codec, unsigned codecs, bool set
     struct pipeline_options options = {
         .workers = 2, .tunables = &bench->tunables, .codecs = codecs, .settled = settled
     };
-    steer_init(&bench->steer, &options, &bench->writer);
+    steer_init(&bench->steer, &options);
+    steer_follow(&bench->steer, &bench->writer, 1);
 }
 
 static void the_users_word_is_taken_at_the_next_chunk(void **state)

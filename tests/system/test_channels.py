@@ -1,0 +1,260 @@
+#!/usr/bin/env python3
+"""Memory over several connections: whatever happens to one of them, the guest is on one side, whole."""
+import pathlib, socket, sys, threading, time
+
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent / 'lib'))
+from vm import Failure, Vm, listening, main, test, wait_for
+from proxy import GO, PREPARED, Lines, message
+from guests import arrived, finish, machine, memcheck, wait_alive, wait_running_on
+
+CHANNELS = 4
+
+
+def source_vm():
+    return Vm(machine(harts=2) + memcheck('32M', 2), typing=True, name='source')
+
+
+def destination_vm(name='destination', incoming='tcp:127.0.0.1:0'):
+    return Vm(machine(harts=2, more=['-incoming', incoming]), typing=True, name=name)
+
+
+class Bundle:
+    """Listens on a tcp port and passes connections on to `uri`, both ways. Connection 0 is the main one.
+
+    after: {connection: (bytes, what)}: when so many bytes of it went there, it is 'cut', or nothing passes any more ('stall').
+    hold: the first message of this kind that comes back over the main one, and what is behind it, waits for `let_go`.
+    """
+
+    def __init__(self, uri, after=None, hold=None):
+        self.hold, self.let_go = hold and message(hold), threading.Event()
+        host, port = uri[len('tcp:'):].rsplit(':', 1)
+        self.target, self.after, self.sent, self.ends, self.threads = (host, int(port)), after or {}, [], [], []
+        self.over, self.happened = threading.Event(), threading.Event()
+        self.listener = socket.create_server(('127.0.0.1', 0), backlog=32)
+        self.uri = f'tcp:127.0.0.1:{self.listener.getsockname()[1]}'
+
+    def __enter__(self):
+        self._start(self._accept)
+        return self
+
+    def __exit__(self, *_):
+        self.over.set()
+        self.let_go.set()
+        Lines._hang_up(self.listener, *self.ends)
+        for thread in self.threads:
+            thread.join()
+        for end in (self.listener, *self.ends):
+            end.close()
+
+    def _start(self, run, *args):
+        self.threads.append(threading.Thread(target=run, args=args, daemon=True))
+        self.threads[-1].start()
+
+    def _accept(self):
+        while True:
+            try:
+                here, _ = self.listener.accept()
+                there = socket.create_connection(self.target)
+            except OSError:
+                return
+            self.ends += [here, there]
+            self.sent.append(0)
+            self._start(self._pump, here, there, len(self.sent) - 1)
+            self._start(self._pump, there, here, None)
+
+    def _pump(self, source, sink, number):
+        limit, what = self.after.get(number, (float('inf'), None))
+        try:
+            while data := source.recv(16384):
+                if number is not None and self.sent[number] + len(data) > limit:
+                    sink.sendall(data[:limit - self.sent[number]])
+                    self.happened.set()
+                    if what == 'stall':
+                        self.over.wait()
+                    break
+                if number is None and self.hold and self.hold in data:
+                    self.happened.set()
+                    self.let_go.wait()
+                    self.hold = None
+                sink.sendall(data)
+                if number is not None:
+                    self.sent[number] += len(data)
+        except OSError:
+            pass
+        Lines._hang_up(source, sink)
+
+
+def moves_after_all(source):
+    """The same source's guest leaves for a new destination, whole, over as many channels."""
+    with destination_vm('second destination') as there:
+        source.migrate(listening(there))
+        arrived(source, there)
+        wait_running_on(there)
+        finish(there)
+
+
+def says_why_and_ends(there):
+    code = there.wait_exit()
+    if code == 0 or 'godwit:' not in there.stderr():
+        raise Failure(f'the destination ended with {code}, saying "{there.stderr().strip()}"')
+
+
+def carried(source):
+    """Bytes that went over data channels."""
+    return source.migration()['ram']['multifd-bytes']
+
+
+@test
+def every_connection_carries_memory():
+    with source_vm() as source, destination_vm() as there, Bundle(listening(there)) as bundle:
+        wait_alive(source, 2)
+        source.migrate(bundle.uri, channels=CHANNELS, compression='none')
+        arrived(source, there)
+        wait_running_on(there)
+        if len(bundle.sent) != 1 + CHANNELS or min(bundle.sent[1:]) < 1 << 20 or bundle.sent[0] > 1 << 17:
+            raise Failure(f'the connections carried {bundle.sent} bytes')
+        if not sum(bundle.sent[1:]) >= carried(source) >= 16 << 20:
+            raise Failure(f'{carried(source)} bytes are said to have gone over {bundle.sent}')
+        finish(there)
+
+
+@test
+def the_names_that_qemu_has_are_understood():
+    for parameters, count in ({}, 2), ({'multifd-channels': 3}, 3):
+        with source_vm() as source, destination_vm() as there, Bundle(listening(there)) as bundle:
+            wait_alive(source)
+            for vm in source, there:
+                vm.qmp('migrate-set-capabilities', capabilities=[{'capability': 'multifd', 'state': True}])
+                vm.qmp('migrate-set-parameters', **parameters)
+            source.migrate(bundle.uri)
+            arrived(source, there)
+            if len(bundle.sent) != 1 + count:
+                raise Failure(f'{len(bundle.sent)} connections with {parameters}')
+            finish(there)
+
+
+@test
+def an_address_that_is_one_connection_is_refused_at_once():
+    with source_vm() as source:
+        wait_alive(source)
+        source.qmp('migrate-set-parameters', channels=CHANNELS)
+        for uri in 'exec:cat >/dev/null', 'file:/dev/null', 'fd:0':
+            answer = source.qmp.raw('migrate', uri=uri)
+            if '4 channels' not in answer.get('error', {}).get('desc', '') or uri not in answer['error']['desc']:
+                raise Failure(f'migrate {uri} was answered with {answer}')
+        wait_running_on(source)
+        source.qmp('migrate-set-parameters', channels=1)
+        moves_after_all(source)
+
+
+def fails_and_moves_later(after, words, **parameters):
+    with source_vm() as source, destination_vm() as there, Bundle(listening(there), after) as bundle:
+        wait_alive(source, 2)
+        source.start_migration(bundle.uri, channels=CHANNELS, compression='none', **parameters)
+        source.wait_migration('failed')
+        why = source.migration()['error-desc']
+        if not any(word in why for word in words):
+            raise Failure(f'the source says "{why}"')
+        source.wait_status('running')
+        wait_running_on(source)
+        bundle.over.set()
+        says_why_and_ends(there)
+        source.qmp('migrate-set-parameters', peer_timeout=10000)
+        moves_after_all(source)
+
+
+@test
+def a_data_channel_that_is_cut_ends_the_attempt_and_the_guest_stays():
+    for number in 1, CHANNELS:
+        fails_and_moves_later({number: (1 << 20, 'cut')}, ['data channel'])
+
+
+@test
+def a_data_channel_that_is_cut_before_its_answer_ends_the_attempt():
+    fails_and_moves_later({2: (0, 'cut')}, ['data channel 2'])
+
+
+@test
+def the_main_channel_that_is_cut_ends_the_attempt():
+    fails_and_moves_later({0: (1200, 'cut')}, ['ended', 'closed', 'lost', 'write', 'no answer', 'read'])
+
+
+@test
+def a_data_channel_that_stalls_is_given_up():
+    fails_and_moves_later({3: (1 << 20, 'stall')}, ['taken nothing', 'said nothing'], peer_timeout=1000)
+
+
+def cancel_while(after):
+    with source_vm() as source, destination_vm() as there, Bundle(listening(there), after) as bundle:
+        wait_alive(source, 2)
+        source.start_migration(bundle.uri, channels=CHANNELS, compression='none')
+        wait_for('the line to stall', bundle.happened.is_set)
+        begun = time.monotonic()
+        source.qmp('migrate_cancel')
+        source.wait_migration('cancelled')
+        source.wait_status('running')
+        print(f'# running on after {(time.monotonic() - begun) * 1e3:.0f} ms')
+        wait_running_on(source)
+        bundle.over.set()
+        says_why_and_ends(there)
+        moves_after_all(source)
+
+
+@test
+def cancel_while_one_channel_of_several_stalls():
+    cancel_while({2: (1 << 20, 'stall')})
+
+
+@test
+def cancel_while_a_channel_is_not_answered():
+    cancel_while({2: (0, 'stall')})
+
+
+@test
+def a_line_cut_in_the_hand_over_is_made_again_for_words_alone():
+    for kind in PREPARED, GO:
+        with source_vm() as source, destination_vm() as there, Lines(listening(there), kind) as line:
+            wait_alive(source, 2)
+            source.qmp('migrate-set-parameters', channels=CHANNELS)
+            if kind == GO:
+                source.migrate(line.uri)
+                arrived(source, there)
+                wait_running_on(there)
+                finish(there)
+            else: # before anything was released: the guest is still the source's
+                source.start_migration(line.uri)
+                source.wait_migration('failed')
+                wait_running_on(source)
+
+
+@test
+def a_pause_that_is_taken_back_goes_on_over_the_same_channels():
+    """PREPARED is late: the source takes its guest back, says RETRACT, and sends what was written since."""
+    with source_vm() as source, destination_vm() as there, Bundle(listening(there), hold=PREPARED) as bundle:
+        wait_alive(source, 2)
+        source.start_migration(bundle.uri, channels=CHANNELS, downtime_limit=200)
+        wait_for('PREPARED', bundle.happened.is_set)
+        source.wait_migration('active')
+        wait_running_on(source)
+        bundle.let_go.set()
+        source.wait_migration('completed')
+        arrived(source, there)
+        wait_running_on(there)
+        finish(there)
+
+
+@test
+def a_destination_killed_under_way_leaves_the_guest_at_the_source():
+    with source_vm() as source, destination_vm() as there:
+        wait_alive(source, 2)
+        source.start_migration(listening(there), channels=CHANNELS, compression='none', max_bandwidth=8 << 20)
+        wait_for('some data on the wire', lambda: source.migration().get('ram', {}).get('multifd-bytes', 0) > 1 << 20)
+        there.process.kill()
+        source.wait_migration('failed')
+        wait_running_on(source)
+        source.qmp('migrate-set-parameters', max_bandwidth=0)
+        moves_after_all(source)
+
+
+if __name__ == '__main__':
+    main()
