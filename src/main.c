@@ -16,10 +16,12 @@
 
 #include "base/chardev.h"
 #include "base/clock.h"
+#include "base/failpoint.h"
 #include "machine/machine.h"
 #include "machine/options.h"
 #include "migration/migration.h"
 #include "migration/params.h"
+#include "migration/released.h"
 #include "monitor/client.h"
 #include "monitor/gdb.h"
 #include "monitor/monitor.h"
@@ -466,9 +468,22 @@ static int guest_start(struct app *app, struct err *err)
     return result;
 }
 
+/* Where hand-overs are written down; and a guest that may be running elsewhere is not started here. */
+static int released_read(const struct options *options, struct err *err)
+{
+    char beside[MACHINE_TEXT_MAX + 8] = "";
+    if (options->pidfile[0])
+        snprintf(beside, sizeof(beside), "%s.state", options->pidfile);
+    if (released_set_folder(options->state_dir[0] ? options->state_dir : beside, err) < 0)
+        return err_prefix(err, "-state-dir");
+    return options->incoming[0] ? 0 : released_check(&options->machine, err);
+}
+
 static int app_start(struct app *app, struct err *err)
 {
     int result = app->options.daemonize ? daemon_fork(app, err) : 0;
+    if (result == 0)
+        result = released_read(&app->options, err);
     if (result < 0)
         return result;
     result = trace_start(app->options.trace, app->options.trace_path, err);
@@ -559,8 +574,11 @@ int main(int argc, char **argv)
         complain(&err);
         return 1;
     }
-    if (app.options.help || app.options.version || app.options.trace_help) {
-        app.options.help ? options_help(stdout) : app.options.version ? version_print() : trace_help(stdout);
+    if (app.options.help || app.options.version || app.options.trace_help || app.options.fault_help) {
+        app.options.help         ? options_help(stdout)
+        : app.options.version    ? version_print()
+        : app.options.trace_help ? trace_help(stdout)
+                                 : failpoint_help(stdout);
         return 0;
     }
     if (app_start(&app, &err) < 0) {

@@ -6,6 +6,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/failpoint.h"
 #include "machine/boot.h"
 #include "machine/options_impl.h"
 #include "vcpu/trace.h"
@@ -123,6 +124,7 @@ PATH_OPTION(initrd, machine.initrd)
 PATH_OPTION(append, machine.append)
 PATH_OPTION(mem_path, machine.mem_path)
 PATH_OPTION(pidfile, pidfile)
+PATH_OPTION(state_dir, state_dir)
 PATH_OPTION(incoming, incoming)
 PATH_OPTION(migrate, migrate)
 PATH_OPTION(trace_path, trace_path)
@@ -395,6 +397,15 @@ static int trace(struct parser *p, const char *argument)
     return option_bad(p, "%s", err.text);
 }
 
+static int fault(struct parser *p, const char *argument)
+{
+    struct err err = { 0 };
+    p->out->fault_help = p->out->fault_help || strcmp(argument, "help") == 0 || strcmp(argument, "?") == 0;
+    if (p->out->fault_help || failpoint_arm(argument, &err) == 0)
+        return 0;
+    return option_bad(p, "%s", err.text);
+}
+
 /* --- the table ------------------------------------------------------------------------------------------- */
 
 struct option_row {
@@ -453,6 +464,7 @@ static const struct option_row option_table[] = {
     { "uuid", "UUID", uuid, "of the guest" },
     { "sandbox", "on|off", sandbox, "what reads an incoming guest can open no files (default: where this host can)" },
     { "pidfile", "PATH", pidfile, "write the process id there" },
+    { "state-dir", "PATH", state_dir, "this guest's folder for notes of hand-overs (default: PIDFILE.state)" },
     { "daemonize", NULL, daemonize, "go on in the background once everything is set up" },
     { "incoming", "URI|defer", incoming, "wait for a guest: tcp:HOST:PORT unix:PATH exec:COMMAND fd:N file:PATH" },
     { "migrate", "URI", migrate, "send the guest there as soon as it runs, then exit" },
@@ -461,6 +473,7 @@ static const struct option_row option_table[] = {
     { "max-bandwidth", "SIZE", max_bandwidth, "bytes a second a migration may send (0: no limit)" },
     { "migration-threads", "N", migration_threads, "workers of a migration" },
     { "d", "LIST|help", trace, "say what the engine does: in_asm, out_asm, int" },
+    { "fault", "POINT[:N][:ACTION]|help", fault, "for tests: kill, stop, stall or error at a step of a migration" },
     { "D", "PATH", trace_path, "and say it to this file" },
     { "perfmap", NULL, perf_map, "name generated code for perf in /tmp/perf-PID.map" },
     { "jitdump", NULL, jit_dump, "and dump it for 'perf inject --jit' to jit-PID.dump" },

@@ -1,6 +1,7 @@
 /* The command line: QEMU's option names, one row each, into a machine's description and what this run wants.
  *
- * Nothing is opened, created or printed here; what godwit lacks is refused by name. */
+ * Nothing is opened, created or printed here; what godwit lacks is refused by name. Fault points are armed as they are
+ * read (base/failpoint.h). */
 #pragma once
 #include <stdbool.h>
 #include <stdio.h>
@@ -52,9 +53,11 @@ struct options {
     unsigned tunables;
 
     char pidfile[MACHINE_TEXT_MAX];
+    char state_dir[MACHINE_TEXT_MAX];  /* of this guest alone; "": beside the pid file, or where all are */
     unsigned trace;                    /* -d: TRACE_* of vcpu/trace.h */
     char trace_path[MACHINE_TEXT_MAX]; /* "": stderr */
     bool trace_help;                   /* print what -d takes and leave */
+    bool fault_help;                   /* print the table of -fault and leave */
     bool perf_map, jit_dump;           /* names of generated code for profilers */
     char sandbox[8];                   /* "on", "off" or "" */
     bool start_paused, daemonize, nodefaults;

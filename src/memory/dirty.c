@@ -500,9 +500,13 @@ void dirty_start(struct dirty *dirty, enum dirty_client client, bool all)
     assert(!dirty_client_on(dirty, client));
     map_clear(dirty, map);
     atomic_fetch_or_explicit(&dirty->on, 1u << client, memory_order_seq_cst);
-    revoke(dirty);
-    if (!all)
+    /* With all of it marked each page's first copy waits for a revoke of its own, behind which permissions know of this
+     * client: no need to wait here, for a vCPU that the host does not run now. */
+    if (!all) {
+        revoke(dirty);
         return;
+    }
+    dirty_revoke_begin(dirty);
     if (dirty->ranges == 0)
         map_fill(map, 0, dirty->pages);
     for (unsigned i = 0; i < dirty->ranges; i++)
@@ -513,7 +517,9 @@ void dirty_stop(struct dirty *dirty, enum dirty_client client)
 {
     assert(dirty_client_on(dirty, client));
     atomic_fetch_and_explicit(&dirty->on, ~(1u << client), memory_order_seq_cst);
-    revoke(dirty);
+    /* Not waited for: a permission that is given back late costs its vCPU a slow path, and a mark that comes late finds
+     * the client off (map_clear). */
+    dirty_revoke_begin(dirty);
 }
 
 void dirty_seal(struct dirty *dirty)

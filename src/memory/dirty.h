@@ -95,8 +95,8 @@ unsigned dirty_quota_stats(struct dirty *dirty, struct quota_stats out[DIRTY_WRI
 
 /* --- harvesters --------------------------------------------------------------------------------------- */
 
-/* Tracking on: flag, revoke and wait, then mark everything (all = true) or nothing. Off: flag, revoke, wait.
- * Not from a vCPU thread. */
+/* Tracking on: flag, revoke, and mark everything (all = true); or wait, and nothing is marked. Off: flag, revoke. Only a
+ * start without marks waits for vCPUs. Not from a vCPU thread. */
 void dirty_start(struct dirty *dirty, enum dirty_client client, bool all);
 void dirty_stop(struct dirty *dirty, enum dirty_client client);
 

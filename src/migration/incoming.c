@@ -9,6 +9,7 @@
 #include <sys/eventfd.h>
 
 #include "base/clock.h"
+#include "base/failpoint.h"
 #include "base/sandbox.h"
 #include "machine/warm.h"
 #include "migration/hello.h"
@@ -29,6 +30,7 @@ static int say_loaded(struct incoming *i)
     i->told_units = stats.units_data + stats.units_zero;
     i->told_rounds = stats.rounds;
     i->told_ns = clock_now_ns();
+    int rc = failpoint_err(FAILPOINT_TARGET_LOADED, &i->err);
     struct message_loaded loaded = {
         .units = i->told_units,
         .wire_bytes = stats.wire_bytes,
@@ -38,7 +40,7 @@ static int say_loaded(struct incoming *i)
     };
     message_loaded_encode(&loaded, payload);
     uint32_t bytes = i->peer_hears_waits ? MESSAGE_LOADED_BYTES : MESSAGE_LOADED_BYTES_SHORT;
-    return incoming_say(i, MESSAGE_LOADED, payload, bytes);
+    return rc < 0 ? rc : incoming_say(i, MESSAGE_LOADED, payload, bytes);
 }
 
 /* --- accept and hello ----------------------------------------------------------------------------------------- */
@@ -59,7 +61,9 @@ static int answer_hello(struct incoming *i)
 {
     struct hello *hello = calloc(1, sizeof(*hello));
     assert(hello);
-    int rc = message_read(i->channel, true, i->message, incoming_timeout_ms(i), &i->err);
+    int rc = failpoint_err(FAILPOINT_TARGET_HELLO, &i->err);
+    if (rc == 0)
+        rc = message_read(i->channel, true, i->message, incoming_timeout_ms(i), &i->err);
     if (rc == 0) {
         i->key = i->message->key;
         if (i->message->type == MESSAGE_RESUME || i->message->type == MESSAGE_CHANNEL)
@@ -79,6 +83,8 @@ static int answer_hello(struct incoming *i)
                      i->m->uri);
     if (rc == 0)
         rc = machine_config_match(machine_config_of(i->machine), &hello->machine, &i->err);
+    if (rc == 0)
+        rc = failpoint_err(FAILPOINT_TARGET_MET, &i->err);
     i->data_wanted = rc == 0 && hello->channels > 1 ? hello->channels : 0;
     if (rc == 0 && i->data_wanted && !channel_listener_open(i->m->listener))
         rc = err_set(&i->err, -ENOTCONN, "%s is one connection, and the source wants %u data channels beside it",
@@ -358,7 +364,9 @@ static int complete(struct incoming *i)
         if (!i->progress[s].ended)
             return err_set(&i->err, -EPROTO, "section %s: the stream ended without its end", i->sources[s]->name);
     machine_warm_stop(i->machine);
-    int rc = sections_complete(i->collector, &i->err);
+    int rc = failpoint_err(FAILPOINT_TARGET_EOF, &i->err);
+    if (rc == 0)
+        rc = sections_complete(i->collector, &i->err);
     if (rc == 0)
         rc = loader_rest(i->loader, true, &i->err);
     if (rc == 0)
@@ -366,10 +374,12 @@ static int complete(struct incoming *i)
     if (rc < 0)
         return rc;
     i->machine_touched = true;
-    rc = sections_apply(i->collector, &i->err);
+    rc = failpoint_err(FAILPOINT_TARGET_APPLY, &i->err);
+    if (rc == 0)
+        rc = sections_apply(i->collector, &i->err);
     if (rc == 0)
         machine_loaded(i->machine);
-    return rc;
+    return rc < 0 ? rc : failpoint_err(FAILPOINT_TARGET_APPLIED, &i->err);
 }
 
 static int load(struct incoming *i)
@@ -599,6 +609,7 @@ static bool run_once(struct migration *m)
     if (!runs && !again)
         report_end(i);
 
+    failpoint(FAILPOINT_TARGET_END);
     if (!again)
         incoming_stop_listening(i);
     migration_hold_loader(m, NULL);

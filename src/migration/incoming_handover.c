@@ -10,6 +10,7 @@
 #include <sys/eventfd.h>
 
 #include "base/clock.h"
+#include "base/failpoint.h"
 #include "machine/warm.h"
 
 enum {
@@ -56,6 +57,7 @@ static void say_prepared(struct incoming *i)
     struct buf payload = { 0 };
     if (!i->arrival.prepared_ns)
         i->arrival.prepared_ns = clock_now_ns();
+    failpoint(FAILPOINT_TARGET_PREPARED);
     buf_put_be32(&payload, INCOMING_SOURCES);
     for (unsigned s = 0; s < INCOMING_SOURCES; s++) {
         uint64_t digest[2];
@@ -66,21 +68,25 @@ static void say_prepared(struct incoming *i)
     }
     incoming_say(i, MESSAGE_PREPARED, payload.data, (uint32_t)payload.size);
     buf_free(&payload);
+    failpoint(FAILPOINT_TARGET_WAIT);
 }
 
 static void say_running(struct incoming *i)
 {
     uint8_t payload[9];
+    failpoint(FAILPOINT_TARGET_RUNNING);
     int64_t start_ns = machine_last_resume_ns(i->machine) - i->go_ns;
     be64_put(payload, start_ns > 0 ? (uint64_t)start_ns : 0);
     payload[8] = machine_state(i->machine) == RUN_RUNNING;
     if (!i->arrival.told_ns)
         i->arrival.told_ns = clock_now_ns();
     incoming_say(i, MESSAGE_RUNNING, payload, sizeof(payload));
+    failpoint(FAILPOINT_TARGET_TOLD);
 }
 
 static void unload(struct incoming *i)
 {
+    failpoint(FAILPOINT_TARGET_UNLOAD);
     if (i->machine_touched)
         machine_unload(i->machine);
     i->machine_touched = false;
@@ -98,7 +104,10 @@ static void start_guest(struct incoming *i)
     i->arrival.go_ns = i->go_ns;
     incoming_result_begin(i);
     err_clear(&i->err); /* of a line that was lost before */
-    int rc = m->take ? m->take(m->take_opaque, &i->err) : 0;
+    failpoint(FAILPOINT_TARGET_GO);
+    int rc = failpoint_err(FAILPOINT_TARGET_TAKE, &i->err);
+    if (rc == 0 && m->take)
+        rc = m->take(m->take_opaque, &i->err);
     if (rc < 0)
         ;
     else if (i->collector->handover.run && atomic_load_explicit(&m->run_on_arrival, memory_order_relaxed))
@@ -108,6 +117,8 @@ static void start_guest(struct incoming *i)
     lock(&m->lock);
     m->refused = m->refused || rc < 0;
     unlock(&m->lock);
+    if (rc == 0)
+        failpoint(FAILPOINT_TARGET_STARTED);
     if (rc == 0 && machine_state(i->machine) == RUN_RUNNING)
         machine_warm_arrived(i->machine);
     incoming_feed(i, rc < 0 ? HANDOVER_START_FAILED : HANDOVER_STARTED);
@@ -126,9 +137,13 @@ void incoming_feed(struct incoming *i, enum handover_event event)
     if (step.actions & DO_SEND_RUNNING)
         say_running(i);
     if (step.actions & DO_WRITE_REFUSED)
-        released_write(&i->key, "REFUSED", i->channel->name, i->refused_path, NULL);
+        released_write(&i->key, "REFUSED", i->channel->name, machine_config_of(i->machine), i->refused_path, NULL);
+    if (step.actions & DO_SEND_REFUSED)
+        failpoint(FAILPOINT_TARGET_REFUSE);
     if (step.actions & DO_SEND_REFUSED)
         incoming_say_sentence(i, MESSAGE_REFUSED, i->err.text);
+    if (step.actions & DO_SEND_RETRACTED)
+        failpoint(FAILPOINT_TARGET_RETRACTED);
     if (step.actions & DO_SEND_RETRACTED)
         incoming_say(i, MESSAGE_RETRACTED, NULL, 0);
     if (step.actions & DO_SEND_ERROR)
@@ -165,6 +180,7 @@ static void tell_doubt(struct incoming *i)
     if (!i->in_doubt)
         migration_set_state(m, MIGRATION_UNRESOLVED);
     i->in_doubt = true;
+    failpoint(FAILPOINT_TARGET_DOUBT);
 }
 
 /* The source is back. From DEVICE on an operator's word is refused: it could cross with GO. One that came before counts. */
@@ -246,6 +262,8 @@ static bool operator_says(struct incoming *i, enum handover_event *event, bool *
     enum resolve_wish wish = i->in_doubt ? m->wish : WISH_NONE;
     if (i->in_doubt)
         m->wish = WISH_NONE;
+    if (wish != WISH_NONE)
+        m->settled_by = "operator";
     *quitting = m->quitting;
     unlock(&m->lock);
     if (wish == WISH_NONE)
@@ -292,6 +310,7 @@ static bool look(struct incoming *i, int64_t until_ns, enum handover_event *even
             *event = HANDOVER_ASK;
     } else if (ready.peer && channel_accept(m->listener, m->abort_fd, &i->knock, NULL) == 0) {
         i->knock_until_ns = clock_now_ns() + (int64_t)KNOCK_MS * NS_PER_MS;
+        failpoint(FAILPOINT_TARGET_KNOCK);
     }
     return true;
 }
@@ -337,6 +356,7 @@ bool incoming_hold(struct incoming *i)
         if (!i->rehearsal && (event == HANDOVER_LINK_LOST || event == HANDOVER_SILENCE))
             tell_doubt(i); /* the source may come back, over a new line, or after a silence over the old one */
     }
+    i->in_doubt = i->in_doubt && i->at != TARGET_RUNS; /* GO came after a silence, and a question may come yet */
     lock(&i->m->lock);
     i->m->released = i->at != TARGET_LOADING && !i->rehearsal; /* nothing is left to cancel, or everything */
     unlock(&i->m->lock);

@@ -37,15 +37,16 @@ struct migration {
     bool thread_runs;
     bool incoming;
     enum migration_purpose purpose;
-    bool one_way;       /* nobody answers: a file, or a pipe */
-    bool cancel;        /* wanted by somebody */
-    bool quitting;      /* migration_free(): even what is unresolved ends */
-    bool released;      /* no cancel any more */
-    bool cancel_softly; /* the peer may be prepared: tell it, do not just cut the line */
-    bool refused;       /* destination: it said, or will say, REFUSED */
-    bool askable;       /* source in doubt: the peer can be asked */
-    bool ask;           /* wanted by somebody */
-    bool reconnecting;  /* it is asked without anybody's wish */
+    bool one_way;           /* nobody answers: a file, or a pipe */
+    bool cancel;            /* wanted by somebody */
+    bool quitting;          /* migration_free(): even what is unresolved ends */
+    bool released;          /* no cancel any more */
+    bool cancel_softly;     /* the peer may be prepared: tell it, do not just cut the line */
+    bool refused;           /* destination: it said, or will say, REFUSED */
+    bool askable;           /* source in doubt: the peer can be asked */
+    bool ask;               /* wanted by somebody */
+    bool reconnecting;      /* it is asked without anybody's wish */
+    const char *settled_by; /* see migration_info */
     enum resolve_wish wish;
     char released_path[RELEASED_PATH_MAX]; /* of a doubt that nobody can be asked about: the operator's word ends it */
     char uri[256], listening[160];

@@ -258,6 +258,8 @@ static int check_idle(struct migration *m, const char *uri, struct err *err)
     bool busy = !state_is_over(m->state);
     if (!busy && !unresolved &&
         m->thread_runs) { /* only its last word is still on its way; shutting down delivers it */
+        m->quitting = true;
+        cond_broadcast(&m->changed);
         eventfd_write(m->abort_fd, 1);
         if (m->channel)
             channel_shutdown(m->channel);
@@ -282,6 +284,7 @@ static int launch(struct migration *m, const char *uri, bool incoming, enum migr
     m->thread_runs = true;
     m->cancel = m->quitting = m->released = m->cancel_softly = m->one_way = false;
     m->refused = m->askable = m->ask = m->reconnecting = false;
+    m->settled_by = NULL;
     m->wish = WISH_NONE;
     m->where = incoming ? GUEST_THERE : GUEST_HERE;
     m->figures = (struct migration_info){ 0 };
@@ -428,6 +431,7 @@ int migration_resolve(struct migration *m, enum migration_answer answer, struct 
     bool asks_nobody = m->one_way && !m->incoming; /* a thread that said so last, and is about to end */
     bool alone = unresolved && (!m->thread_runs || asks_nobody) && text.code == 0; /* nobody else changes the state */
     if (alone) {
+        m->settled_by = "operator";
         m->where = answer == RESOLVE_HERE ? GUEST_HERE : GUEST_THERE;
         memcpy(note, m->released_path, sizeof(note));
         m->released_path[0] = '\0';
@@ -557,6 +561,7 @@ void migration_query(struct migration *m, struct migration_info *out)
     memcpy(out->uri, m->uri, sizeof(out->uri));
     out->error = m->error;
     out->reconnecting = m->reconnecting;
+    out->settled_by = m->settled_by;
     out->rounds = m->rounds;
     out->ram_total = source_ram_bytes(m->ram);
     out->downtime_limit_ms = (double)atomic_load_explicit(&m->params.downtime_limit_ms, memory_order_relaxed);

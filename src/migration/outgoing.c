@@ -8,6 +8,7 @@
 #include <string.h>
 #include <sys/random.h>
 
+#include "base/failpoint.h"
 #include "migration/hello.h"
 #include "migration/hot_code.h"
 #include "migration/rehearse.h"
@@ -47,6 +48,7 @@ static int say_hello(struct outgoing *o, unsigned channels)
     int timeout_ms = (int)outgoing_silence_ms(o);
     int64_t asked_ns = clock_now_ns();
 
+    int rc = failpoint_err(FAILPOINT_SOURCE_HELLO, &o->err);
     hello_fill(hello, HELLO_SOURCE, machine_config_of(o->machine));
     hello->channels = channels ? channels : 1;
     if (o->rehearsal)
@@ -55,7 +57,8 @@ static int say_hello(struct outgoing *o, unsigned channels)
         hello->capabilities |= HELLO_PROBE;
     hello_encode(hello, &payload);
     message_put(&out, MESSAGE_HELLO, &o->key, payload.data, (uint32_t)payload.size);
-    int rc = channel_write_all(o->channel, out.data, out.size, timeout_ms, &o->err);
+    if (rc == 0)
+        rc = channel_write_all(o->channel, out.data, out.size, timeout_ms, &o->err);
     if (rc == 0)
         rc = message_read(o->channel, false, answer, timeout_ms, &o->err);
     converge_trip(&o->converge, clock_now_ns() - asked_ns);
@@ -97,7 +100,9 @@ static int connect_peer(struct outgoing *o)
     int channels = o->plan ? 0 : channels_wanted(&m->params, m->uri, &o->err);
     if (channels < 0)
         return channels;
-    int rc = channel_connect(m->uri, m->abort_fd, &o->channel, &o->err);
+    int rc = failpoint_err(FAILPOINT_SOURCE_CONNECT, &o->err);
+    if (rc == 0)
+        rc = channel_connect(m->uri, m->abort_fd, &o->channel, &o->err);
     if (rc < 0)
         return rc;
     migration_hold_channel(m, o->channel);
@@ -117,6 +122,7 @@ static int connect_peer(struct outgoing *o)
         return outgoing_cancelled(o);
 
     rc = say_hello(o, (unsigned)channels);
+    failpoint(FAILPOINT_SOURCE_MET);
     if (rc == 0)
         rc = channels_connect(m->uri, o->channel, m->abort_fd, &o->key, (unsigned)channels, (int)outgoing_silence_ms(o),
                               &o->data, &o->err);
@@ -220,7 +226,9 @@ static int one_round(struct outgoing *o, struct converge_sample *sample)
     pipeline_stats(o->pipeline, &before);
     if (!o->round_open)
         outgoing_leave_hot(o);
-    int rc = o->round_open ? 0 : pipeline_round_begin(o->pipeline, false, &o->err);
+    int rc = failpoint_err(FAILPOINT_SOURCE_ROUND, &o->err);
+    if (rc == 0 && !o->round_open)
+        rc = pipeline_round_begin(o->pipeline, false, &o->err);
     o->round_open = false;
     if (rc == 0)
         rc = outgoing_hot_code(o);
@@ -232,6 +240,8 @@ static int one_round(struct outgoing *o, struct converge_sample *sample)
         rc = outgoing_wait_loaded(o, before.rounds + 1);
     if (rc < 0)
         return rc;
+    o->recall_owed = false; /* it loads, so it has heard of a RETRACT */
+    failpoint(FAILPOINT_SOURCE_LOADED);
     pipeline_round_loaded(o->pipeline, &result, clock_now_ns() - start_ns);
     pipeline_stats(o->pipeline, &after);
     *sample = (struct converge_sample){
@@ -338,10 +348,12 @@ static int pause_guest(struct outgoing *o)
     int64_t overrun_ns = o->rehearsal ? rehearse_pause_ns(&policy) : converge_overrun_ns(&policy);
     /* What the disks' images have not on them yet: most of it while the guest runs, the rest in its pause. */
     int rc = machine_flush_disks(o->machine, &o->err);
+    if (rc == 0)
+        rc = failpoint_err(FAILPOINT_SOURCE_PAUSE, &o->err);
     if (rc < 0)
         return rc;
     if (!o->to_file) /* one that fails is tried again, and told, when it is due */
-        released_prepare(&o->key, "RELEASED", o->channel->name, o->note_path, NULL);
+        released_prepare(&o->key, "RELEASED", o->channel->name, machine_config_of(o->machine), o->note_path, NULL);
     o->time_ns.requested = clock_now_ns();
     o->overrun_at_ns = overrun_ns == INT64_MAX ? INT64_MAX : o->time_ns.requested + overrun_ns;
     enum run_state found = machine_hand_over(o->machine);
@@ -355,6 +367,8 @@ static int pause_guest(struct outgoing *o)
     outgoing_report_stopped(o);
     rc = machine_flush_disks(o->machine, &o->err);
     o->time_ns.flushed = clock_now_ns();
+    if (rc == 0)
+        rc = failpoint_err(FAILPOINT_SOURCE_PAUSED, &o->err);
     return rc < 0 ? rc : outgoing_cancelled(o);
 }
 
@@ -381,7 +395,8 @@ static int last_round(struct outgoing *o)
     pipeline_stats(o->pipeline, &after); /* workers wait side by side */
     o->harvest_ns = (int64_t)((after.revoke_wait_ns - before.revoke_wait_ns) / param(&o->m->params.threads));
     outgoing_report_last_round(o);
-    return outgoing_audit(o, true);
+    rc = failpoint_err(FAILPOINT_SOURCE_SEALED, &o->err);
+    return rc < 0 ? rc : outgoing_audit(o, true);
 }
 
 void outgoing_digest(struct outgoing *o, struct section_digest *digest)
@@ -439,9 +454,14 @@ static int send_eof(struct outgoing *o)
         return err_set(&o->err, -ECANCELED, "migration cancelled");
     uint8_t eof = ELEMENT_EOF;
     o->time_ns.eof = clock_now_ns();
-    int rc = pipeline_send(o->pipeline, &eof, 1, &o->err);
+    o->recall = o->key;
+    o->recall_owed = !o->rehearsal; /* what was rehearsed is dropped when the line is lost */
+    int rc = failpoint_err(FAILPOINT_SOURCE_EOF, &o->err);
+    if (rc == 0)
+        rc = pipeline_send(o->pipeline, &eof, 1, &o->err);
     if (rc == 0)
         outgoing_feed(o, HANDOVER_SENT);
+    failpoint(FAILPOINT_SOURCE_ASKED);
     return rc;
 }
 
@@ -453,7 +473,9 @@ static int send_devices(struct outgoing *o)
     put_end(o, &writer, stats.rounds);
     /* On the wire, all of it, while a cancel may still cut the line: behind the EOF nothing may be waiting. In a rehearsal
      * nothing may hold the guest up; a line that is cut later leaves no doubt. */
-    int rc = pipeline_send(o->pipeline, writer.out.data, writer.out.size, &o->err);
+    int rc = failpoint_err(FAILPOINT_SOURCE_DEVICES, &o->err);
+    if (rc == 0)
+        rc = pipeline_send(o->pipeline, writer.out.data, writer.out.size, &o->err);
     if (rc == 0 && !o->rehearsal)
         rc = pipeline_flush(o->pipeline, &o->err);
     sections_writer_free(&writer);
@@ -465,9 +487,18 @@ static int send_devices(struct outgoing *o)
 
 /* --- the end ------------------------------------------------------------------------------------------------ */
 
+static void free_street(struct outgoing *o)
+{
+    pipeline_free(o->pipeline);
+    o->pipeline = NULL;
+    channels_close(&o->data); /* what came over them is loaded, or void */
+}
+
+/* What people see the end of: the guest, tracking. */
 static void tear_down(struct outgoing *o)
 {
     struct migration *m = o->m;
+    failpoint(FAILPOINT_SOURCE_END);
     /* A peer that got the EOF should hear RETRACT before the line is cut; a peer that failed has a sentence for us. */
     if (o->stayed && o->rehearsal)
         rehearse_wait_dropped(o);
@@ -483,8 +514,8 @@ static void tear_down(struct outgoing *o)
     if (o->pipeline && o->at != SOURCE_AWAY)
         pipeline_fail(o->pipeline, -ECONNABORTED, "the migration has ended");
     migration_hold_pipeline(m, NULL);
-    pipeline_free(o->pipeline);
-    channels_close(&o->data); /* what came over them is loaded, or void */
+    if (o->at == SOURCE_AWAY)
+        free_street(o); /* its last word goes out */
     outgoing_throttle_end(o);
     outgoing_report_end(o);
     if (o->tracking)
@@ -508,6 +539,12 @@ static void hang_up(struct outgoing *o)
         channel_explain(o->channel, &o->err);
     if (o->channel)
         channel_shutdown(o->channel);
+}
+
+/* What may have to wait for a vCPU that the host does not run now; nobody else waits for it. */
+static void join_all(struct outgoing *o)
+{
+    free_street(o);
     return_path_stop(&o->ear);
     channel_close(o->channel);
 }
@@ -605,6 +642,8 @@ void outgoing_run(struct migration *m)
         outgoing_report_result(o);
         hang_up(o);
     }
+    join_all(o);
+    outgoing_recall(o);
     plan_source_free(o->sample);
     free(o);
 }

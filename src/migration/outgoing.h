@@ -35,7 +35,9 @@ struct outgoing {
     enum handover_state at;
     bool ran; /* when it was paused for this */
     bool paused, tracking, sealed, retract_sent;
-    bool doubted;          /* was UNRESOLVED at some time */
+    bool doubted;     /* was UNRESOLVED at some time */
+    bool recall_owed; /* `recall` is the key of an EOF that was sent: the peer may be prepared under it, and hold on */
+    struct message_key recall;
     struct channel *again; /* the new line, while there is one */
     char released_path[RELEASED_PATH_MAX];
     char note_path[RELEASED_PATH_MAX]; /* of RELEASED, prepared for this pause */
@@ -116,6 +118,9 @@ int outgoing_overrun(struct outgoing *o);
 int outgoing_hand_over(struct outgoing *o);
 /* UNRESOLVED until the peer or an operator says where the guest is; false: this process ends before. */
 bool outgoing_in_doubt(struct outgoing *o);
+/* The guest is here, and the peer may not know: for reconnect-time, until it does, or this thread is wanted back. After all
+ * else has ended; the guest runs meanwhile. */
+void outgoing_recall(struct outgoing *o);
 /* The hand-over where nobody answers. */
 int outgoing_end_one_way(struct outgoing *o);
 /* A failure before the end, as an event: the table says whether the guest may run here again. */

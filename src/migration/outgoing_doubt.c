@@ -1,6 +1,11 @@
-/* The source in doubt: RELEASED is written, and the peer fell silent. The guest stands still here until somebody knows
+/* Words over a new line, when the first one is gone. On the migrate thread.
+ *
+ * The source in doubt: RELEASED is written, and the peer fell silent. The guest stands still here until somebody knows
  * where it runs. The peer knows, so it is asked over a new line: again and again for reconnect-time, and whenever an
- * operator wishes. Otherwise the operator says. On the migrate thread. */
+ * operator wishes. Otherwise the operator says.
+ *
+ * The source that took its guest back, and cannot say so: a peer that has the EOF may be prepared and would hold its copy
+ * until a person comes. It is found over a new line and told. */
 #include "migration/outgoing.h"
 
 #include <assert.h>
@@ -11,6 +16,8 @@
 #include <sys/eventfd.h>
 #include <sys/timerfd.h>
 #include <unistd.h>
+
+#include "base/failpoint.h"
 
 enum { CONNECT_MS = 5000, INTERVAL_MIN_MS = 50, INTERVAL_MAX_MS = 5000 };
 
@@ -48,6 +55,17 @@ static void set_last(struct doubt *d, const struct err *why)
     d->last = *why;
     if (d->last.code == 0)
         err_set(&d->last, -ENOTCONN, "the line is gone");
+}
+
+/* Whose word it was. */
+static void settle(struct outgoing *o, enum handover_event event, const char *by)
+{
+    outgoing_feed(o, event);
+    if (!handover_ended(o->at))
+        return;
+    lock(&o->m->lock);
+    o->m->settled_by = by;
+    unlock(&o->m->lock);
 }
 
 /* --- waiting --------------------------------------------------------------------------------------------- */
@@ -141,7 +159,7 @@ static void operator_says(struct outgoing *o, enum resolve_wish wish)
         err_set(&o->err, -ECONNABORTED,
                 "the line was lost in the hand-over, and an operator said that the guest is here");
     }
-    outgoing_feed(o, wish == WISH_HERE ? HANDOVER_RESOLVE_HERE : HANDOVER_RESOLVE_THERE);
+    settle(o, wish == WISH_HERE ? HANDOVER_RESOLVE_HERE : HANDOVER_RESOLVE_THERE, "operator");
 }
 
 /* The peer holds the guest and waits: GO again, unless an operator was quicker. While that is under way the doubt is
@@ -162,7 +180,7 @@ static void tell_to_start(struct doubt *d, struct channel *line, struct err *why
         err_set(why, -EPROTO, "%s: PREPARED is no answer to GO", line->name);
         answer = HANDOVER_LINK_LOST;
     }
-    outgoing_feed(o, answer);
+    settle(o, answer, "peer");
     if (!handover_ended(o->at))
         migration_set_state(o->m, MIGRATION_UNRESOLVED);
 }
@@ -173,7 +191,9 @@ static void ask_peer(struct doubt *d)
     struct err why = { 0 };
     struct buf out = { 0 };
     struct channel *line = NULL;
-    int rc = connect_again(d, &line, &why);
+    int rc = failpoint_err(FAILPOINT_SOURCE_AGAIN, &why);
+    if (rc == 0)
+        rc = connect_again(d, &line, &why);
     if (rc == 0) {
         message_put(&out, MESSAGE_RESUME, &o->key, NULL, 0);
         rc = channel_write_all(line, out.data, out.size, (int)outgoing_silence_ms(o), &why);
@@ -187,7 +207,7 @@ static void ask_peer(struct doubt *d)
         if (event == HANDOVER_PREPARED)
             tell_to_start(d, line, &why);
         else
-            outgoing_feed(o, event);
+            settle(o, event, "peer");
         o->again = NULL;
     }
     channel_close(line);
@@ -195,6 +215,20 @@ static void ask_peer(struct doubt *d)
         set_last(d, &why);
         tell(d);
     }
+}
+
+/* The lock on the disk's image is a lease: nobody takes it before the guest starts there. Taken, the guest runs; free, it
+ * may have run and ended, which only a person can tell. */
+static void read_lease(struct doubt *d)
+{
+    struct outgoing *o = d->o;
+    struct err why = { 0 };
+    int rc = machine_take_disks(o->machine, &why);
+    if (rc == -EBUSY) {
+        settle(o, HANDOVER_RESOLVE_THERE, "lease");
+        return;
+    }
+    machine_pause(o->machine, RUN_POSTMIGRATE); /* let go again */
 }
 
 /* --- the doubt -------------------------------------------------------------------------------------------- */
@@ -217,6 +251,14 @@ static int open_fds(struct doubt *d)
     return 0;
 }
 
+static void close_fds(struct doubt *d)
+{
+    if (d->timer_fd >= 0)
+        close(d->timer_fd);
+    if (d->stop_fd >= 0)
+        close(d->stop_fd);
+}
+
 /* When to ask by ourselves: at once, then at growing intervals, and a last time when the time is over. */
 static void plan(struct doubt *d)
 {
@@ -237,10 +279,10 @@ static void doubt(struct doubt *d, bool askable)
         struct call call = wait_for_call(d);
         bool due = askable && clock_now_ns() >= d->next_ns;
         if (call.heard == HEARD_RUNNING) {
-            outgoing_feed(o, HANDOVER_RUNNING);
+            settle(o, HANDOVER_RUNNING, "peer");
         } else if (call.heard == HEARD_REFUSED) {
             o->err = call.why;
-            outgoing_feed(o, HANDOVER_REFUSED);
+            settle(o, HANDOVER_REFUSED, "peer");
         } else if (call.wish != WISH_NONE) {
             operator_says(o, call.wish);
         } else if (call.quitting) {
@@ -249,6 +291,8 @@ static void doubt(struct doubt *d, bool askable)
             if (due)
                 plan(d);
             ask_peer(d);
+            if (call.ask && !handover_ended(o->at))
+                read_lease(d);
         }
     }
 }
@@ -269,6 +313,7 @@ bool outgoing_in_doubt(struct outgoing *o)
     m->askable = askable;
     unlock(&m->lock);
     migration_set_state(m, MIGRATION_UNRESOLVED);
+    failpoint(FAILPOINT_SOURCE_DOUBT);
 
     doubt(&d, askable);
 
@@ -277,10 +322,70 @@ bool outgoing_in_doubt(struct outgoing *o)
     if (handover_ended(o->at))
         err_clear(&m->error); /* the doubt is none any more; what is left of it is in o->err */
     unlock(&m->lock);
-    if (d.timer_fd >= 0)
-        close(d.timer_fd);
-    if (d.stop_fd >= 0)
-        close(d.stop_fd);
+    close_fds(&d);
     free(d.message);
     return handover_ended(o->at);
+}
+
+/* --- the guest is here ----------------------------------------------------------------------------------------- */
+
+/* Has the peer said that it holds nothing? The ear's thread has ended. */
+static bool peer_holds_nothing(const struct outgoing *o)
+{
+    unsigned heard = o->ear.heard;
+    return heard & (HEARD_RETRACTED | HEARD_REFUSED) || (heard & HEARD_ERROR && o->ear.why.code == -EREMOTEIO);
+}
+
+/* True: it has heard, or has never held it. */
+static bool recall_over(struct doubt *d, struct channel *line)
+{
+    struct buf out = { 0 };
+    message_put(&out, MESSAGE_RESUME, &d->o->key, NULL, 0);
+    message_put(&out, MESSAGE_RETRACT, &d->o->key, NULL, 0);
+    int rc = channel_write_all(line, out.data, out.size, (int)outgoing_silence_ms(d->o), NULL);
+    buf_free(&out);
+    while (rc == 0) {
+        rc = read_word(d, line, NULL);
+        if (rc == 0 && d->message->type != MESSAGE_PREPARED)
+            return true;
+    }
+    return false;
+}
+
+/* False: this thread is wanted back. */
+static bool recall_may_wait(struct doubt *d)
+{
+    struct migration *m = d->o->m;
+    eventfd_t ignored;
+    lock(&m->lock);
+    while (!m->quitting && cond_wait_until(&m->changed, &m->lock, d->next_ns))
+        continue;
+    bool go_on = !m->quitting;
+    if (go_on)
+        eventfd_read(m->abort_fd, &ignored); /* a cancel's: who wants this thread back says so above */
+    unlock(&m->lock);
+    return go_on;
+}
+
+void outgoing_recall(struct outgoing *o)
+{
+    int64_t window_ms = (int64_t)atomic_load_explicit(&o->m->params.reconnect_ms, memory_order_relaxed);
+    if (o->at != SOURCE_HERE || !o->recall_owed || peer_holds_nothing(o) || !can_reconnect(o) || window_ms == 0)
+        return;
+    struct doubt d = { .o = o, .interval_ns = INTERVAL_MIN_MS * NS_PER_MS, .timer_fd = -1, .stop_fd = -1 };
+    d.next_ns = clock_now_ns();
+    d.until_ns = d.next_ns + window_ms * NS_PER_MS;
+    d.message = calloc(1, sizeof(*d.message));
+    assert(d.message);
+    o->key = o->recall;
+    bool over = open_fds(&d) < 0;
+    while (!over && d.next_ns != INT64_MAX && recall_may_wait(&d)) {
+        struct channel *line = NULL;
+        plan(&d);
+        if (failpoint(FAILPOINT_SOURCE_RECALL) == 0 && connect_again(&d, &line, NULL) == 0)
+            over = recall_over(&d, line);
+        channel_close(line);
+    }
+    close_fds(&d);
+    free(d.message);
 }

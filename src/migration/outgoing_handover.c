@@ -4,6 +4,8 @@
 #include <errno.h>
 #include <string.h>
 
+#include "base/failpoint.h"
+
 /* --- performing what the hand-over decides --------------------------------------------------------------- */
 
 static void resume_guest(struct outgoing *o)
@@ -14,6 +16,7 @@ static void resume_guest(struct outgoing *o)
     if (!o->paused)
         return;
     o->paused = false;
+    failpoint(FAILPOINT_SOURCE_RESUME);
     machine_hand_back(o->machine);
     outgoing_report_taken_back(o);
 }
@@ -26,6 +29,8 @@ static int send_word(struct outgoing *o, enum message_type type)
     if (o->one_way)
         return 0; /* it reads a stream, and no words */
     message_put(&out, type, &o->key, NULL, 0);
+    if (type != MESSAGE_GO)
+        failpoint(type == MESSAGE_RETRACT ? FAILPOINT_SOURCE_RETRACT : FAILPOINT_SOURCE_DONE);
     if (o->again)
         rc = channel_write_all(o->again, out.data, out.size, (int)outgoing_silence_ms(o), NULL);
     else
@@ -38,18 +43,21 @@ static void write_released(struct outgoing *o)
 {
     struct err why = { 0 };
     int rc = -ENOENT;
+    failpoint(FAILPOINT_SOURCE_PREPARED);
     if (o->note_path[0]) { /* made before the pause */
         memcpy(o->released_path, o->note_path, sizeof(o->released_path));
         o->note_path[0] = '\0';
-        rc = released_commit(o->released_path, NULL);
+        rc = released_commit(machine_config_of(o->machine), o->released_path, NULL);
     }
     if (rc < 0)
-        rc = released_write(&o->key, "RELEASED", o->channel->name, o->released_path, &why);
+        rc = released_write(&o->key, "RELEASED", o->channel->name, machine_config_of(o->machine), o->released_path,
+                            &why);
     if (rc < 0) {
         err_set(&o->err, rc, "RELEASED could not be written down: %s", why.text);
         outgoing_feed(o, HANDOVER_WRITE_FAILED);
         return;
     }
+    failpoint(FAILPOINT_SOURCE_NOTED);
     machine_pause(o->machine, RUN_POSTMIGRATE); /* from here `cont` is refused */
     outgoing_feed(o, HANDOVER_WRITTEN);
 }
@@ -66,12 +74,14 @@ static int end_stream(struct outgoing *o)
 /* Lost or not, only the answer tells. A peer that cannot answer starts at the last byte. */
 static void send_go(struct outgoing *o)
 {
+    failpoint(FAILPOINT_SOURCE_GO);
     if (o->time_ns.go == 0)
         o->time_ns.go = clock_now_ns();
     if (!o->one_way) {
         send_word(o, MESSAGE_GO);
     } else
         outgoing_feed(o, end_stream(o) == 0 ? HANDOVER_TAKEN : HANDOVER_LINK_LOST);
+    failpoint(FAILPOINT_SOURCE_GONE);
 }
 
 void outgoing_feed(struct outgoing *o, enum handover_event event)
@@ -159,7 +169,7 @@ static enum handover_event event_of(struct outgoing *o, enum heard heard)
 {
     switch (heard) {
     case HEARD_PREPARED: return prepared(o);
-    case HEARD_RUNNING: return HANDOVER_RUNNING;
+    case HEARD_RUNNING: failpoint(FAILPOINT_SOURCE_RUNNING); return HANDOVER_RUNNING;
     case HEARD_REFUSED: return HANDOVER_REFUSED;
     case HEARD_CLOSED: return HANDOVER_LINK_LOST;
     case HEARD_SILENCE: return HANDOVER_SILENCE;

@@ -108,6 +108,8 @@ static struct json_object *own_member(const struct migration_info *info, const s
     json_put_str(own, "uri", info->uri);
     if (info->state == MIGRATION_UNRESOLVED)
         json_put_bool(own, "reconnecting", info->reconnecting);
+    if (info->settled_by)
+        json_put_str(own, "settled-by", info->settled_by);
     json_put_bool(own, "incoming", info->incoming);
     if (info->purpose == PURPOSE_PLAN)
         json_put_bool(own, "plan", true);

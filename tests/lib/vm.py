@@ -152,7 +152,7 @@ class Vm:
         command += ['-qmp', f'unix:{self.qmp_path},server=on,wait=off'] if qmp else []
         self.command = command + [str(a) for a in args]
         self.errors_path = self.folder / 'stderr'
-        environment = dict(os.environ, XDG_STATE_HOME=str(self.folder / 'state'), **(env or {}))
+        environment = dict(os.environ, **{'XDG_STATE_HOME': str(self.folder / 'state'), **(env or {})})
         with open(self.errors_path, 'wb') as errors:
             self.process = subprocess.Popen(self.command, stdin=subprocess.DEVNULL, stdout=errors, stderr=errors,
                                             env=environment, pass_fds=pass_fds)

@@ -77,6 +77,7 @@ short ask[3];      /* words on the new lines 1 and 2 */
 byte ask_key[3];
 bool up[4];        /* by line */
 bool source_runs = true, target_runs, target_ran, target_has, doubted, ask_over, lingers = true, lost;
+byte asked = NO_KEY; /* the last key that an EOF was sent for */
 byte source_is, target_is, stale, written, disk = SOURCE;
 
 #ifdef ENDLESS
@@ -386,6 +387,10 @@ inline target_hears(w, k)
 inline target_is_asked(line)
 {
     if
+    :: target_key == NO_KEY || !target_holds || !same(ask_key[line], target_key) -> ask[line] = ask[line] & ~W_RETRACT
+    :: else
+    fi;
+    if
     :: target_key == NO_KEY || (target_holds && !same(ask_key[line], target_key)) -> put(line, 0, W_ERROR)
     :: target_key != NO_KEY && !target_holds -> up[line] = false
     :: else ->
@@ -432,7 +437,7 @@ inline target_is_asked(line)
     :: d_step { (words & W_GO) && LEFT -> SPEND; words = words & ~W_GO }                                         \
     :: d_step { (words & W_RETRACT) && LEFT -> SPEND; words = words & ~W_RETRACT }                               \
     :: d_step { (words & W_DONE) && LEFT -> SPEND; words = words & ~W_DONE }                                     \
-    :: d_step { (words & W_RESUME) && LEFT -> SPEND; words = words & ~W_RESUME }                                 \
+    :: d_step { (words & W_RESUME) && LEFT -> SPEND; words = words & ~(W_RESUME | W_RETRACT) }                                \
     :: d_step { (words & W_PREPARED) && LEFT -> SPEND; words = words & ~W_PREPARED }                             \
     :: d_step { (words & W_RUNNING) && LEFT -> SPEND; words = words & ~W_RUNNING }                               \
     :: d_step { (words & W_REFUSED) && LEFT -> SPEND; words = words & ~W_REFUSED }                               \
@@ -500,6 +505,24 @@ inline asks(line)
     put(line, 0, W_RESUME)
 }
 
+/* The guest is here again, and who may still hold its copy is told over a new line. */
+#define may_recall                                                                                                      \
+    (source_idle && source == SOURCE_HERE && source_line == FIRST && target_is == ALIVE && !blind &&                 \
+     asked != NO_KEY && line_free(2))
+#ifdef PLANT_MUTE
+#define recall_helps false
+#else
+#define recall_helps ((target == TARGET_PREPARED || target == TARGET_UNRESOLVED) && target_key == asked)
+#endif
+
+inline recalls()
+{
+    up[2] = true;
+    ask_key[2] = asked;
+    source_line = 2;
+    put(2, 0, W_RESUME | W_RETRACT)
+}
+
 proctype source_side()
 {
 end:
@@ -509,14 +532,18 @@ end:
         written = source_key + 1; disk = NOBODY; source_todo = 0; source_feed(HANDOVER_WRITTEN) }
     :: d_step { source_is == ALIVE && (source_todo & DO_WRITE_RELEASED) && LEFT ->
         SPEND; written = source_key + 1; source_todo = 0; source_feed(HANDOVER_WRITE_FAILED) }
-    :: d_step { source_idle && source == SOURCE_MOVING -> source_runs = false; source_feed(HANDOVER_STOPPED) }
+    /* in a later attempt a round was loaded there, so RETRACT was heard */
+    :: d_step { source_idle && source == SOURCE_MOVING &&
+        (source_key % ATTEMPTS == 0 || target_is != ALIVE || target_key != source_key - 1) -> source_runs = false; source_feed(HANDOVER_STOPPED) }
     :: d_step { source_idle && source == SOURCE_STOPPED ->
         stale = stale & ~(1 << source_key);
         if
         :: blind -> source_feed(HANDOVER_UNANSWERED)
-        :: else -> put(FIRST, source_key, W_EOF); source_feed(HANDOVER_SENT)
+        :: else -> put(FIRST, source_key, W_EOF); asked = source_key; source_feed(HANDOVER_SENT)
         fi }
     :: d_step { blind && source_idle && source == SOURCE_RELEASED && up[FIRST] -> source_feed(HANDOVER_TAKEN) }
+    :: d_step { may_recall && recall_helps -> recalls() }
+    :: d_step { may_recall && !recall_helps && LEFT -> SPEND; recalls() }
     :: d_step { may_ask && asking_helps && line_free(1) -> asks(1) }
     :: d_step { may_ask && asking_helps && !line_free(1) && line_free(2) -> asks(2) }
     :: d_step { may_ask && !asking_helps && line_free(1) && LEFT -> SPEND; asks(1) }
@@ -546,7 +573,12 @@ end:
     /* a guest that came back moves once more */
     :: d_step { source_idle && source == SOURCE_HERE && source_key < ATTEMPTS && !target_ran && target_is == ALIVE &&
         target == TARGET_LOADING && target_key == NO_KEY && LEFT ->
-        SPEND; source = SOURCE_MOVING; source_key = ATTEMPTS; target_key = ATTEMPTS; target_line = FIRST; up[FIRST] = true;
+        SPEND;
+        if
+        :: source_line != FIRST -> up[source_line] = false; keep_words(source_line, TO_TARGET); source_line = FIRST
+        :: else
+        fi;
+        source = SOURCE_MOVING; source_key = ATTEMPTS; target_key = ATTEMPTS; target_line = FIRST; up[FIRST] = true;
         lingers = true }
     od
 }
@@ -653,6 +685,9 @@ proctype people()
         (target == TARGET_PREPARED || target == TARGET_UNRESOLVED) && LEFT ->
         SPEND; ask[source_line] = ask[source_line] & ~W_PREPARED; up[FIRST] = false; ask_over = true;
         source_feed(HANDOVER_RESOLVE_HERE) }
+    /* a source that knows has told its destination, and needs no person for that */
+    :: atomic { timeout && !silence_ends_it && may_drop_there && source_is == ALIVE && source == SOURCE_HERE ->
+        assert(false) }
     :: timeout && !silence_ends_it && !a_person_ends_it -> assert(good_end); break
     od
 }

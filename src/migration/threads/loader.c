@@ -8,6 +8,7 @@
 
 #include "base/bytes.h"
 #include "base/clock.h"
+#include "base/failpoint.h"
 #include "base/sandbox.h"
 #include "migration/threads/delta.h"
 #include "migration/threads/loader_priv.h"
@@ -65,7 +66,10 @@ static void load_run(void *opaque)
         struct err err = { 0 };
         int64_t start = clock_now_ns();
         if (!fault_failed(&l->fault)) {
-            int ret = load_chunk(chunk->source, &state_of(l, chunk->source)->digest, chunk, &worker->scratch, &err);
+            int ret = failpoint_err(FAILPOINT_TARGET_LOAD, &err);
+            if (ret == 0) {
+                ret = load_chunk(chunk->source, &state_of(l, chunk->source)->digest, chunk, &worker->scratch, &err);
+            }
             if (ret < 0) {
                 loader_end_all(l, ret, err.text);
             } else {

@@ -503,7 +503,8 @@ int pipeline_round_end(struct pipeline *p, struct round_result *out, struct err 
     struct round_result result = { 0 };
 
     lock(&p->fault.lock);
-    while (p->busy) { /* also after a failure */
+    /* After a failure pipeline_free() waits for them: one of them may wait for a vCPU that the host does not run now. */
+    while (p->busy && !p->fault.err.code) {
         cond_wait(&p->fault.cond, &p->fault.lock);
     }
     unlock(&p->fault.lock);

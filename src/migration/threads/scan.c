@@ -4,6 +4,8 @@
 #include <inttypes.h>
 #include <string.h>
 
+#include "base/failpoint.h"
+
 #define WORD_BITS 56
 #define WORD_MASK ((UINT64_C(1) << WORD_BITS) - 1)
 
@@ -62,6 +64,7 @@ bool scan_claim(struct scan_cursor *cursor, unsigned max, struct scan_slice *out
             out->source = source;
             out->index = index;
             out->token = source->ops->revoke_begin(source);
+            failpoint(FAILPOINT_SOURCE_HARVEST);
             return true;
         }
     }

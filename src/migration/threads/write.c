@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "base/clock.h"
+#include "base/failpoint.h"
 
 /* WAIT_MAX: how late a new cap, or a statistic about waiting, may be noticed. */
 enum { WRITE_BATCH = 16, WAIT_MAX_MS = 50 };
@@ -186,6 +187,7 @@ static void write_some(struct writer *writer, struct batch *batch)
         wait_rate(writer, wait_ns);
         return;
     }
+    failpoint(FAILPOINT_SOURCE_WRITE);
     ssize_t taken = channel_writev(writer->channel, iov, count);
     give_back(writer, bytes - (taken > 0 ? (uint64_t)taken : 0));
     if (taken > 0) {

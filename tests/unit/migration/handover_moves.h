@@ -90,6 +90,8 @@ static inline void word_moves(struct moves *to, const struct world *w, uint8_t l
         deliver(to, &next, line, word, key);
         emit(to, FAULT, &next);
     }
+    if (word == WORD_RESUME)
+        clear_words(&taken, line, 1 << WORD_RETRACT); /* right behind it: nobody listens to the rest */
     emit(to, FAULT, &taken);
 
     if (word != WORD_PREPARED || !source_reads(w, line) || key != w->source_key)
@@ -168,11 +170,32 @@ static inline void asking_moves(struct moves *to, const struct world *w)
     }
 }
 
+/* outgoing_recall(): the guest is here again, and who may still hold its copy is told over a new line. It is done when
+ * RETRACT was heard, lost, or nobody comes to hear it: LINK_LOST in source_trouble() closes the line then. */
+static inline void recall_moves(struct moves *to, const struct world *w)
+{
+    if (w->source != SOURCE_HERE || w->source_line != LINE_FIRST || w->target_is != ALIVE || to->model->blind)
+        return;
+    bool holds = w->target == TARGET_PREPARED || w->target == TARGET_UNRESOLVED;
+    uint8_t key = w->asked, ask = ASKS - 1; /* one line is enough to come again and again */
+    if (key == NO_KEY || w->ask[ask] || w->target_line == LINE_ASK + ask)
+        return;
+    struct world next = *w;
+    next.ask_up |= (uint8_t)(1 << ask);
+    next.ask_key[ask] = key;
+    next.source_line = LINE_ASK + ask;
+    put_word(&next, next.source_line, key, WORD_RESUME);
+    put_word(&next, next.source_line, key, WORD_RETRACT);
+    emit(to, holds && w->target_key == key && to->model->flaw != FLAW_MUTE ? FLOW : FAULT, &next);
+}
+
 static inline void source_progress(struct moves *to, const struct world *w)
 {
     struct model *m = to->model;
     struct world next = *w;
-    if (w->source == SOURCE_MOVING) {
+    /* A round was loaded there in this attempt, so RETRACT was heard. */
+    bool loaded = w->source_key % ATTEMPTS == 0 || w->target_is != ALIVE || w->target_key != w->source_key - 1;
+    if (w->source == SOURCE_MOVING && loaded) {
         next.source_runs = 0;
         source_event(to, FLOW, &next, HANDOVER_STOPPED);
     }
@@ -182,11 +205,13 @@ static inline void source_progress(struct moves *to, const struct world *w)
     } else if (w->source == SOURCE_STOPPED) {
         next.stale &= (uint8_t) ~(1 << w->source_key);
         put_word(&next, LINE_FIRST, w->source_key, WORD_EOF);
+        next.asked = w->source_key;
         source_event(to, FLOW, &next, HANDOVER_SENT);
     }
     if (w->source == SOURCE_RELEASED && m->blind && w->first_up)
         source_event(to, FLOW, w, HANDOVER_TAKEN);
     asking_moves(to, w);
+    recall_moves(to, w);
 }
 
 static inline void source_trouble(struct moves *to, const struct world *w)
@@ -245,6 +270,10 @@ static inline void second_migration(struct moves *to, const struct world *w)
         to->model->once)
         return;
     struct world next = *w;
+    if (w->source_line != LINE_FIRST) { /* a recall ends where another migration begins */
+        next.ask_up &= (uint8_t) ~(1 << (w->source_line - LINE_ASK));
+        clear_words(&next, w->source_line, TO_SOURCE);
+    }
     next.source = SOURCE_MOVING;
     next.source_key = next.target_key = ATTEMPTS;
     next.source_line = next.target_line = LINE_FIRST;

@@ -49,6 +49,7 @@ struct world {
     uint8_t doubted;                  /* struct outgoing's */
     uint8_t target_has, copy;         /* a whole guest is loaded there; of which key */
     uint8_t target_ran;               /* ever */
+    uint8_t asked;                    /* the last key that an EOF was sent for, or NO_KEY */
     uint8_t stale;                    /* bit per key: the source ran on after it sent this copy */
     uint8_t written;                  /* RELEASED, on the source's disk: 0 or its key + 1 */
     uint8_t lingers;                  /* a destination at its end still answers */
@@ -66,6 +67,7 @@ enum flaw {
     FLAW_EARLY_RETRACT, /* RETRACT is said before RELEASED is forgotten */
     FLAW_NOTE,          /* a restart does not read what was written down */
     FLAW_ANSWER,        /* a second PREPARED counts as the answer to GO */
+    FLAW_MUTE,          /* a source that took its guest back says so over the first line alone */
     FLAW_ROW            /* a row of the table is another */
 };
 
@@ -232,8 +234,8 @@ static inline void target_leaves_line(struct world *w)
 /* All that was decided is done: at an end nobody will ask about, the line is closed. */
 static inline void target_settles(struct world *w)
 {
-    bool asked = w->lingers && w->target != TARGET_EMPTY;
-    if (!w->target_todo && handover_ended((enum handover_state)w->target) && !asked)
+    bool awaited = w->lingers && w->target != TARGET_EMPTY;
+    if (!w->target_todo && handover_ended((enum handover_state)w->target) && !awaited)
         target_leaves_line(w);
 }
 
@@ -306,6 +308,8 @@ static inline void target_is_asked(struct model *m, struct world *w, uint8_t lin
     bool holds = w->target == TARGET_PREPARED || w->target == TARGET_UNRESOLVED ||
                  (w->lingers && (w->target == TARGET_RUNS || w->target == TARGET_REFUSED));
     bool known = key == w->target_key || m->flaw == FLAW_KEYS;
+    if (w->target_key == NO_KEY || !holds || !known)
+        clear_words(w, line, 1 << WORD_RETRACT); /* nobody listens to the rest */
     if (w->target_key == NO_KEY || (holds && !known)) {
         put_word(w, line, key, WORD_ERROR);
     } else if (!holds) {

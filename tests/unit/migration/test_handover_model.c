@@ -122,9 +122,21 @@ static void reach(void *opaque, enum kind kind, const struct world *next)
     s->saw.rehearsed |= next->target == TARGET_REHEARSED;
 }
 
+/* A source that lives and is not in doubt knows, and its destination is told without a person. */
+static void check_person(struct search *s, const struct world *w)
+{
+    bool knows = w->source_is == ALIVE && w->source == SOURCE_HERE;
+    if (!s->model.blind && knows && w->target_is == ALIVE && w->target == TARGET_UNRESOLVED && s->founds[PERSON]) {
+        broken(&s->model, "a person must tell a destination what its source knows");
+        s->culprit = s->done;
+    }
+}
+
 static void keep_steps(struct search *s)
 {
     enum kind kind = s->founds[FLOW] ? FLOW : s->founds[TIME] ? TIME : PERSON;
+    if (kind == PERSON)
+        check_person(s, &s->world[s->done - 1]);
     s->first_step[s->done - 1] = s->steps;
     for (unsigned i = 0; i < s->founds[kind] && s->steps < STEPS_MAX; i++)
         s->step[s->steps++] = s->found[kind][i];
@@ -217,6 +229,7 @@ static bool explore(struct search *s, const struct model *model, bool aloud)
     first.target = TARGET_LOADING;
     first.source_runs = first.first_up = first.lingers = 1;
     first.disk = SOURCE;
+    first.asked = NO_KEY;
     number_of(s, &first);
     struct moves moves = { &s->model, reach, s };
     while (s->done < s->count && !s->model.broken && !s->overflow) {
@@ -305,7 +318,9 @@ static void assert_found(const struct model *model, const char *why)
 static const char old[] = "the destination starts a guest that was taken back",
                   note[] = "the source runs while RELEASED is written down",
                   gone[] = "the guest is lost, and no process that alone held it was killed",
-                  circles[] = "the two go in circles for ever", bad[] = "nothing more happens, and it did not end well";
+                  circles[] = "the two go in circles for ever",
+                  person[] = "a person must tell a destination what its source knows",
+                  bad[] = "nothing more happens, and it did not end well";
 
 static void mistakes_outside_of_the_table_are_found(void **state)
 {
@@ -314,8 +329,8 @@ static void mistakes_outside_of_the_table_are_found(void **state)
         enum flaw flaw;
         const char *why;
     } planted[] = {
-        { FLAW_KEYS, gone },          { FLAW_HASTY, old }, { FLAW_HASTY_TARGET, old }, { FLAW_LATE_FORGET, note },
-        { FLAW_EARLY_RETRACT, gone }, { FLAW_NOTE, bad },  { FLAW_ANSWER, bad },
+        { FLAW_KEYS, person },        { FLAW_HASTY, old }, { FLAW_HASTY_TARGET, old }, { FLAW_LATE_FORGET, note },
+        { FLAW_EARLY_RETRACT, gone }, { FLAW_NOTE, bad },  { FLAW_ANSWER, bad },       { FLAW_MUTE, person },
     };
     for (size_t i = 0; i < sizeof(planted) / sizeof(planted[0]); i++)
         assert_found(&(struct model){ .once = planted[i].flaw >= FLAW_LATE_FORGET, .flaw = planted[i].flaw },
