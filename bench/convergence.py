@@ -126,9 +126,9 @@ TRACE_COLUMNS = ['trace', 'asked ms', 'pause ms', 'total s', 'best stop s', 'tot
 
 
 def replayed(folder, simulate):
-    """Rows: recorded migrations beside the best moment to stop (bench/simulate --trace); none where there are no recordings."""
+    """Rows: recorded migrations beside the best moment to stop (bench/simulate --trace); none without recordings or that program."""
     files = sorted(folder.glob('*.trace'))
-    if not files:
+    if not files or not pathlib.Path(simulate).exists():
         return []
     done = subprocess.run([simulate, '--trace', *files], stdout=subprocess.PIPE, text=True)
     if done.returncode:

@@ -42,16 +42,16 @@ static int send_word(struct outgoing *o, enum message_type type)
 static void write_released(struct outgoing *o)
 {
     struct err why = { 0 };
-    int rc = -ENOENT;
+    int rc;
     failpoint(FAILPOINT_SOURCE_PREPARED);
     if (o->note_path[0]) { /* made before the pause */
         memcpy(o->released_path, o->note_path, sizeof(o->released_path));
         o->note_path[0] = '\0';
-        rc = released_commit(machine_config_of(o->machine), o->released_path, NULL);
-    }
-    if (rc < 0)
+        rc = released_commit(machine_config_of(o->machine), o->released_path, &why);
+    } else { /* which failed: now it counts */
         rc = released_write(&o->key, "RELEASED", o->channel->name, machine_config_of(o->machine), o->released_path,
                             &why);
+    }
     if (rc < 0) {
         err_set(&o->err, rc, "RELEASED could not be written down: %s", why.text);
         outgoing_feed(o, HANDOVER_WRITE_FAILED);

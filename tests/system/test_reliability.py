@@ -25,7 +25,7 @@ QUIET_MS, BUSY_MS = 300, 5000  # peer-timeout, where silence is the fault, and w
 RESOLVE = '__org.godwit_migrate-resolve'
 
 # Points that an undisturbed migration does not meet, and what leads there.
-BAD_NOTE, BAD_START = 'source=source-note:error', 'there=target-take:error'
+BAD_NOTE, BAD_START = 'source=source-note-name:error', 'there=target-take:error'
 LEADS = {'source-retract': BAD_NOTE, 'source-resume': BAD_NOTE, 'target-unload': BAD_NOTE, 'target-retracted': BAD_NOTE,
          'target-refuse': BAD_START, 'source-doubt': 'line=cut,there,GO:1:before',
          'source-again': 'line=cut,there,GO:1:before', 'target-doubt': 'line=cut,there,GO:1:before',
@@ -97,7 +97,12 @@ def belongings(vm):
             kinds['file' if what.startswith('/') else what.split(':[')[0]] += 1
         except FileNotFoundError:
             pass
-    names = collections.Counter((task / 'comm').read_text().strip() for task in (proc / 'task').iterdir())
+    names = collections.Counter()
+    for task in (proc / 'task').iterdir():
+        try:
+            names[(task / 'comm').read_text().strip()] += 1
+        except (FileNotFoundError, ProcessLookupError):
+            pass
     return kinds, names
 
 
@@ -152,10 +157,15 @@ class World:
 
     def wait_for_it(self, what, condition):
         stops = any(action == 'stop' for *_, action in self.case.faults)
+        ended_s = None
         def over():  # a process that has stopped would not answer
+            nonlocal ended_s
             if not stops and self.source.process.poll() is None and not condition():
                 if self.source.migration().get('status') in ('completed', 'failed') and not condition():
-                    raise Failure(f'the migration ended before {what}')
+                    ended_s = ended_s or time.monotonic()
+                    # The destination looks at its guest for 100 ms more before its thread ends.
+                    if time.monotonic() > ended_s + 2:
+                        raise Failure(f'the migration ended before {what}')
         try:
             wait_for(what, condition, 5 if stops else 20, alive=over)
         except Failure as why:
