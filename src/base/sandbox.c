@@ -177,7 +177,8 @@ static int allow_kept(int ruleset, const struct sandbox_kept *kept, struct err *
         if (result < 0 && result != -ENOENT)
             return err_set_errno(err, result, "landlock: %s", kept->file[i]);
     }
-    return 0;
+    result = kept->remove_in[0] ? allow(ruleset, kept->remove_in, LANDLOCK_ACCESS_FS_REMOVE_FILE) : 0;
+    return result < 0 ? err_set_errno(err, result, "landlock: %s", kept->remove_in) : 0;
 }
 
 static int confine_files(const struct sandbox_kept *kept, struct err *err)

@@ -19,6 +19,7 @@ struct sandbox_kept {
     const char *folder;                  /* files in it may be opened, made and removed; NULL: none */
     const char *file[SANDBOX_FILES_MAX]; /* may be opened to read and write, when they are there */
     unsigned files;
+    char remove_in[256]; /* from this folder files may be removed; "": none */
 };
 
 /* kept: NULL for a worker. 0; -ENOSYS, -EPERM and others with a sentence when this kernel, or who

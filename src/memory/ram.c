@@ -22,7 +22,8 @@ struct ram *ram_new(void)
     struct ram *ram = calloc(1, sizeof(*ram));
 
     if (ram)
-        ram->pagemap = open("/proc/self/pagemap", O_RDONLY | O_CLOEXEC); /* none: pages are looked at */
+        /* None, or of other pages than ours: they are looked at. */
+        ram->pagemap = sysconf(_SC_PAGESIZE) == PAGE_BYTES ? open("/proc/self/pagemap", O_RDONLY | O_CLOEXEC) : -1;
     return ram;
 }
 

@@ -132,7 +132,8 @@ static void meet(struct gathering *g, unsigned at)
 {
     char why[128];
     struct message *message = g->message;
-    if (message_read(g->lines[at], false, message, KNOCK_MS, NULL) < 0) {
+    if (message_read(g->lines[at], false, message, left_ms(g->until_ns[at]), NULL) <
+        0) { /* no more than its own second */
         channel_close(g->lines[at]);
         g->lines[at] = NULL;
         return;

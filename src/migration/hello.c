@@ -9,7 +9,8 @@ void hello_fill(struct hello *hello, enum hello_role role, const struct machine_
     hello->protocol = HELLO_PROTOCOL;
     hello->role = (uint8_t)role;
     hello->capabilities = HELLO_CAN_LZ4 | HELLO_CAN_ZSTD | HELLO_CAN_RETRACT | HELLO_CAN_RESUME | HELLO_CAN_HEAR_WAITS |
-                          HELLO_CAN_CHANNELS | HELLO_CAN_DELTAS | HELLO_CAN_HEAR_RESULT | HELLO_CAN_REHEARSE | HELLO_CAN_PROBE;
+                          HELLO_CAN_CHANNELS | HELLO_CAN_DELTAS | HELLO_CAN_HEAR_RESULT | HELLO_CAN_REHEARSE |
+                          HELLO_CAN_PROBE;
     hello->unit_bytes = PAGE_BYTES;
     hello->channels = 1;
     hello->machine = *machine;

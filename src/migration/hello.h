@@ -18,11 +18,11 @@ enum hello_capability {
     HELLO_CAN_RETRACT = 1 << 1,
     HELLO_CAN_RESUME = 1 << 2,
     HELLO_CAN_ZSTD = 1 << 3,
-    HELLO_CAN_HEAR_WAITS = 1 << 4,   /* a source: LOADED may say how long the destination waited for bytes */
-    HELLO_CAN_DELTAS = 1 << 5,       /* a destination: chunks may hold deltas */
-    HELLO_CAN_CHANNELS = 1 << 6,     /* a destination: takes data channels */
-    HELLO_IS_FRESH = 1 << 7,         /* a destination: its memory is zero but for what it will be sent */
-    HELLO_CAN_WARM = 1 << 8,         /* a destination: it makes code of a list of hot code before the guest runs */
+    HELLO_CAN_HEAR_WAITS = 1 << 4, /* a source: LOADED may say how long the destination waited for bytes */
+    HELLO_CAN_DELTAS = 1 << 5,     /* a destination: chunks may hold deltas */
+    HELLO_CAN_CHANNELS = 1 << 6,   /* a destination: takes data channels */
+    HELLO_IS_FRESH = 1 << 7,       /* a destination: its memory is zero but for what it will be sent */
+    HELLO_CAN_WARM = 1 << 8,       /* a destination: it makes code of a list of hot code before the guest runs */
     HELLO_CAN_REHEARSE = 1 << 9,
     HELLO_CAN_PROBE = 1 << 10,
     HELLO_CAN_HEAR_RESULT = 1 << 11, /* a source: it listens for RESULT; a destination: it will say it */

@@ -147,6 +147,19 @@ void incoming_stop_listening(struct incoming *i)
     i->m->listener = NULL;
 }
 
+/* Where the socket that it listens on lies, which it removes in the end; "" nowhere. */
+static void socket_folder(struct migration *m, char *out, size_t out_size)
+{
+    const char *path = strncmp(m->listening, "unix:", 5) == 0 ? m->listening + 5 : NULL;
+    const char *slash = path ? strrchr(path, '/') : NULL;
+    if (!path)
+        out[0] = '\0';
+    else if (!slash)
+        snprintf(out, out_size, ".");
+    else
+        snprintf(out, out_size, "%.*s", slash == path ? 1 : (int)(slash - path), path);
+}
+
 /* From here on this thread, and those that it starts, can open nothing but notes and the guest's disks. */
 static int confine(struct incoming *i)
 {
@@ -158,14 +171,15 @@ static int confine(struct incoming *i)
                    "images that are opened to write at the hand-over");
     if (i->one_way || i->m->confined || i->m->sandbox == MIGRATION_SANDBOX_OFF)
         return 0;
-    i->m->confined = true;
     if (released_folder(folder, sizeof(folder)) == 0)
         kept.folder = folder;
     for (unsigned d = 0; d < config->drives; d++)
         kept.file[kept.files++] = config->drive[d].file;
+    socket_folder(i->m, kept.remove_in, sizeof(kept.remove_in));
     int rc = sandbox_enter(SANDBOX_READER, &kept, &err);
     if (rc < 0 && i->m->sandbox == MIGRATION_SANDBOX_MUST)
         return err_set(&i->err, rc, "%s", err.text);
+    i->m->confined = true;
     return 0;
 }
 
@@ -180,6 +194,7 @@ static int begin(struct incoming *i)
         .source_count = INCOMING_SOURCES,
         .channel = i->channel,
         .confined = !i->one_way && m->sandbox != MIGRATION_SANDBOX_OFF,
+        .silence_ms = i->one_way ? -1 : incoming_timeout_ms(i),
         .data = i->data.data,
         .data_count = i->data.count,
     };
@@ -264,12 +279,24 @@ static int read_start(struct incoming *i, const struct section_head *head)
 static int close_round(struct incoming *i)
 {
     bool closed = false;
+    uint64_t loaded = 0;
+    int64_t since_ns = clock_now_ns();
     for (;;) {
         int rc = loader_round_wait(i->loader, LOADED_EVERY_MS, &closed, &i->err);
         if (rc == 0 && !closed && !i->one_way && has_news(i))
             rc = say_loaded(i);
         if (rc < 0 || closed)
             return rc;
+        /* One of several lines may be dead, and nobody but us can notice: what it carries was sent long ago. */
+        struct loader_stats stats;
+        loader_stats(i->loader, &stats);
+        if (stats.wire_bytes != loaded)
+            since_ns = clock_now_ns();
+        loaded = stats.wire_bytes;
+        if (clock_now_ns() - since_ns > incoming_timeout_ms(i) * NS_PER_MS)
+            return err_set(&i->err, -ETIMEDOUT,
+                           "a round has ended, and for %d ms nothing came of what is missing of it",
+                           incoming_timeout_ms(i));
     }
 }
 
@@ -451,6 +478,7 @@ static int load_samples(struct incoming *i, struct source *sink)
         .source_count = INCOMING_SOURCES,
         .channel = i->channel,
         .confined = !i->one_way && i->m->sandbox != MIGRATION_SANDBOX_OFF,
+        .silence_ms = i->one_way ? -1 : incoming_timeout_ms(i),
     };
     i->sources[0] = sink;
     i->progress[0].started = true;
@@ -487,7 +515,7 @@ static void serve_probe(struct incoming *i, int rc)
     migration_hold_channel(i->m, NULL);
     channel_close(i->channel);
     i->channel = i->line = NULL;
-    i->probe = false;
+    i->probe = i->rehearsal = false;
     lock(&i->m->lock);
     i->m->got = (struct loader_stats){ 0 };
     unlock(&i->m->lock);
@@ -561,6 +589,10 @@ static void arrive(struct incoming *i)
             incoming_result_reset(i);
             migration_set_state(i->m, MIGRATION_ACTIVE);
         }
+    }
+    if (i->at == TARGET_EMPTY && migration_cancelled(i->m)) {
+        err_clear(&i->err);
+        err_set(&i->err, -ECANCELED, "migration cancelled");
     }
     if (i->err.code == 0 && i->at == TARGET_EMPTY)
         err_set(&i->err, -ECONNABORTED, "the source took the guest back");

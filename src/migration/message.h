@@ -27,8 +27,8 @@ enum message_type {
     MESSAGE_RETRACT = 9,
     MESSAGE_RETRACTED = 10, /* destination: the guest that was loaded is gone again */
     MESSAGE_RESUME =
-        11,               /* source, in doubt, first on a new line: say again what you are (PREPARED, RUNNING, REFUSED) */
-    MESSAGE_DONE = 12,    /* source: RUNNING or REFUSED was heard, nobody will ask again */
+        11,            /* source, in doubt, first on a new line: say again what you are (PREPARED, RUNNING, REFUSED) */
+    MESSAGE_DONE = 12, /* source: RUNNING or REFUSED was heard, nobody will ask again */
     MESSAGE_CHANNEL = 13, /* both ways, first on a data channel: be32 its number from 1, be32 how many there are */
     MESSAGE_RESULT = 20,  /* destination, some 100 ms behind RUNNING, to a source that can hear it:
                              report_arrival_encode(). Decides nothing */

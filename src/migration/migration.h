@@ -68,7 +68,8 @@ struct migration_info {
     unsigned throttle_percent;                   /* of the last tick the most held vCPU was held; 0: none was */
     unsigned vcpus;                              /* entries of quota[]; 0 where none was ever held */
     struct quota_stats quota[DIRTY_WRITERS_MAX]; /* since this migration began */
-    double held_pause_ms; /* of the most paused vCPU: holds beyond 1 ms, which the guest sees as pause beside the pause */
+    double
+        held_pause_ms; /* of the most paused vCPU: holds beyond 1 ms, which the guest sees as pause beside the pause */
     struct machine_arrival arrival; /* destination: code that was made ahead, how the guest started */
     bool reconnecting;              /* unresolved, and the source still asks by itself */
     const char *settled_by;         /* what ended a doubt: peer, lease, operator; NULL: there was none, or it goes on */

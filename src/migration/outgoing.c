@@ -151,7 +151,9 @@ void outgoing_binds(struct outgoing *o, bool paused)
 int outgoing_begin_street(struct outgoing *o)
 {
     struct migration *m = o->m;
-    bool deltas = o->peer_reads_deltas && atomic_load_explicit(&m->params.capability_deltas, memory_order_relaxed);
+    /* A plan sends the same pages again and again, of which nothing would be left. */
+    bool deltas =
+        !o->plan && o->peer_reads_deltas && atomic_load_explicit(&m->params.capability_deltas, memory_order_relaxed);
     struct pipeline_options options = {
         .workers = (unsigned)param(&m->params.threads),
         .sources = o->sources,
@@ -502,7 +504,7 @@ static void tear_down(struct outgoing *o)
     /* A peer that got the EOF should hear RETRACT before the line is cut; a peer that failed has a sentence for us. */
     if (o->stayed && o->rehearsal)
         rehearse_wait_dropped(o);
-    else if (o->retract_sent)
+    else if (o->retract_sent && o->ear.started)
         return_path_wait_until(&o->ear, HEARD_RETRACTED | HEARD_CLOSED, clock_now_ns() + LAST_WORD_MS * NS_PER_MS);
     else if (o->at == SOURCE_HERE && o->ear.started && o->err.code != -ECANCELED &&
              return_path_wait_until(&o->ear, HEARD_ERROR | HEARD_CLOSED, clock_now_ns() + LAST_WORD_MS * NS_PER_MS) ==

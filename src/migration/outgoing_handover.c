@@ -103,6 +103,15 @@ void outgoing_feed(struct outgoing *o, enum handover_event event)
         write_released(o);
 }
 
+/* Frames of the next round come over lines of their own, and must not be there before the RETRACT. The guest runs
+ * meanwhile. False: it has failed. */
+static bool wait_retracted(struct outgoing *o)
+{
+    enum heard heard = return_path_wait(&o->ear, HEARD_RETRACTED, 0, outgoing_silence_ms(o), &o->err);
+    o->recall_owed = o->recall_owed && heard != HEARD_RETRACTED;
+    return heard == HEARD_RETRACTED || heard == HEARD_INTERRUPT;
+}
+
 int outgoing_overrun(struct outgoing *o)
 {
     int64_t pause_ns = clock_now_ns() - o->time_ns.requested;
@@ -115,13 +124,18 @@ int outgoing_overrun(struct outgoing *o)
     outgoing_feed(o, HANDOVER_OVERRUN);
     outgoing_binds(o, false);
     converge_learn(&o->converge, o->predicted_ns, pause_ns);
-    if (asked) /* what the peer says to the RETRACT, or said before, is the old attempt's */
-        return_path_new_attempt(&o->ear, ++o->key.attempt);
     o->retract_sent = false;
     migration_set_state(o->m, MIGRATION_ACTIVE);
     lock(&o->m->lock);
     o->m->cancel_softly = false;
     unlock(&o->m->lock);
+    bool gone = asked && o->data.count && !wait_retracted(o);
+    if (gone && migration_cancelled(o->m))
+        err_clear(&o->err); /* of the line that the cancel has cut */
+    else if (gone)
+        return o->err.code ? o->err.code : -ECONNABORTED;
+    if (asked) /* what the peer says to the RETRACT, or said before, is the old attempt's */
+        return_path_new_attempt(&o->ear, ++o->key.attempt);
     int rc = outgoing_cancelled(o); /* a soft one has cut nothing that would end the next round */
     return rc < 0 ? rc : OUTGOING_AGAIN;
 }

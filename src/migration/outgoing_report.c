@@ -136,7 +136,8 @@ void outgoing_report_stopped(struct outgoing *o)
     unlock(&m->lock);
 }
 
-/* The vCPUs stand since the pause, so there is time for it now. The lock is held. */
+/* The vCPUs stand since the pause, so there is time for it now; in a rehearsal they run again, and a little of that is counted.
+ * The lock is held. */
 static void note_work(struct outgoing *o)
 {
     struct guest_work now = work_so_far(o);
@@ -197,7 +198,8 @@ void outgoing_report_taken_back(struct outgoing *o)
     struct migration *m = o->m;
     int64_t stood_ns = machine_last_resume_ns(o->machine) - stopped_ns(o);
     uint64_t units = outgoing_dirty_units(o);
-    if (!o->ran || stood_ns <= 0) /* nobody has noticed, or it was stopped by somebody else meanwhile */
+    /* Nobody has noticed, or it was stopped by somebody else meanwhile; or it is a rehearsal's good end. */
+    if (o->stayed || !o->ran || stood_ns <= 0)
         return;
     struct pause_moments at = moments(o);
     struct pause_told told = { -1, -1, -1 };
@@ -222,6 +224,8 @@ static void learn(struct outgoing *o, int64_t downtime_ns)
     m->bias = o->converge.bias;
     m->costs.pause_ns = (m->costs.pause_ns + o->time_ns.paused - o->time_ns.requested) / 2;
     m->costs.device_ns = (m->costs.device_ns + o->time_ns.sent - o->time_ns.round) / 2;
+    if (o->stayed)
+        return; /* the start there was made up */
     int64_t handover_ns = o->time_ns.running - o->time_ns.prepared - o->converge.trip_ns;
     m->costs.handover_ns = (m->costs.handover_ns + (handover_ns > 0 ? handover_ns : 0)) / 2;
 }
@@ -268,8 +272,8 @@ void outgoing_report_end(struct outgoing *o)
     struct migration *m = o->m;
     count_stalls(o, 0);
     lock(&m->lock);
-    if (m->sent.units_taken != o->written.units_taken || m->sent.units_data != o->written.units_data ||
-        m->sent.units_zero != o->written.units_zero) { /* a round that was broken off */
+    if (!o->plan && (m->sent.units_taken != o->written.units_taken || m->sent.units_data != o->written.units_data ||
+                     m->sent.units_zero != o->written.units_zero)) { /* a round that was broken off */
         struct report_round row = row_since(o, &m->sent);
         report_add_round(&m->report.rounds, &row);
     }

@@ -38,7 +38,7 @@ void rehearse_report(struct outgoing *o)
 
 void rehearse_wait_dropped(struct outgoing *o)
 {
-    enum heard heard = return_path_wait_until(&o->ear, HEARD_RETRACTED | HEARD_ERROR | HEARD_CLOSED,
+    enum heard heard = return_path_wait_until(&o->ear, HEARD_RETRACTED | HEARD_ERROR | HEARD_CLOSED | HEARD_INTERRUPT,
                                               clock_now_ns() + ANSWER_MS * NS_PER_MS);
     lock(&o->m->lock);
     o->m->figures.dropped = heard == HEARD_RETRACTED;

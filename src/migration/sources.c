@@ -223,7 +223,9 @@ void source_ram_forget(struct source *source)
         struct ram_block *block = &self->ram->block[i];
         if (!self->fresh[i] || !ram_forget(block))
             continue;
-        for (uint64_t word = 0; word < (block->bytes >> PAGE_SHIFT) / CHUNK_UNITS; word++)
+        uint64_t words =
+            ((block->bytes >> PAGE_SHIFT) + CHUNK_UNITS - 1) / CHUNK_UNITS; /* a block begins with one of its own */
+        for (uint64_t word = 0; word < words; word++)
             atomic_store_explicit(&self->stored[block->first_page / CHUNK_UNITS + word], 0, memory_order_relaxed);
     }
 }

@@ -304,9 +304,10 @@ void print_migrate(struct call *call)
     if (json_get(own, "rehearsals"))
         fprintf(out, "rehearsals so far: %" PRId64 "\n", json_get_int(own, "rehearsals"));
     if (json_get_bool(own, "rehearsal"))
-        fprintf(out, "rehearsal: the guest stood still for %.1f ms, %s; the start there is what it is expected to take\n",
-                json_get_num(own, "held-ms"),
-                json_get_bool(own, "dropped") ? "the destination dropped its copy" : "the copy's end was not confirmed");
+        fprintf(
+            out, "rehearsal: the guest stood still for %.1f ms, %s; the start there is what it is expected to take\n",
+            json_get_num(own, "held-ms"),
+            json_get_bool(own, "dropped") ? "the destination dropped its copy" : "the copy's end was not confirmed");
     if (!ram) {
         fprintf(out, "the guest is: %s\n", json_get_str(own, "where"));
         report_text(own, out);

@@ -267,6 +267,8 @@ void delta_round(struct delta_cache *cache, uint32_t round, bool last)
     atomic_store_explicit(&cache->hits, 0, memory_order_relaxed);
     bool off = atomic_load_explicit(&cache->off, memory_order_relaxed);
     if (off && !cache->resume_round) { /* since the round that has ended */
+        if (last)
+            return; /* the guest stands, and nobody looks at the copies */
         empty(cache);
         cache->rest_rounds = cache->rest_rounds ? cache->rest_rounds * 2 : 2;
         cache->rest_rounds = cache->rest_rounds < REST_ROUNDS_MAX ? cache->rest_rounds : REST_ROUNDS_MAX;

@@ -207,6 +207,7 @@ int loader_new(const struct loader_options *options, struct loader **out, struct
     l->worker_count = options->workers;
     l->channel = options->channel;
     l->confined = options->confined;
+    l->silence_ms = options->silence_ms > 0 ? options->silence_ms : -1;
     l->receiver_count = options->data_count;
     l->wake_fd = -1;
     l->sources = calloc(l->source_count, sizeof(*l->sources));

@@ -126,7 +126,8 @@ struct loader_options {
     struct channel *const *data; /* as the source has them */
     unsigned data_count;
     uint64_t pool_bytes;
-    bool confined; /* workers give up what they do not need: base/sandbox.h */
+    int silence_ms; /* a frame that has begun may be silent for so long; 0 or -1: for ever */
+    bool confined;  /* workers give up what they do not need: base/sandbox.h */
 };
 
 struct loader_stats {

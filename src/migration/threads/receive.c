@@ -20,10 +20,10 @@ static struct source *source_of(struct loader *l, uint32_t section_id)
 
 /* --- reading ------------------------------------------------------------------------------------------- */
 
-static int wait_for_bytes(struct loader *l, struct channel *channel)
+static int wait_for_bytes(struct loader *l, struct channel *channel, int timeout_ms)
 {
     int64_t start = clock_now_ns();
-    int ret = channel_wait(channel, POLLIN, -1);
+    int ret = channel_wait(channel, POLLIN, timeout_ms);
 
     loader_add(&l->waited_ns, (uint64_t)(clock_now_ns() - start));
     return ret;
@@ -43,16 +43,22 @@ int loader_wait(struct loader *l, int timeout_ms)
     return ret;
 }
 
-/* As channel_read_all(), but it knows how long there was nothing to read. */
-static int read_all(struct loader *l, struct channel *channel, void *out, size_t bytes, struct err *err)
+/* As channel_read_all(), but it knows how long there was nothing to read. begun: these are not the first bytes of something,
+ * for which there is no limit. */
+static int read_all(struct loader *l, struct channel *channel, bool begun, void *out, size_t bytes, struct err *err)
 {
     size_t done = 0;
 
     while (done < bytes) {
         ssize_t got = channel_read(channel, (uint8_t *)out + done, bytes - done);
+        int waited = got == -EAGAIN ? wait_for_bytes(l, channel, begun || done ? l->silence_ms : -1) : 1;
+        if (waited == 0) {
+            return err_set(err, -ETIMEDOUT, "%s: nothing came for %d ms in the middle of a frame", channel->name,
+                           l->silence_ms);
+        }
         if (got > 0) {
             done += (size_t)got;
-        } else if (got != -EAGAIN || wait_for_bytes(l, channel) < 0) {
+        } else if (got != -EAGAIN || waited < 0) {
             /* Its end, or a failure, and it stays so: this has the words for all of them. */
             return channel_read_all(channel, (uint8_t *)out + done, bytes - done, -1, err);
         }
@@ -64,7 +70,7 @@ static int read_all(struct loader *l, struct channel *channel, void *out, size_t
 static int read_frame(struct loader *l, struct channel *channel, struct chunk *chunk, uint32_t section_id,
                       uint32_t round, struct err *err)
 {
-    int ret = read_all(l, channel, chunk_head(chunk), FRAME_HEAD_BYTES, err);
+    int ret = read_all(l, channel, true, chunk_head(chunk), FRAME_HEAD_BYTES, err);
 
     if (ret == 0) {
         ret = frame_get(chunk_head(chunk), &chunk->frame, err);
@@ -80,7 +86,7 @@ static int read_frame(struct loader *l, struct channel *channel, struct chunk *c
         ret = frame_check(&chunk->frame, chunk->source, err);
     }
     if (ret == 0 && chunk->frame.payload_bytes) {
-        ret = read_all(l, channel, chunk_payload(chunk), chunk->frame.payload_bytes, err);
+        ret = read_all(l, channel, true, chunk_payload(chunk), chunk->frame.payload_bytes, err);
     }
     return ret;
 }
@@ -311,7 +317,7 @@ static int take_chunk(struct receiver *r, struct chunk *chunk, struct err *err)
 static int read_footer(struct receiver *r, uint32_t section_id, struct err *err)
 {
     uint8_t footer[FRAME_FOOTER_BYTES];
-    int ret = read_all(r->loader, r->channel, footer, sizeof(footer), err);
+    int ret = read_all(r->loader, r->channel, true, footer, sizeof(footer), err);
 
     if (ret == 0 && (footer[0] != FRAME_SECTION_FOOTER || be32_get(footer + 1) != section_id)) {
         ret = err_set(err, -EPROTO, "section %" PRIu32 ": wrong footer", section_id);
@@ -323,7 +329,7 @@ static int receive_frame(struct receiver *r, struct err *err)
 {
     struct loader *l = r->loader;
     uint8_t prefix[FRAME_PREFIX_BYTES];
-    int ret = read_all(l, r->channel, prefix, sizeof(prefix), err);
+    int ret = read_all(l, r->channel, false, prefix, sizeof(prefix), err);
 
     if (ret == 0 && prefix[0] != FRAME_SECTION_PART) {
         ret = err_set(err, -EPROTO, "element 0x%02x where a frame must stand", prefix[0]);

@@ -21,7 +21,8 @@ struct tried {
     struct sandbox_kept kept;
     int entered; /* -errno */
     int read_file, write_file, write_kept_file, write_in_folder, remove_in_folder;
-    int run_program, make_process, make_socket, trace, signal_other, signal_self, start_thread, memory;
+    int remove_elsewhere, run_program, make_process, make_socket, trace, signal_other, signal_self, start_thread,
+        memory;
 };
 
 static char folder[] = "/tmp/godwit-test-XXXXXX", kept_file[] = "/tmp/godwit-test-XXXXXX";
