@@ -181,7 +181,8 @@ def the_main_channel_that_is_cut_ends_the_attempt():
 
 @test
 def a_data_channel_that_stalls_is_given_up():
-    fails_and_moves_later({3: (1 << 20, 'stall')}, ['taken nothing', 'said nothing'], peer_timeout=1000)
+    # By the source, which has more for it than it takes; or by the destination, which waits for the rest of a round.
+    fails_and_moves_later({3: (1 << 20, 'stall')}, ['taken nothing', 'said nothing', 'nothing came'], peer_timeout=1000)
 
 
 def cancel_while(after):
