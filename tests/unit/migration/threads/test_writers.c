@@ -124,11 +124,24 @@ static void a_channel_that_takes_nothing_for_too_long_has_failed(void **state)
     road_close(&road);
 }
 
+/* 0: it ended; -errno. The other end shuts it down in its own time. */
+static int read_to_end(struct channel *channel)
+{
+    uint8_t bytes[4096];
+    ssize_t got;
+
+    while ((got = channel_read(channel, bytes, sizeof(bytes))) > 0 || got == -EAGAIN) {
+        if (got == -EAGAIN && channel_wait(channel, POLLIN, -1) < 0) {
+            break;
+        }
+    }
+    return (int)got;
+}
+
 static void a_channel_that_breaks_fails_the_round_and_ends_the_others(void **state)
 {
     struct road road;
     struct err err = { 0 };
-    uint8_t byte;
     (void)state;
 
     road_open_wide(&road, UNITS, 2, 0, 0, false, 2);
@@ -137,11 +150,8 @@ static void a_channel_that_breaks_fails_the_round_and_ends_the_others(void **sta
     ret = ret < 0 ? ret : pipeline_flush(road.pipeline, &err);
     assert_int_equal(ret, -EPIPE);
     assert_non_null(strstr(err.text, "data channel 2"));
-    ssize_t got = 1;
-    while ((got = channel_read(road.data_in[0], &byte, 1)) > 0) {
-    }
-    assert_int_equal(got, 0);
-    assert_int_equal(channel_read(road.in, &byte, 1), 0);
+    assert_int_equal(read_to_end(road.data_in[0]), 0);
+    assert_int_equal(read_to_end(road.in), 0);
     road_close(&road);
 }
 
