@@ -159,6 +159,7 @@ static int machine_load_images(struct machine *m, struct err *err)
 int machine_boot(struct machine *m, struct err *err)
 {
     assert(!m->running && !m->config.incoming);
+    ram_want_huge_pages(m->ram);
     int result = machine_load_images(m, err);
     if (result < 0)
         return result;

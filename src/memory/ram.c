@@ -138,12 +138,16 @@ int ram_add(struct ram *ram, const char *name, uint64_t gpa, uint64_t bytes, boo
         return failed;
     block->anonymous = !how->share && !how->mem_path;
     block->fresh = true;
-    /* Advice, all of it: a kernel without huge pages runs the guest as well, only slower. A forked helper (an exec:
-     * channel) must not hold, nor copy on write, what the guest writes. */
-    madvise(block->host, block->map_bytes, MADV_HUGEPAGE);
+    /* Advice: a forked helper (an exec: channel) must not hold, nor copy on write, what the guest writes. */
     madvise(block->host, block->map_bytes, MADV_DONTFORK);
     ram->blocks++;
     return 0;
+}
+
+void ram_want_huge_pages(struct ram *ram)
+{
+    for (unsigned i = 0; i < ram->blocks; i++) /* advice: a kernel without them runs the guest as well, only slower */
+        madvise(ram->block[i].host, ram->block[i].map_bytes, MADV_HUGEPAGE);
 }
 
 int ram_seal_layout(struct ram *ram, struct err *err)

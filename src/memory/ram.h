@@ -49,6 +49,9 @@ int ram_add(struct ram *ram, const char *name, uint64_t gpa, uint64_t bytes, boo
 int ram_seal_layout(struct ram *ram, struct err *err); /* all blocks are there: makes the dirty maps (which then
                                                            never hold a page between blocks) */
 void ram_free(struct ram *ram);
+/* From now on the host may back it by huge pages. Where a guest arrives not before it runs: making room for one can take the host
+ * longer than loading what belongs into it, and the guest that is loaded touches few of its pages at once. */
+void ram_want_huge_pages(struct ram *ram);
 
 uint64_t ram_pages(const struct ram *ram); /* highest page number + 1, holes between blocks included */
 struct ram_block *ram_block_by_name(struct ram *ram, const char *name);

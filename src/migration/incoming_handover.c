@@ -119,6 +119,8 @@ static void start_guest(struct incoming *i)
     unlock(&m->lock);
     if (rc == 0)
         failpoint(FAILPOINT_TARGET_STARTED);
+    if (rc == 0)
+        ram_want_huge_pages(i->ram);
     if (rc == 0 && machine_state(i->machine) == RUN_RUNNING)
         machine_warm_arrived(i->machine);
     incoming_feed(i, rc < 0 ? HANDOVER_START_FAILED : HANDOVER_STARTED);
