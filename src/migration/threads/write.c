@@ -266,9 +266,11 @@ void writer_close(struct writer *writer)
 
 void writer_join(struct writer *writer)
 {
-    if (writer->thread.started) {
-        writer_close(writer);
-        thread_join(&writer->thread);
-        queue_destroy(&writer->queue);
-    }
+    writer_close(writer);
+    thread_join(&writer->thread);
+}
+
+void writer_destroy(struct writer *writer)
+{
+    queue_destroy(&writer->queue);
 }

@@ -54,4 +54,6 @@ int writer_start(struct writer *writer, struct err *err);
 void writer_push(struct writer *writer, struct chunk *chunk); /* any thread; the chunk comes home to its pool */
 uint64_t writer_queued(const struct writer *writer);          /* bytes pushed and not taken yet; any thread */
 void writer_close(struct writer *writer); /* any thread; ends after what is queued, or at once when failed */
-void writer_join(struct writer *writer);  /* closes; frees its queue */
+void writer_join(struct writer *writer);  /* one that was started: closes, and waits for its end */
+/* Its queue. When all of them have been joined: one that fails closes the others' on its way out. */
+void writer_destroy(struct writer *writer);

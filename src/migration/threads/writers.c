@@ -180,6 +180,9 @@ void writers_join(struct writers *writers)
     for (unsigned i = 0; i < writers->count; i++) {
         writer_join(&writers->all[i]);
     }
+    for (unsigned i = 0; i < writers->count; i++) {
+        writer_destroy(&writers->all[i]);
+    }
     if (writers->all) {
         write_cap_destroy(&writers->cap);
     }
