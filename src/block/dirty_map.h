@@ -24,6 +24,7 @@ void dirty_map_free(struct dirty_map *map); /* NULL allowed; nobody may be marki
 uint64_t dirty_map_words(const struct dirty_map *map);
 /* Every unit that these bytes touch; what lies behind the disk's end is nothing. */
 void dirty_map_mark(struct dirty_map *map, uint64_t offset, uint64_t bytes);
-uint64_t dirty_map_next(struct dirty_map *map, uint64_t word); /* the first >= word that may have a bit, or their number */
+uint64_t dirty_map_next(struct dirty_map *map,
+                        uint64_t word); /* the first >= word that may have a bit, or their number */
 uint64_t dirty_map_take(struct dirty_map *map, uint64_t word); /* clear them; which they were */
-uint64_t dirty_map_count(struct dirty_map *map);               /* units that are marked; right when nobody marks or takes */
+uint64_t dirty_map_count(struct dirty_map *map); /* units that are marked; right when nobody marks or takes */

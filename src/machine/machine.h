@@ -36,7 +36,7 @@ struct machine_drive {
     char file[MACHINE_TEXT_MAX];
     enum block_cache cache;
     bool readonly, discard;
-    bool create;          /* make the image when it is not there yet, of `size_bytes`, with nothing in it */
+    bool create; /* make the image when it is not there yet, of `size_bytes`, with nothing in it */
     uint64_t size_bytes;
     bool format_said; /* the user says what the image is; else one that looks like something else is refused */
 };

@@ -12,7 +12,7 @@ struct incoming {
     struct source *sources[PIPELINE_SOURCES_MAX]; /* RAM first; disks as the stream announces them */
     unsigned source_count;
     struct incoming_disks *disks; /* NULL: none are copied */
-    struct channel *channel; /* what memory comes over; the loader's as long as there is one */
+    struct channel *channel;      /* what memory comes over; the loader's as long as there is one */
     struct channels data;
     unsigned data_wanted;  /* data channels that the source has announced */
     struct channel *line;  /* what words go over: the channel, a later one, or NULL */

@@ -108,8 +108,8 @@ static int check(struct incoming *i, const struct section_head *head, const stru
     if (block_options_of(block)->readonly)
         return err_set(&i->err, -EROFS, "disk '%s' is to be copied, and is readonly here", name);
     if (block_bytes(block) != disk->bytes)
-        return err_set(&i->err, -EINVAL, "disk '%s' has %" PRIu64 " bytes here, and '%s' %" PRIu64 " at the source", name,
-                       block_bytes(block), disk->name, disk->bytes);
+        return err_set(&i->err, -EINVAL, "disk '%s' has %" PRIu64 " bytes here, and '%s' %" PRIu64 " at the source",
+                       name, block_bytes(block), disk->name, disk->bytes);
     return 0;
 }
 
@@ -182,7 +182,8 @@ int incoming_disks_durable(struct incoming *i)
         cond_wait(&disks->changed, &disks->lock);
     struct err failed = disks->err;
     unlock(&disks->lock);
-    return failed.code ? err_set(&i->err, failed.code, "%s", failed.text) : sync_all(disks->block, disks->count, &i->err);
+    return failed.code ? err_set(&i->err, failed.code, "%s", failed.text)
+                       : sync_all(disks->block, disks->count, &i->err);
 }
 
 void incoming_disks_end(struct incoming *i)

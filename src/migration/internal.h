@@ -76,7 +76,7 @@ struct migration {
     bool ram_waits;            /* disks go first: nothing of memory is marked yet */
     unsigned disks;            /* last known, of so many that are copied */
     struct migration_disk disk[MACHINE_DRIVES_MAX];
-    uint32_t counting;         /* of stalls, this migration's */
+    uint32_t counting; /* of stalls, this migration's */
 
     /* owner: the migrate thread; kept from one migration to the next */
     struct converge_costs costs;

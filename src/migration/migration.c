@@ -322,9 +322,10 @@ int migration_copy_disks(struct migration *m, enum disk_copy copy, struct err *e
         uint64_t bytes = block ? block_bytes(block) : 0;
         bool own;
         if (block && !block_options_of(block)->readonly && block_own_extent(block, 0, &bytes, &own) == -EOPNOTSUPP)
-            return err_set(err, -EINVAL,
-                           "disk '%s' has no backing file, of which the destination could have the same: copy all of it (-b)",
-                           block_options_of(block)->name);
+            return err_set(
+                err, -EINVAL,
+                "disk '%s' has no backing file, of which the destination could have the same: copy all of it (-b)",
+                block_options_of(block)->name);
     }
     m->next_copy = copy;
     return 0;

@@ -80,10 +80,10 @@ struct migration_info {
     double
         held_pause_ms; /* of the most paused vCPU: holds beyond 1 ms, which the guest sees as pause beside the pause */
     struct machine_arrival arrival; /* destination: code that was made ahead, how the guest started */
-    unsigned disks; /* that are copied */
+    unsigned disks;                 /* that are copied */
     struct migration_disk disk[MACHINE_DRIVES_MAX];
-    bool reconnecting;              /* unresolved, and the source still asks by itself */
-    const char *settled_by;         /* what ended a doubt: peer, lease, operator; NULL: there was none, or it goes on */
+    bool reconnecting;      /* unresolved, and the source still asks by itself */
+    const char *settled_by; /* what ended a doubt: peer, lease, operator; NULL: there was none, or it goes on */
     /* a rehearsal: downtime_ms is what a migration would have had, with the start there as it is expected to be */
     double held_ms;      /* how long the guest stood still for it */
     bool dropped;        /* the destination has said that it dropped the copy */

@@ -223,8 +223,8 @@ int source_disk_prepare(struct source *source, int (*alive)(void *opaque), void 
     for (uint64_t at = 0; at < self->bytes && result == 0;) {
         uint64_t bytes = self->bytes - at;
         bool there = true;
-        result = top ? block_own_extent(self->block, at, &bytes, &there)
-                     : block_extent(self->block, at, &bytes, &there);
+        result =
+            top ? block_own_extent(self->block, at, &bytes, &there) : block_extent(self->block, at, &bytes, &there);
         if (result == 0 && there && top)
             return err_set(err, -EEXIST, "%s: there is something in it, above the backing file that both sides share",
                            source->name);

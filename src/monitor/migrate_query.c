@@ -284,8 +284,8 @@ static void print_disks(struct json_object *disk, FILE *out)
     fprintf(out, "total disk: %" PRId64 " kbytes\n", json_get_int(disk, "total") >> 10);
     for (size_t i = 0; list && i < json_object_array_length(list); i++) {
         struct json_object *row = json_object_array_get_idx(list, i);
-        fprintf(out, "disk %s: %" PRId64 " of %" PRId64 " kbytes copied, %" PRId64 " remaining", json_get_str(row, "device"),
-                json_get_int(row, "copied") >> 10, json_get_int(row, "total") >> 10,
+        fprintf(out, "disk %s: %" PRId64 " of %" PRId64 " kbytes copied, %" PRId64 " remaining",
+                json_get_str(row, "device"), json_get_int(row, "copied") >> 10, json_get_int(row, "total") >> 10,
                 json_get_int(row, "remaining") >> 10);
         if (json_get(row, "writes-held-ms"))
             fprintf(out, "; its writes waited %.0f ms for the link", json_get_num(row, "writes-held-ms"));

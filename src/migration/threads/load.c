@@ -43,8 +43,9 @@ static int store_run(struct source *source, struct digest *digest, struct digest
             digest_replace(digest, change, unit + i, digest_hash(now, source->unit_bytes));
         }
     }
-    return ret < 0 ? err_set_errno(err, ret, "cannot store %u units from %" PRIu64 " on of %s", count, unit, source->name)
-                   : 0;
+    return ret < 0
+               ? err_set_errno(err, ret, "cannot store %u units from %" PRIu64 " on of %s", count, unit, source->name)
+               : 0;
 }
 
 static int store_units(struct source *source, struct digest *digest, struct digest_change *change, struct chunk *chunk,

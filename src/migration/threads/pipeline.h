@@ -109,8 +109,9 @@ int pipeline_send(struct pipeline *p, const void *data, size_t bytes, struct err
 int pipeline_flush(struct pipeline *p, struct err *err);
 
 void pipeline_stats(const struct pipeline *p, struct pipeline_stats *out); /* any thread */
-void pipeline_source_stats(const struct pipeline *p, unsigned source, struct pipeline_source_stats *out); /* any thread */
-void pipeline_fail(struct pipeline *p, int code, const char *why);         /* any thread: cancel; first one wins */
+void pipeline_source_stats(const struct pipeline *p, unsigned source,
+                           struct pipeline_source_stats *out);     /* any thread */
+void pipeline_fail(struct pipeline *p, int code, const char *why); /* any thread: cancel; first one wins */
 /* The first failure with its sentence, 0 when there was none: what shutting the channel down did to others came later. */
 int pipeline_error(struct pipeline *p, struct err *err);
 /* The digest of what the sources looked like as sent (see digest.h); no round may be running. */

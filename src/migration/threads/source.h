@@ -33,7 +33,7 @@ struct source_ops {
     int (*store)(struct source *source, uint64_t unit, const void *data); /* 0 or -errno */
     /* so many units from this one on, at once; 0 or -errno. NULL: store() each */
     int (*store_run)(struct source *source, uint64_t unit, unsigned count, const void *data);
-    int (*zero)(struct source *source, uint64_t unit);                    /* touches nothing where memory is fresh */
+    int (*zero)(struct source *source, uint64_t unit); /* touches nothing where memory is fresh */
     /* what is there now, for the digest, after the store: pointer valid until the unit is stored again */
     const void *(*peek)(struct source *source, uint64_t unit, void *scratch);
     /* which of a word's 64 units exist: short last word, holes */
