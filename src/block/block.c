@@ -6,10 +6,13 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/clock.h"
 #include "base/lock.h"
 #include "base/thread.h"
+#include "block/dirty_map.h"
 
 enum { ZERO_PIECE_BYTES = 64 * 1024, ZERO_IOVS = 16 };
+enum { HOLD_NS_MAX = 250 * 1000000 }; /* a guest waits seconds for a disk before it complains */
 
 struct block {
     /* fixed after new */
@@ -27,6 +30,9 @@ struct block {
     bool closing;
     bool flush_failed; /* pages that could not be written were dropped by the host: no later flush may say otherwise */
     struct block_stats stats;
+    struct dirty_map *map; /* NULL: nobody copies this disk */
+    uint64_t hold_bytes_per_s;
+    int64_t hold_until_ns, held_ns;
 };
 
 /* --- performing, on a thread of the disk ------------------------------------------------------------------- */
@@ -162,28 +168,67 @@ static void count(struct block_stats *stats, enum block_op op, uint64_t bytes, i
     }
 }
 
+static bool writes(enum block_op op)
+{
+    return op == BLOCK_WRITE || op == BLOCK_ZERO || op == BLOCK_DISCARD;
+}
+
+/* A write that begins now pays for itself: the next one waits until then. With the lock held. */
+static void pay(struct block *block, uint64_t bytes)
+{
+    int64_t now_ns = clock_now_ns(), from_ns = block->hold_until_ns > now_ns ? block->hold_until_ns : now_ns;
+    double cost_ns = (double)bytes * 1e9 / (double)block->hold_bytes_per_s;
+    int64_t until_ns = from_ns + (int64_t)(cost_ns < HOLD_NS_MAX ? cost_ns : HOLD_NS_MAX);
+    block->hold_until_ns = until_ns < now_ns + HOLD_NS_MAX ? until_ns : now_ns + HOLD_NS_MAX;
+    block->held_ns += block->hold_until_ns - now_ns;
+}
+
+/* The first request, or the first that is no write while writes are held; NULL: there is none now. With the lock held. */
+static struct block_request *pick(struct block *block)
+{
+    bool held = block->hold_bytes_per_s && !block->closing && clock_now_ns() < block->hold_until_ns;
+    struct block_request **at = &block->first;
+    while (*at && held && writes((*at)->op))
+        at = &(*at)->next;
+    struct block_request *request = *at;
+    if (!request)
+        return NULL;
+    *at = request->next;
+    if (!*at)
+        block->last = at;
+    if (block->hold_bytes_per_s && writes(request->op))
+        pay(block, request->bytes);
+    return request;
+}
+
 static void block_thread(void *opaque)
 {
     struct block *block = opaque;
     lock(&block->lock);
     for (;;) {
-        struct block_request *request = block->first;
-        if (!request && block->closing)
+        struct block_request *request = pick(block);
+        if (!request && !block->first && block->closing)
             break;
+        if (!request && block->first) {
+            cond_wait_until(&block->work, &block->lock, block->hold_until_ns);
+            continue;
+        }
         if (!request) {
             cond_wait(&block->work, &block->lock);
             continue;
         }
-        block->first = request->next;
-        if (!block->first)
-            block->last = &block->first;
         enum block_op op = request->op;
-        uint64_t bytes = request->bytes;
+        uint64_t offset = request->offset, bytes = request->bytes;
+        if (block->first && block->hold_bytes_per_s) /* somebody else looks after what is held */
+            cond_signal(&block->work);
         unlock(&block->lock);
         int result = perform(block, request);
-        /* Before done(), after which it may be asked for; the request is its owner's again then. */
+        /* Before done(), after which it may be asked for; the request is its owner's again then. Of a write that failed nobody
+         * knows which part was done: marked too. */
         lock(&block->lock);
         count(&block->stats, op, bytes, result);
+        if (block->map && writes(op))
+            dirty_map_mark(block->map, offset, bytes);
         unlock(&block->lock);
         request->done(request, result);
         lock(&block->lock);
@@ -313,4 +358,78 @@ int block_flush(struct block *block, struct err *err)
         return 0;
     int result = flush(block);
     return result < 0 ? err_set_errno(err, result, "disk '%s' cannot be flushed", block->options.name) : 0;
+}
+
+/* --- for whoever copies it ---------------------------------------------------------------------------------- */
+
+void block_track(struct block *block, struct dirty_map *map)
+{
+    lock(&block->lock);
+    block->map = map;
+    unlock(&block->lock);
+}
+
+int block_copy_out(struct block *block, uint64_t offset, void *out, uint64_t bytes)
+{
+    uint64_t there = offset < block->image->bytes ? block->image->bytes - offset : 0;
+    struct iovec iov = { out, there < bytes ? there : bytes };
+    if (there < bytes)
+        memset((uint8_t *)out + there, 0, bytes - there);
+    return transfer(block->image, false, offset, iov.iov_len, &iov, 1);
+}
+
+static int check_write(const struct block *block, uint64_t offset, uint64_t bytes)
+{
+    if (offset > block->image->bytes || bytes > block->image->bytes - offset)
+        return -EINVAL;
+    return block->options.readonly || !block->taken ? -EROFS : 0;
+}
+
+int block_copy_in(struct block *block, uint64_t offset, const void *data, uint64_t bytes)
+{
+    struct iovec iov = { (void *)(uintptr_t)data, bytes };
+    int result = check_write(block, offset, bytes);
+    return result < 0 ? result : transfer(block->image, true, offset, bytes, &iov, 1);
+}
+
+int block_make_zero(struct block *block, uint64_t offset, uint64_t bytes)
+{
+    const struct block_driver *driver = block->image->driver;
+    int result = check_write(block, offset, bytes);
+    if (result < 0 || bytes == 0)
+        return result;
+    result = driver->zero ? driver->zero(block->image, offset, bytes, true) : -EOPNOTSUPP;
+    return result == -EOPNOTSUPP ? zero_by_hand(block->image, offset, bytes) : result;
+}
+
+int block_extent(struct block *block, uint64_t offset, uint64_t *bytes, bool *data)
+{
+    const struct block_driver *driver = block->image->driver;
+    *data = true;
+    *bytes = block->image->bytes - offset;
+    return driver->extent ? driver->extent(block->image, offset, bytes, data) : 0;
+}
+
+int block_own_extent(struct block *block, uint64_t offset, uint64_t *bytes, bool *own)
+{
+    const struct block_driver *driver = block->image->driver;
+    return driver->own_extent ? driver->own_extent(block->image, offset, bytes, own) : -EOPNOTSUPP;
+}
+
+void block_hold_writes(struct block *block, uint64_t bytes_per_s)
+{
+    lock(&block->lock);
+    block->hold_bytes_per_s = bytes_per_s;
+    if (bytes_per_s == 0)
+        block->hold_until_ns = 0;
+    cond_broadcast(&block->work);
+    unlock(&block->lock);
+}
+
+uint64_t block_held_ns(struct block *block)
+{
+    lock(&block->lock);
+    uint64_t held_ns = (uint64_t)block->held_ns;
+    unlock(&block->lock);
+    return held_ns;
 }

@@ -49,6 +49,9 @@ struct block_driver {
     /* Is there data at `offset`, or a hole that reads as zeros, and how far does that go? At least a byte. NULL: all
      * of it is data. */
     int (*extent)(struct block_image *image, uint64_t offset, uint64_t *bytes, bool *data);
+    /* As extent(), of this image alone: is it here, or does the one below it (a backing file) say what is there? NULL, or
+     * -EOPNOTSUPP: there is none below. */
+    int (*own_extent)(struct block_image *image, uint64_t offset, uint64_t *bytes, bool *own);
     /* Become the image's only writer (or a reader without writers), and stop being it. NULL: nobody else is there. */
     int (*take)(struct block_image *image, struct err *err);
     void (*let_go)(struct block_image *image);
@@ -79,6 +82,7 @@ struct block_stats {
 };
 
 struct block;
+struct dirty_map;
 
 /* Starts the threads; not taken. Owns `image` from here on, also when it fails. */
 int block_new(struct block_image *image, const struct block_options *options, struct block **out, struct err *err);
@@ -97,3 +101,22 @@ bool block_taken(const struct block *block);
 bool block_taken_elsewhere(struct block *block); /* another program has it at this moment */
 /* On the calling thread: everything written so far is durable, whatever the cache. May be under way beside requests. */
 int block_flush(struct block *block, struct err *err);
+
+/* --- for whoever copies a disk, while the guest uses it or before (migration) --------------------------------- */
+
+/* Every write, discard and zeroing that ends from now on is marked, behind the data and before done(); also those that are under
+ * way, and those that fail. Until block_track(block, NULL), after which nobody marks any more. Any thread, one at a time. */
+void block_track(struct block *block, struct dirty_map *map);
+/* On the calling thread, which waits; any thread, beside requests. Whole, or -errno. Not counted in block_stats(). A read may tear
+ * with a write that is under way, and one that reaches behind the disk's end finds zeros there. Writing: taken and not readonly, or it is -EROFS;
+ * what lies behind the end must not be written. zero: need not stay allocated. */
+int block_copy_out(struct block *block, uint64_t offset, void *out, uint64_t bytes);
+int block_copy_in(struct block *block, uint64_t offset, const void *data, uint64_t bytes);
+int block_make_zero(struct block *block, uint64_t offset, uint64_t bytes);
+/* As the driver's. extent: all is data where it does not say. own_extent: -EOPNOTSUPP where there is nothing below. */
+int block_extent(struct block *block, uint64_t offset, uint64_t *bytes, bool *data);
+int block_own_extent(struct block *block, uint64_t offset, uint64_t *bytes, bool *own);
+/* Writes wait in the queue, other requests pass them, while more than so many bytes a second would be written; each for a
+ * quarter of a second at most. 0: none waits, not even those that do. Any thread. */
+void block_hold_writes(struct block *block, uint64_t bytes_per_s);
+uint64_t block_held_ns(struct block *block); /* so long writes waited for that, since the disk was opened */

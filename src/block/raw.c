@@ -288,3 +288,16 @@ int raw_open(const char *path, bool format_said, const struct block_options *opt
     *out = &raw->image;
     return 0;
 }
+
+int raw_create(const char *path, uint64_t bytes, struct err *err)
+{
+    int fd = open(path, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
+    if (fd < 0)
+        return errno == EEXIST ? 0 : err_set_errno(err, -errno, "%s: it cannot be made", path);
+    int result = ftruncate(fd, (off_t)bytes) < 0 ? -errno : 0;
+    close(fd);
+    if (result == 0)
+        return 0;
+    unlink(path);
+    return err_set_errno(err, result, "%s: it cannot be made with %llu bytes", path, (unsigned long long)bytes);
+}

@@ -6,3 +6,6 @@
  * a guest could make a disk of ours look like one that names other files. -errno and a sentence with the path. */
 int raw_open(const char *path, bool format_said, const struct block_options *options, struct block_image **out,
              struct err *err);
+
+/* A file of so many bytes, all of it a hole, that only this user may read. Nothing where there is one of that name already. */
+int raw_create(const char *path, uint64_t bytes, struct err *err);

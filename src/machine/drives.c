@@ -15,7 +15,9 @@ static int open_one(struct block **out, const struct machine_drive *drive, struc
     };
     struct block_image *image;
     snprintf(options.name, sizeof(options.name), "%s", drive->id);
-    int result = raw_open(drive->file, drive->format_said, &options, &image, err);
+    int result = drive->create ? raw_create(drive->file, drive->size_bytes, err) : 0;
+    if (result == 0)
+        result = raw_open(drive->file, drive->format_said, &options, &image, err);
     return result < 0 ? err_prefix(err, "disk '%s'", drive->id) : block_new(image, &options, out, err);
 }
 
@@ -61,6 +63,12 @@ void drives_let_go(struct drives *drives)
 {
     for (unsigned i = 0; i < drives->count; i++)
         block_let_go(drives->block[i]);
+}
+
+void drives_hurry(struct drives *drives)
+{
+    for (unsigned i = 0; i < drives->count; i++)
+        block_hold_writes(drives->block[i], 0);
 }
 
 int drives_flush(struct drives *drives, struct err *err)

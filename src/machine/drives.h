@@ -16,6 +16,7 @@ struct block *drives_find(struct drives *drives, const struct machine_config *co
 
 int drives_take(struct drives *drives, struct err *err); /* all or none; nothing where they are taken */
 void drives_let_go(struct drives *drives);
+void drives_hurry(struct drives *drives); /* writes are held no more; any thread */
 int drives_flush(struct drives *drives, struct err *err);
 /* Does another program have each of them? -EINVAL with a sentence about the first that nobody has. */
 int drives_taken_elsewhere(struct drives *drives, struct err *err);

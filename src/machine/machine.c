@@ -253,6 +253,7 @@ static void machine_halt(struct machine *m)
         vcpu_pause_request(m->vcpu[i]);
     for (unsigned i = 0; i < m->config.harts; i++)
         vcpu_pause_wait(m->vcpu[i]);
+    drives_hurry(&m->drives); /* no drain waits for a quota */
     atomic_store_explicit(&m->last_pause_ns, clock_now_ns(), memory_order_relaxed);
     if (m->jit)
         jit_unsettle(m->jit);
@@ -391,6 +392,28 @@ int machine_take_disks(struct machine *m, struct err *err)
     int result = drives_take(&m->drives, err);
     unlock(&m->lock);
     return result;
+}
+
+struct block *machine_disk(struct machine *m, unsigned slot)
+{
+    const struct machine_slot *is = &m->config.slot[slot];
+    return is->disk.drive[0] ? drives_find(&m->drives, &m->config, is->disk.drive) : NULL;
+}
+
+int machine_take_disk(struct machine *m, unsigned slot, struct err *err)
+{
+    lock(&m->lock);
+    int result = block_take(machine_disk(m, slot), err);
+    unlock(&m->lock);
+    return result;
+}
+
+void machine_let_go_disks(struct machine *m)
+{
+    lock(&m->lock);
+    if (!m->running && machine_state(m) == RUN_INMIGRATE)
+        drives_let_go(&m->drives);
+    unlock(&m->lock);
 }
 
 int machine_disks_shared(struct machine *m, struct err *err)

@@ -36,6 +36,8 @@ struct machine_drive {
     char file[MACHINE_TEXT_MAX];
     enum block_cache cache;
     bool readonly, discard;
+    bool create; /* make the image when it is not there yet, of `size_bytes`, with nothing in it */
+    uint64_t size_bytes;
     bool format_said; /* the user says what the image is; else one that looks like something else is refused */
 };
 
@@ -126,6 +128,10 @@ void machine_stop_for_disk(struct machine *m);
  * go when it becomes POSTMIGRATE. What the guest has written is durable when flush returns 0; it may be running. */
 int machine_flush_disks(struct machine *m, struct err *err);
 int machine_take_disks(struct machine *m, struct err *err); /* for a guest that arrives and stays paused */
+/* The disk that the guest has in a slot; NULL: none, or no disk. let_go: on an incoming machine whose guest did not come. */
+struct block *machine_disk(struct machine *m, unsigned slot);
+int machine_take_disk(struct machine *m, unsigned slot, struct err *err);
+void machine_let_go_disks(struct machine *m);
 /* On an incoming machine, before it says that it can: is each of its disks the one that the source has now? */
 int machine_disks_shared(struct machine *m, struct err *err);
 

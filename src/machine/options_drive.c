@@ -1,10 +1,13 @@
 /* The options that describe disks: -drive, -blockdev, -device virtio-blk-device. */
+#include <ctype.h>
 #include <errno.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include "machine/options_impl.h"
 
 enum { NOT_SAID = -1 };
+#define IMAGE_BYTES_MAX (UINT64_C(1) << 60)
 
 /* --- words ------------------------------------------------------------------------------------------------- */
 
@@ -95,10 +98,26 @@ static int drive_add(struct parser *p)
     struct machine_drive *drive = &config->drive[config->drives];
     if (!drive->file[0])
         return option_bad(p, "the disk '%s' needs a file", drive->id);
+    if (drive->create != (drive->size_bytes != 0))
+        return option_bad(p, "the disk '%s': create=on and size=BYTES belong together", drive->id);
     if (drive_find(config, drive->id) >= 0)
         return option_bad(p, "the id '%s' is used twice", drive->id);
     config->drives++;
     return 0;
+}
+
+/* As qemu-img reads it: bytes, or K, M, G, T of 1024. */
+static int image_size(struct parser *p, const struct part *part, uint64_t *out)
+{
+    static const char units[] = "KMGT";
+    size_t digits = strspn(part->value, "0123456789");
+    const char *unit = part->value + digits, *known = *unit ? strchr(units, toupper((unsigned char)*unit)) : NULL;
+    unsigned shift = known ? 10 * (unsigned)(known - units + 1) : 0;
+    uint64_t value = strtoull(part->value, NULL, 10);
+    if (digits < 1 || digits > 18 || (*unit && (!known || unit[1])) || value > IMAGE_BYTES_MAX >> shift || value == 0)
+        return option_bad(p, "size must be a number of bytes, or of K, M, G or T, not '%s'", part->value);
+    *out = value << shift;
+    return *out % BLOCK_SECTOR_BYTES ? option_bad(p, "size must be a multiple of %d", BLOCK_SECTOR_BYTES) : 0;
 }
 
 static int drive_part(struct parser *p, const struct part *part, struct machine_drive *drive, struct parser_drive *how)
@@ -133,6 +152,10 @@ static int drive_part(struct parser *p, const struct part *part, struct machine_
         return only(p, part, "disk");
     if (strcmp(key, "aio") == 0)
         return only(p, part, "threads");
+    if (strcmp(key, "create") == 0)
+        return option_bool(p, part, &drive->create);
+    if (strcmp(key, "size") == 0)
+        return image_size(p, part, &drive->size_bytes);
     return no_property(p, part);
 }
 

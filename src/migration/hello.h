@@ -26,6 +26,7 @@ enum hello_capability {
     HELLO_CAN_REHEARSE = 1 << 9,
     HELLO_CAN_PROBE = 1 << 10,
     HELLO_CAN_HEAR_RESULT = 1 << 11, /* a source: it listens for RESULT; a destination: it will say it */
+    HELLO_DISKS = 1 << 15,           /* a destination: it can be sent disks; a source: it will send its disks */
     /* What a source has come for, if not to hand its guest over. */
     HELLO_REHEARSAL = 1 << 24, /* load and check everything, then drop it */
     HELLO_PROBE = 1 << 25,     /* load samples of its pages into nothing (plan.h) */

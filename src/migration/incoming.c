@@ -38,6 +38,7 @@ static int say_loaded(struct incoming *i)
         .now_ns = (uint64_t)i->told_ns,
         .waited_ns = stats.waited_ns,
     };
+    incoming_disks_say(i);
     message_loaded_encode(&loaded, payload);
     uint32_t bytes = i->peer_hears_waits ? MESSAGE_LOADED_BYTES : MESSAGE_LOADED_BYTES_SHORT;
     return rc < 0 ? rc : incoming_say(i, MESSAGE_LOADED, payload, bytes);
@@ -78,6 +79,7 @@ static int answer_hello(struct incoming *i)
     i->peer_hears_result = rc == 0 && hello->capabilities & HELLO_CAN_HEAR_RESULT;
     i->rehearsal = rc == 0 && hello->capabilities & HELLO_REHEARSAL;
     i->probe = rc == 0 && hello->capabilities & HELLO_PROBE;
+    i->peer_sends_disks = rc == 0 && hello->capabilities & HELLO_DISKS;
     if ((i->rehearsal || i->probe) && !channel_listener_open(i->m->listener))
         rc = err_set(&i->err, -EINVAL, "%s can be called once only: nobody could come after a rehearsal or a plan",
                      i->m->uri);
@@ -92,6 +94,7 @@ static int answer_hello(struct incoming *i)
     if (rc == 0) {
         struct buf payload = { 0 };
         hello_fill(hello, HELLO_DESTINATION, machine_config_of(i->machine));
+        hello->capabilities |= HELLO_DISKS;
         if (source_ram_is_fresh(i->sources[0]))
             hello->capabilities |= HELLO_IS_FRESH;
         if (machine_jit(i->machine))
@@ -191,7 +194,7 @@ static int begin(struct incoming *i)
     struct loader_options options = {
         .workers = (unsigned)atomic_load_explicit(&m->params.threads, memory_order_relaxed),
         .sources = i->sources,
-        .source_count = INCOMING_SOURCES,
+        .source_count = i->source_count,
         .channel = i->channel,
         .confined = !i->one_way && m->sandbox != MIGRATION_SANDBOX_OFF,
         .silence_ms = i->one_way ? -1 : incoming_timeout_ms(i),
@@ -199,7 +202,7 @@ static int begin(struct incoming *i)
         .data_count = i->data.count,
     };
     /* The source has its disks until it lets the guest go. A file's or a pipe's need not be there any more. */
-    int rc = i->one_way ? 0 : machine_disks_shared(i->machine, &i->err);
+    int rc = i->one_way || i->peer_sends_disks ? 0 : machine_disks_shared(i->machine, &i->err);
     if (rc == 0)
         rc = confine(i);
     if (rc == 0)
@@ -248,19 +251,19 @@ static int wait_element(struct incoming *i, uint8_t *type)
 
 static int find_source(struct incoming *i, const struct section_head *head)
 {
-    for (int s = 0; s < INCOMING_SOURCES; s++)
+    for (unsigned s = 0; s < i->source_count; s++)
         if (i->sources[s]->id == head->id)
-            return s;
+            return (int)s;
     return err_set(&i->err, -EPROTO, "section %u: element 0x%02x for a source that was never started", head->id,
                    head->type);
 }
 
 static int read_start(struct incoming *i, const struct section_head *head)
 {
-    int s = 0;
-    while (s < INCOMING_SOURCES && strcmp(i->sources[s]->name, head->name) != 0)
-        s++;
-    if (s == INCOMING_SOURCES || head->instance != 0)
+    const int s = 0; /* disks are announced in front of it */
+    if (strcmp(head->name, SECTION_DISK_NAME) == 0)
+        return incoming_disk_start(i, head);
+    if (strcmp(i->sources[s]->name, head->name) != 0 || head->instance != 0)
         return err_set(&i->err, -EPROTO, "section %s, instance %u: this machine has no such source", head->name,
                        head->instance);
     if (head->id != i->sources[s]->id)
@@ -269,10 +272,7 @@ static int read_start(struct incoming *i, const struct section_head *head)
         return err_set(&i->err, -EPROTO, "section %s: it was started twice", head->name);
     i->progress[s].started = true;
     int rc = sections_read_blocks(i->channel, head, i->ram, &i->err);
-    bool all = true;
-    for (int each = 0; each < INCOMING_SOURCES; each++)
-        all = all && i->progress[each].started;
-    return rc == 0 && all ? loader_receive(i->loader, &i->err) : rc;
+    return rc == 0 ? loader_receive(i->loader, &i->err) : rc;
 }
 
 /* The mark may be here long before what it closes, which comes over the data channels: the source hears how that goes. */
@@ -315,12 +315,14 @@ static int read_part(struct incoming *i, const struct section_head *head)
     if (rc < 0)
         return rc;
     /* A mark closes the round of all sources: its counts were checked for each of them. */
-    for (int each = 0; each < INCOMING_SOURCES; each++) {
-        i->progress[each].open_round = mark ? false : i->progress[each].open_round || each == s;
+    for (unsigned each = 0; each < i->source_count; each++) {
+        i->progress[each].open_round = mark ? false : i->progress[each].open_round || (int)each == s;
         i->progress[each].rounds += mark;
     }
     if (mark)
         machine_warm_again(i->machine);
+    if (mark)
+        incoming_disks_round(i);
     if (i->one_way || (!mark && clock_now_ns() - i->told_ns < LOADED_EVERY_NS))
         return 0;
     return say_loaded(i);
@@ -371,10 +373,10 @@ static int read_element(struct incoming *i, uint8_t type)
 static int check_digest(struct incoming *i)
 {
     const struct section_digest *theirs = &i->collector->digest;
-    if (theirs->sources != INCOMING_SOURCES)
-        return err_set(&i->err, -EPROTO, "section %s: %u sources, this machine has %d", section_digest_state.name,
-                       theirs->sources, INCOMING_SOURCES);
-    for (unsigned s = 0; s < INCOMING_SOURCES; s++) {
+    if (theirs->sources != i->source_count)
+        return err_set(&i->err, -EPROTO, "section %s: %u sources, %u were started", section_digest_state.name,
+                       theirs->sources, i->source_count);
+    for (unsigned s = 0; s < i->source_count; s++) {
         uint64_t ours[2];
         loader_digest(i->loader, s, ours);
         if (theirs->source[s].id != i->sources[s]->id || memcmp(theirs->source[s].digest, ours, sizeof(ours)) != 0)
@@ -387,7 +389,7 @@ static int check_digest(struct incoming *i)
 /* EOF: everything that can fail happens here, before PREPARED. */
 static int complete(struct incoming *i)
 {
-    for (int s = 0; s < INCOMING_SOURCES; s++)
+    for (unsigned s = 0; s < i->source_count; s++)
         if (!i->progress[s].ended)
             return err_set(&i->err, -EPROTO, "section %s: the stream ended without its end", i->sources[s]->name);
     machine_warm_stop(i->machine);
@@ -398,6 +400,8 @@ static int complete(struct incoming *i)
         rc = loader_rest(i->loader, true, &i->err);
     if (rc == 0)
         rc = check_digest(i);
+    if (rc == 0)
+        rc = incoming_disks_durable(i);
     if (rc < 0)
         return rc;
     i->machine_touched = true;
@@ -475,7 +479,7 @@ static int load_samples(struct incoming *i, struct source *sink)
     struct loader_options options = {
         .workers = (unsigned)atomic_load_explicit(&i->m->params.threads, memory_order_relaxed),
         .sources = i->sources,
-        .source_count = INCOMING_SOURCES,
+        .source_count = i->source_count,
         .channel = i->channel,
         .confined = !i->one_way && i->m->sandbox != MIGRATION_SANDBOX_OFF,
         .silence_ms = i->one_way ? -1 : incoming_timeout_ms(i),
@@ -607,6 +611,7 @@ static bool run_once(struct migration *m)
     i->machine = m->machine;
     i->ram = machine_ram(m->machine);
     i->sources[0] = m->ram;
+    i->source_count = 1;
     i->at = TARGET_LOADING;
     i->message = calloc(1, sizeof(*i->message));
     assert(i->message);
@@ -646,6 +651,7 @@ static bool run_once(struct migration *m)
         incoming_stop_listening(i);
     migration_hold_loader(m, NULL);
     loader_free(i->loader);
+    incoming_disks_end(i);
     channels_close(&i->data);
     if (again)
         source_ram_forget(m->ram);

@@ -5,14 +5,14 @@
 #include "migration/released.h"
 #include "migration/sections.h"
 
-enum { INCOMING_SOURCES = 1 };
-
 struct incoming {
     struct migration *m;
     struct machine *machine;
     struct ram *ram;
-    struct source *sources[INCOMING_SOURCES];
-    struct channel *channel; /* what memory comes over; the loader's as long as there is one */
+    struct source *sources[PIPELINE_SOURCES_MAX]; /* RAM first; disks as the stream announces them */
+    unsigned source_count;
+    struct incoming_disks *disks; /* NULL: none are copied */
+    struct channel *channel;      /* what memory comes over; the loader's as long as there is one */
     struct channels data;
     unsigned data_wanted;  /* data channels that the source has announced */
     struct channel *line;  /* what words go over: the channel, a later one, or NULL */
@@ -25,13 +25,14 @@ struct incoming {
     bool one_way, peer_can_resume, peer_hears_waits, peer_hears_result;
     bool probe;     /* samples for a plan, no guest */
     bool rehearsal; /* what is loaded is dropped again, and never runs */
+    bool peer_sends_disks;
     bool hot_code_seen;
 
     enum handover_state at;
     struct {
         bool started, ended, open_round;
         uint64_t rounds;
-    } progress[INCOMING_SOURCES];
+    } progress[PIPELINE_SOURCES_MAX];
     uint64_t told_units, told_rounds; /* in the last LOADED */
     int64_t told_ns, go_ns;
     struct report_arrival arrival; /* incoming_result.c's, but for moments as they come */
@@ -49,6 +50,15 @@ int incoming_say(struct incoming *i, enum message_type type, const void *payload
 void incoming_say_sentence(struct incoming *i, enum message_type type, const char *sentence);
 
 void incoming_stop_listening(struct incoming *i); /* nobody is waited for any more: the address is free for the next */
+
+/* Disks that are copied (incoming_disks.c). start: behind its section's head. round: one is loaded; syncing goes on beside the
+ * load. say: what that takes, if there is news. durable: all is loaded, and on the images when it returns. end: after the loader;
+ * the images of a guest that did not come are let go. 0 or -errno. */
+int incoming_disk_start(struct incoming *i, const struct section_head *head);
+void incoming_disks_round(struct incoming *i);
+void incoming_disks_say(struct incoming *i);
+int incoming_disks_durable(struct incoming *i);
+void incoming_disks_end(struct incoming *i);
 
 /* Put an event through the hand-over table and perform what it says. */
 void incoming_feed(struct incoming *i, enum handover_event event);

@@ -58,8 +58,8 @@ static void say_prepared(struct incoming *i)
     if (!i->arrival.prepared_ns)
         i->arrival.prepared_ns = clock_now_ns();
     failpoint(FAILPOINT_TARGET_PREPARED);
-    buf_put_be32(&payload, INCOMING_SOURCES);
-    for (unsigned s = 0; s < INCOMING_SOURCES; s++) {
+    buf_put_be32(&payload, i->source_count);
+    for (unsigned s = 0; s < i->source_count; s++) {
         uint64_t digest[2];
         loader_digest(i->loader, s, digest);
         buf_put_be32(&payload, i->sources[s]->id);
@@ -92,7 +92,7 @@ static void unload(struct incoming *i)
     i->machine_touched = false;
     if (i->collector)
         sections_collect_reset(i->collector);
-    for (int s = 0; s < INCOMING_SOURCES; s++)
+    for (unsigned s = 0; s < i->source_count; s++)
         i->progress[s].ended = false;
 }
 

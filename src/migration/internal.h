@@ -8,6 +8,8 @@
 #include "migration/released.h"
 #include "migration/return_path.h"
 
+struct outgoing;
+
 enum resolve_wish { WISH_NONE, WISH_HERE, WISH_THERE };
 
 struct migration {
@@ -22,6 +24,7 @@ struct migration {
     int (*take)(void *opaque, struct err *err); /* see migration_before_start() */
     void *take_opaque;
     enum migration_sandbox sandbox;
+    enum disk_copy next_copy; /* the main thread's */
 
     /* the main thread's: whoever starts, frees and joins */
     struct thread thread;
@@ -68,7 +71,12 @@ struct migration {
         int64_t start_ns;
         uint64_t units, taken; /* dirty when it began; taken by all before it */
     } round;                   /* of the source that goes on */
-    uint32_t counting;         /* of stalls, this migration's */
+    enum disk_copy disk_copy;  /* what travels of the disks */
+    struct outgoing *copying;  /* a source with disks to ask about, while its street may be asked too */
+    bool ram_waits;            /* disks go first: nothing of memory is marked yet */
+    unsigned disks;            /* last known, of so many that are copied */
+    struct migration_disk disk[MACHINE_DRIVES_MAX];
+    uint32_t counting; /* of stalls, this migration's */
 
     /* owner: the migrate thread; kept from one migration to the next */
     struct converge_costs costs;

@@ -30,6 +30,7 @@ enum message_type {
         11,            /* source, in doubt, first on a new line: say again what you are (PREPARED, RUNNING, REFUSED) */
     MESSAGE_DONE = 12, /* source: RUNNING or REFUSED was heard, nobody will ask again */
     MESSAGE_CHANNEL = 13, /* both ways, first on a data channel: be32 its number from 1, be32 how many there are */
+    MESSAGE_SYNCED = 27,  /* destination, to a source that sends disks: be64 ns that making them durable took last */
     MESSAGE_RESULT = 20,  /* destination, some 100 ms behind RUNNING, to a source that can hear it:
                              report_arrival_encode(). Decides nothing */
 };

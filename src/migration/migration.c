@@ -1,3 +1,4 @@
+#include "migration/outgoing_disks.h"
 #include "migration/internal.h"
 
 #include <assert.h>
@@ -291,6 +292,8 @@ static int launch(struct migration *m, const char *uri, bool incoming, enum migr
     m->report = (struct migration_report){ 0 };
     m->eta = (struct eta_model){ 0 };
     memset(&m->round, 0, sizeof(m->round));
+    m->disks = 0;
+    m->ram_waits = !incoming && m->disk_copy != DISK_SHARED;
     m->plan.ready = false;
     memset(m->quota_base, 0, sizeof(m->quota_base));
     m->sent = (struct pipeline_stats){ 0 };
@@ -312,8 +315,28 @@ static int launch(struct migration *m, const char *uri, bool incoming, enum migr
     return rc;
 }
 
+int migration_copy_disks(struct migration *m, enum disk_copy copy, struct err *err)
+{
+    for (unsigned slot = 0; copy == DISK_TOP && slot < MACHINE_SLOTS; slot++) {
+        struct block *block = machine_disk(m->machine, slot);
+        uint64_t bytes = block ? block_bytes(block) : 0;
+        bool own;
+        if (block && !block_options_of(block)->readonly && block_own_extent(block, 0, &bytes, &own) == -EOPNOTSUPP)
+            return err_set(
+                err, -EINVAL,
+                "disk '%s' has no backing file, of which the destination could have the same: copy all of it (-b)",
+                block_options_of(block)->name);
+    }
+    m->next_copy = copy;
+    return 0;
+}
+
 static int start(struct migration *m, const char *uri, enum migration_purpose purpose, struct err *err)
 {
+    enum disk_copy copy = m->next_copy;
+    m->next_copy = DISK_SHARED;
+    if (copy == DISK_SHARED && atomic_load_explicit(&m->params.capability_block, memory_order_relaxed))
+        copy = DISK_FULL;
     static const char *const known[] = { "tcp:", "unix:", "exec:", "fd:", "file:" };
     int rc = check_idle(m, uri, err);
     if (rc < 0)
@@ -332,6 +355,7 @@ static int start(struct migration *m, const char *uri, enum migration_purpose pu
         return err_set(err, -EINVAL, "a guest in state %s cannot migrate", run_state_name(state));
     if (purpose != PURPOSE_MOVE && (rc = rehearse_possible(m, uri, err)) < 0)
         return rc;
+    m->disk_copy = purpose == PURPOSE_PLAN ? DISK_SHARED : copy;
     return launch(m, uri, false, purpose, err);
 }
 
@@ -518,7 +542,8 @@ static void query_outgoing(struct migration *m, int64_t now_ns, struct migration
     out->mbps = per_second(sent->wire_bytes * 8, moving_ns) / 1e6;
     out->pages_per_s = (uint64_t)per_second(sent->units_data + sent->units_zero, moving_ns);
     if (m->pipeline)
-        out->ram_remaining = m->ram->ops->dirty(m->ram) * m->ram->unit_bytes;
+        out->ram_remaining = m->ram_waits ? out->ram_total : m->ram->ops->dirty(m->ram) * m->ram->unit_bytes;
+    outgoing_disks_query(m, out);
     query_quotas(m, out);
     if (m->ear) {
         lock(&m->ear->lock);
@@ -533,6 +558,8 @@ static void query_incoming(struct migration *m, int64_t now_ns, struct migration
         loader_stats(m->loader, &m->got);
     machine_arrival(m->machine, &out->arrival);
     const struct loader_stats *got = &m->got;
+    out->disks = m->disks;
+    memcpy(out->disk, m->disk, sizeof(out->disk));
     out->pages_data = got->units_data;
     out->pages_zero = got->units_zero;
     out->wire_bytes = got->wire_bytes;

@@ -14,6 +14,7 @@
 #include "migration/params.h"
 #include "migration/plan.h"
 #include "migration/report.h"
+#include "migration/source_disk.h"
 
 /* Spelled as query-migrate spells them. */
 enum migration_state {
@@ -34,6 +35,14 @@ enum migration_where { GUEST_HERE, GUEST_THERE, GUEST_UNKNOWN, GUEST_IN_FILE };
 
 /* What an outgoing one is for: PURPOSE_REHEARSAL and PURPOSE_PLAN end with the guest here, whatever happens. */
 enum migration_purpose { PURPOSE_MOVE, PURPOSE_REHEARSAL, PURPOSE_PLAN };
+
+/* One disk that is copied; bytes of it. */
+struct migration_disk {
+    char name[BLOCK_NAME_MAX];
+    uint64_t total, remaining;   /* remaining: as far as this side knows */
+    uint64_t copied, wire_bytes; /* copied: zeros included, and what was copied again */
+    int64_t held_ns;             /* auto-converge: writes waited so long, summed up */
+};
 
 struct migration_info {
     enum migration_state state;
@@ -71,8 +80,10 @@ struct migration_info {
     double
         held_pause_ms; /* of the most paused vCPU: holds beyond 1 ms, which the guest sees as pause beside the pause */
     struct machine_arrival arrival; /* destination: code that was made ahead, how the guest started */
-    bool reconnecting;              /* unresolved, and the source still asks by itself */
-    const char *settled_by;         /* what ended a doubt: peer, lease, operator; NULL: there was none, or it goes on */
+    unsigned disks;                 /* that are copied */
+    struct migration_disk disk[MACHINE_DRIVES_MAX];
+    bool reconnecting;      /* unresolved, and the source still asks by itself */
+    const char *settled_by; /* what ended a doubt: peer, lease, operator; NULL: there was none, or it goes on */
     /* a rehearsal: downtime_ms is what a migration would have had, with the start there as it is expected to be */
     double held_ms;      /* how long the guest stood still for it */
     bool dropped;        /* the destination has said that it dropped the copy */
@@ -86,6 +97,9 @@ int migration_new(struct machine *machine, struct migration **out, struct err *e
 void migration_free(struct migration *m); /* cancels, waits for its threads */
 struct migration_params *migration_params_of(struct migration *m);
 
+/* What the next migration_start() or _rehearse() does with the disks: DISK_SHARED, as ever, or copies. Once: the one after
+ * that is as the capability `block` says. -EINVAL with a sentence for DISK_TOP where a disk has nothing below. */
+int migration_copy_disks(struct migration *m, enum disk_copy copy, struct err *err);
 /* Outgoing. -EBUSY when one runs; -EINVAL for a bad URI, from states that cannot migrate. Connecting happens on the
  * migrate thread: refused connections show as FAILED. */
 int migration_start(struct migration *m, const char *uri, struct err *err);

@@ -55,6 +55,8 @@ static int say_hello(struct outgoing *o, unsigned channels)
         hello->capabilities |= HELLO_REHEARSAL;
     if (o->plan)
         hello->capabilities |= HELLO_PROBE;
+    if (!o->plan && o->m->disk_copy != DISK_SHARED)
+        hello->capabilities |= HELLO_DISKS;
     hello_encode(hello, &payload);
     message_put(&out, MESSAGE_HELLO, &o->key, payload.data, (uint32_t)payload.size);
     if (rc == 0)
@@ -80,6 +82,8 @@ static int say_hello(struct outgoing *o, unsigned channels)
         if (rc == 0 && channels && !(hello->capabilities & HELLO_CAN_CHANNELS))
             rc = err_set(&o->err, -EREMOTEIO, "the destination knows no data channels, and channels is %u", channels);
         o->peer_tells_result = rc == 0 && hello->capabilities & HELLO_CAN_HEAR_RESULT;
+        if (rc == 0 && !o->plan && o->m->disk_copy != DISK_SHARED && !(hello->capabilities & HELLO_DISKS))
+            rc = err_set(&o->err, -ENOTSUP, "the destination is an older godwit, and takes no disks");
         uint64_t needed = o->rehearsal ? HELLO_CAN_REHEARSE : o->plan ? HELLO_CAN_PROBE : 0;
         if (rc == 0 && (hello->capabilities & needed) != needed)
             rc = err_set(&o->err, -ENOTSUP, "the destination is an older godwit, and knows of no rehearsals and plans");
@@ -157,7 +161,7 @@ int outgoing_begin_street(struct outgoing *o)
     struct pipeline_options options = {
         .workers = (unsigned)param(&m->params.threads),
         .sources = o->sources,
-        .source_count = OUTGOING_SOURCES,
+        .source_count = o->source_count,
         .channel = o->channel,
         .data = o->data.data,
         .data_count = o->data.count,
@@ -179,11 +183,14 @@ int outgoing_begin_street(struct outgoing *o)
 static int begin(struct outgoing *o)
 {
     struct migration *m = o->m;
-    int rc = outgoing_begin_street(o);
+    int rc = outgoing_disks_begin(o);
+    if (rc == 0)
+        rc = outgoing_begin_street(o);
     if (rc < 0)
         return rc;
-    dirty_start(o->ram->dirty, DIRTY_MIGRATION, true);
-    o->tracking = true;
+    o->tracking = o->disks.count == 0; /* else memory begins when it is due */
+    if (o->tracking)
+        dirty_start(o->ram->dirty, DIRTY_MIGRATION, true);
     outgoing_throttle_begin(o);
     outgoing_report_begin(o);
     migration_set_state(m, MIGRATION_ACTIVE);
@@ -192,8 +199,8 @@ static int begin(struct outgoing *o)
     sections_begin(&writer);
     if (o->one_way) /* nobody has read a hello: the first thing to check comes first */
         sections_put_full(&writer, &machine_config_state, 0, machine_config_of(o->machine));
-    for (int i = 0; i < OUTGOING_SOURCES; i++)
-        sections_put_start(&writer, o->sources[i], o->ram);
+    outgoing_disks_put_start(o, &writer);
+    sections_put_start(&writer, o->sources[0], o->ram);
     rc = pipeline_send(o->pipeline, writer.out.data, writer.out.size, &o->err);
     o->full_sum = writer.full_sum;
     o->next_id = writer.next_id;
@@ -214,7 +221,7 @@ int outgoing_wait_loaded(struct outgoing *o, uint64_t round)
 uint64_t outgoing_dirty_units(struct outgoing *o)
 {
     uint64_t units = 0;
-    for (int i = 0; i < OUTGOING_SOURCES; i++)
+    for (unsigned i = 0; i < o->source_count; i++)
         units += o->sources[i]->ops->dirty(o->sources[i]);
     return units;
 }
@@ -278,9 +285,11 @@ static struct converge_verdict decide(struct outgoing *o, const struct converge_
         o->converge.burst_bytes_per_s = o->ear.burst_bytes_per_s;
         unlock(&o->ear.lock);
     }
-    converge_add(&o->converge, sample);
+    struct converge_sample weighed = outgoing_disks_weigh(o, sample);
+    converge_add(&o->converge, &weighed);
     struct converge_policy policy = outgoing_policy(o);
-    struct converge_verdict verdict = converge_decide(&o->converge, &policy, &o->m->costs);
+    struct converge_costs costs = outgoing_disks_costs(o);
+    struct converge_verdict verdict = converge_decide(&o->converge, &policy, &costs);
     struct migration *m = o->m;
     lock(&m->lock);
     m->figures.expected_downtime_ms = (double)verdict.predicted_ns / NS_PER_MS;
@@ -312,6 +321,9 @@ static uint64_t rounds_of(struct outgoing *o)
 
 static int move(struct outgoing *o)
 {
+    int began = outgoing_disks_bulk(o);
+    if (began < 0)
+        return began;
     for (;;) {
         struct converge_sample sample;
         int rc = one_round(o, &sample);
@@ -329,13 +341,22 @@ static int move(struct outgoing *o)
         uint64_t round = rounds_of(o);
         migration_round_done(o->m, round);
         switch (verdict.action) {
-        case CONVERGE_SWITCH_OVER: o->predicted_ns = verdict.predicted_ns; return 0;
+        case CONVERGE_SWITCH_OVER:
+            o->predicted_ns = verdict.predicted_ns;
+            rc = outgoing_disks_postpone(o, &verdict);
+            if (rc == 0)
+                return 0;
+            rc = rc < 0 ? rc : 0;
+            break;
         case CONVERGE_GIVE_UP:
             return err_set(&o->err, -ETIME, "given up after %" PRIu64 " rounds: %s; the pause would take %.0f ms%s",
                            round, verdict.reason, (double)verdict.predicted_ns / NS_PER_MS,
                            o->throttling ? "; max-cpu-throttle allows no more to be taken from the vCPUs that are held"
                                          : "");
-        case CONVERGE_AGAIN: rc = outgoing_wait(o, verdict.wait_ns); break;
+        case CONVERGE_AGAIN:
+            outgoing_disks_hold(o, &sample);
+            rc = outgoing_wait(o, verdict.wait_ns);
+            break;
         }
         if (rc < 0)
             return rc;
@@ -349,7 +370,7 @@ static int pause_guest(struct outgoing *o)
     struct converge_policy policy = outgoing_policy(o);
     int64_t overrun_ns = o->rehearsal ? rehearse_pause_ns(&policy) : converge_overrun_ns(&policy);
     /* What the disks' images have not on them yet: most of it while the guest runs, the rest in its pause. */
-    int rc = machine_flush_disks(o->machine, &o->err);
+    int rc = outgoing_disks_flush(o);
     if (rc == 0)
         rc = failpoint_err(FAILPOINT_SOURCE_PAUSE, &o->err);
     if (rc < 0)
@@ -367,7 +388,7 @@ static int pause_guest(struct outgoing *o)
     o->time_ns.paused = clock_now_ns();
     migration_set_state(o->m, MIGRATION_DEVICE);
     outgoing_report_stopped(o);
-    rc = machine_flush_disks(o->machine, &o->err);
+    rc = outgoing_disks_flush(o);
     o->time_ns.flushed = clock_now_ns();
     if (rc == 0)
         rc = failpoint_err(FAILPOINT_SOURCE_PAUSED, &o->err);
@@ -393,6 +414,9 @@ static int last_round(struct outgoing *o)
         return rc;
     dirty_seal(o->ram->dirty);
     o->sealed = true;
+    rc = outgoing_disks_quiet(o);
+    if (rc < 0)
+        return rc;
     o->time_ns.round = clock_now_ns();
     pipeline_stats(o->pipeline, &after); /* workers wait side by side */
     o->harvest_ns = (int64_t)((after.revoke_wait_ns - before.revoke_wait_ns) / param(&o->m->params.threads));
@@ -403,8 +427,8 @@ static int last_round(struct outgoing *o)
 
 void outgoing_digest(struct outgoing *o, struct section_digest *digest)
 {
-    *digest = (struct section_digest){ .sources = OUTGOING_SOURCES };
-    for (unsigned i = 0; i < OUTGOING_SOURCES; i++) {
+    *digest = (struct section_digest){ .sources = o->source_count };
+    for (unsigned i = 0; i < o->source_count; i++) {
         digest->source[i].id = o->sources[i]->id;
         pipeline_digest(o->pipeline, i, digest->source[i].digest);
     }
@@ -412,7 +436,7 @@ void outgoing_digest(struct outgoing *o, struct section_digest *digest)
 
 static void put_end(struct outgoing *o, struct section_writer *writer, uint64_t rounds)
 {
-    for (int i = 0; i < OUTGOING_SOURCES; i++)
+    for (unsigned i = 0; i < o->source_count; i++)
         sections_put_end(writer, o->sources[i], rounds);
     struct section_handover handover = {
         .run = o->ran,
@@ -515,6 +539,7 @@ static void tear_down(struct outgoing *o)
     released_discard(o->note_path);
     if (o->pipeline && o->at != SOURCE_AWAY)
         pipeline_fail(o->pipeline, -ECONNABORTED, "the migration has ended");
+    outgoing_disks_end(o);
     migration_hold_pipeline(m, NULL);
     if (o->at == SOURCE_AWAY)
         free_street(o); /* its last word goes out */
@@ -547,6 +572,7 @@ static void hang_up(struct outgoing *o)
 static void join_all(struct outgoing *o)
 {
     free_street(o);
+    outgoing_disks_free(o);
     return_path_stop(&o->ear);
     channel_close(o->channel);
 }
@@ -614,6 +640,7 @@ void outgoing_run(struct migration *m)
     o->machine = m->machine;
     o->ram = machine_ram(m->machine);
     o->sources[0] = m->ram;
+    o->source_count = 1;
     o->rehearsal = m->purpose == PURPOSE_REHEARSAL;
     o->plan = m->purpose == PURPOSE_PLAN;
     o->at = SOURCE_MOVING;

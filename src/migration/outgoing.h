@@ -7,11 +7,12 @@
 #include "migration/audit.h"
 #include "migration/channels.h"
 #include "migration/internal.h"
+#include "migration/outgoing_disks.h"
 #include "migration/released.h"
 #include "migration/sections.h"
 #include "migration/throttle.h"
 
-enum { OUTGOING_SOURCES = 1, LAST_WORD_MS = 50, ANSWER_MS = 2000 };
+enum { LAST_WORD_MS = 50, ANSWER_MS = 2000 };
 enum { OUTGOING_AGAIN = 1 }; /* instead of 0: the pause was taken back, more rounds are to come */
 enum { OVERRUNS_MAX = 4 };   /* pauses that may be taken back before the migration gives up */
 
@@ -19,7 +20,9 @@ struct outgoing {
     struct migration *m;
     struct machine *machine;
     struct ram *ram;
-    struct source *sources[OUTGOING_SOURCES];
+    struct source *sources[PIPELINE_SOURCES_MAX]; /* RAM, or a plan's samples; then disks */
+    unsigned source_count;
+    struct outgoing_disks disks;
     struct channel *channel;
     struct channels data;
     struct pipeline *pipeline;

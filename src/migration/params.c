@@ -65,6 +65,7 @@ const struct capability_row capability_table[] = {
     { "auto-converge", NULL, AT(capability_auto_converge), false,
       "hold vCPUs back that dirty memory faster than rounds can clear it, by a quota of newly dirtied pages" },
     { "multifd", NULL, AT(capability_multifd), false, "several connections: channels 2, where no more are asked for" },
+    { "block", NULL, AT(capability_block), false, "copy the disks too, as `migrate -b` does for one migration" },
     { "deltas", "xbzrle", AT(capability_deltas), true,
       "send of pages that changed little only the lines that differ from what was sent last, while that pays" },
     { "return-path", NULL, AT(capability_return_path), false,

@@ -25,6 +25,7 @@ struct migration_params {
     _Atomic bool capability_events;              /* capabilities, spelled as QEMU does */
     _Atomic bool capability_return_path;
     _Atomic bool capability_multifd;         /* "multifd": at least 2 channels */
+    _Atomic bool capability_block;           /* "block": disks are copied */
     _Atomic bool capability_deltas;          /* "deltas": of pages that changed little, while it pays */
     _Atomic bool capability_auto_converge;   /* "auto-converge": quotas for harts that dirty too fast */
     _Atomic uint64_t cpu_throttle_initial;   /* "cpu-throttle-initial": %, taken from a hart at most, at first */

@@ -72,6 +72,14 @@ static void hear_result(struct return_path *path, const struct message *message)
         path->heard |= HEARD_RESULT;
 }
 
+static void hear_synced(struct return_path *path, const struct message *message)
+{
+    struct reader in = reader_of(message->payload, message->bytes);
+    uint64_t sync_ns = reader_be64(&in);
+    if (!in.failed && sync_ns <= INT64_MAX)
+        path->sync_ns = (int64_t)sync_ns;
+}
+
 static void hear_sentence(struct return_path *path, const struct message *message, enum heard what, const char *who)
 {
     char text[MESSAGE_SENTENCE_MAX + 1];
@@ -93,6 +101,7 @@ static int hear(struct return_path *path, const struct message *message)
         return 0;
     case MESSAGE_PREPARED: return hear_prepared(path, message);
     case MESSAGE_RUNNING: return hear_running(path, message);
+    case MESSAGE_SYNCED: hear_synced(path, message); return 0;
     case MESSAGE_RESULT: hear_result(path, message); return 0;
     case MESSAGE_RETRACTED: path->heard |= HEARD_RETRACTED; return 0;
     case MESSAGE_REFUSED: hear_sentence(path, message, HEARD_REFUSED, "the destination does not start it"); return 0;

@@ -39,6 +39,7 @@ struct return_path {
     double burst_bytes_per_s;            /* best train */
     int64_t heard_ns;                    /* when anything came last */
     int64_t prepared_ns, running_ns;     /* when they came */
+    int64_t sync_ns;                     /* newest SYNCED */
     uint64_t start_ns;                   /* RUNNING: from GO to the first instruction, on the peer's clock */
     bool runs;                           /* RUNNING: the guest runs there, or waits there paused */
     uint32_t digests;

@@ -101,6 +101,16 @@ void sections_put_start(struct section_writer *writer, const struct source *sour
     put_footer(out, source->id);
 }
 
+void sections_put_disk(struct section_writer *writer, uint32_t id, const struct section_disk *disk)
+{
+    struct buf *out = &writer->out;
+    put_head(out, ELEMENT_START, id, SECTION_DISK_NAME, disk->slot, SECTION_SOURCE_VERSION);
+    buf_put_str8(out, disk->name);
+    buf_put_be64(out, disk->bytes);
+    buf_put_u8(out, disk->copy);
+    put_footer(out, id);
+}
+
 void sections_put_end(struct section_writer *writer, const struct source *source, uint64_t rounds)
 {
     buf_put_u8(&writer->out, ELEMENT_END);
@@ -284,6 +294,28 @@ int sections_read_blocks(struct channel *channel, const struct section_head *hea
             return err_set(err, -EPROTO, "section %s: block %s has %" PRIu64 " bytes there and %" PRIu64 " here",
                            head->name, name, be64_get(raw + 8), ours->bytes);
     }
+    return 0;
+}
+
+int sections_read_disk(struct channel *channel, const struct section_head *head, struct section_disk *out,
+                       struct err *err)
+{
+    uint8_t raw[9];
+    *out = (struct section_disk){ .slot = head->instance };
+    if (head->version != SECTION_SOURCE_VERSION)
+        return err_set(err, -EPROTO, "section %s: version %u, only %d is understood", head->name, head->version,
+                       SECTION_SOURCE_VERSION);
+    int rc = read_str8(channel, out->name, sizeof(out->name), SECTION_DISK_NAME, err);
+    if (rc == 0)
+        rc = read_bytes(channel, raw, sizeof(raw), SECTION_DISK_NAME, err);
+    if (rc < 0)
+        return rc;
+    out->bytes = be64_get(raw);
+    out->copy = raw[8];
+    if (out->slot >= MACHINE_SLOTS || out->bytes == 0 || out->bytes % BLOCK_SECTOR_BYTES || out->bytes > INT64_MAX ||
+        (out->copy != DISK_FULL && out->copy != DISK_TOP))
+        return err_set(err, -EPROTO, "section %s: slot %u, %" PRIu64 " bytes, way %u of copying: no such disk",
+                       head->name, out->slot, out->bytes, out->copy);
     return 0;
 }
 

@@ -17,6 +17,7 @@
 #include "base/channel.h"
 #include "base/err.h"
 #include "machine/machine.h"
+#include "migration/source_disk.h"
 #include "migration/threads/pipeline.h"
 
 enum {
@@ -65,6 +66,15 @@ struct section_writer {
 
 void sections_begin(struct section_writer *writer); /* magic, version, configuration */
 void sections_put_start(struct section_writer *writer, const struct source *source, const struct ram *ram);
+/* A disk's START, in front of RAM's, which comes last: everything is announced then. */
+struct section_disk {
+    char name[BLOCK_NAME_MAX]; /* the source's, for messages */
+    uint32_t slot;             /* the virtio slot: the section's instance */
+    uint64_t bytes;
+    uint8_t copy; /* enum disk_copy, not SHARED */
+};
+#define SECTION_DISK_NAME "godwit/disk"
+void sections_put_disk(struct section_writer *writer, uint32_t id, const struct section_disk *disk);
 void sections_put_end(struct section_writer *writer, const struct source *source, uint64_t rounds);
 void sections_put_full(struct section_writer *writer, const struct state_desc *desc, uint32_t instance,
                        const void *object);
@@ -92,6 +102,9 @@ int sections_read_footer(struct channel *channel, const struct section_head *hea
 /* START's block table against ours; END's count of rounds. */
 int sections_read_blocks(struct channel *channel, const struct section_head *head, const struct ram *ram,
                          struct err *err);
+/* A disk's body; its values are checked against what they can be, not against a machine. */
+int sections_read_disk(struct channel *channel, const struct section_head *head, struct section_disk *out,
+                       struct err *err);
 int sections_read_end(struct channel *channel, const struct section_head *head, uint64_t *rounds, struct err *err);
 
 /* Length and data of such a section, at most `max` bytes; appended to `out`. */

@@ -29,7 +29,7 @@ struct options {
     const char *monitor, *uri;
     int64_t downtime_limit_ms, threads, channels; /* -1: as it is */
     int64_t bandwidth_bytes_per_s;
-    bool json, auto_converge, rehearse, plan;
+    bool json, auto_converge, rehearse, plan, disks, disks_top;
     enum progress progress;
 };
 
@@ -51,6 +51,8 @@ static void print_usage(FILE *out)
                  "  --downtime-limit MS    pause that the guest may see\n"
                  "  --max-bandwidth SIZE   bytes a second on the wire: 100M, 1.5G; 0: no cap\n"
                  "  --auto-converge        hold vCPUs back that dirty memory too fast\n"
+                 "  -b, --disks            copy the disks too\n"
+                 "  -i, --disks-top        copy of the disks what is above a backing file that both sides have\n"
                  "  --rehearse             all of it, but there it is dropped, and the guest runs on here\n"
                  "  --plan                 say how it would go, and move nothing\n"
                  "  --threads N            threads that scan and compress\n"
@@ -98,8 +100,10 @@ static int parse_options(int argc, char **argv, struct options *o)
     static const struct option longs[] = {
         { "monitor", required_argument, NULL, 'm' },
         { "downtime-limit", required_argument, NULL, 'd' },
-        { "max-bandwidth", required_argument, NULL, 'b' },
+        { "max-bandwidth", required_argument, NULL, 'w' },
         { "auto-converge", no_argument, NULL, 'a' },
+        { "disks", no_argument, NULL, 'D' },
+        { "disks-top", no_argument, NULL, 'i' },
         { "rehearse", no_argument, NULL, 'r' },
         { "plan", no_argument, NULL, 'P' },
         { "threads", required_argument, NULL, 't' },
@@ -113,12 +117,15 @@ static int parse_options(int argc, char **argv, struct options *o)
     int key;
     bool good = true;
     optind = 1;
-    while (good && (key = getopt_long(argc, argv, "m:h", longs, NULL)) != -1) {
+    while (good && (key = getopt_long(argc, argv, "m:hbi", longs, NULL)) != -1) {
         switch (key) {
         case 'm': o->monitor = optarg; break;
         case 'd': good = parse_number(optarg, &o->downtime_limit_ms); break;
-        case 'b': good = parse_bandwidth(optarg, &o->bandwidth_bytes_per_s); break;
+        case 'w': good = parse_bandwidth(optarg, &o->bandwidth_bytes_per_s); break;
         case 'a': o->auto_converge = true; break;
+        case 'b':
+        case 'D': o->disks = true; break;
+        case 'i': o->disks_top = true; break;
         case 'r': o->rehearse = true; break;
         case 'P': o->plan = true; break;
         case 't': good = parse_number(optarg, &o->threads); break;
@@ -386,6 +393,10 @@ static int start(struct watch *watch, struct err *err)
     json_put_str(args, "uri", watch->options->uri);
     if (watch->options->rehearse)
         json_put_bool(args, "__org.godwit_rehearse", true);
+    if (watch->options->disks)
+        json_put_bool(args, "blk", true);
+    if (watch->options->disks_top)
+        json_put_bool(args, "inc", true);
     const char *command = watch->options->plan ? "__org.godwit_migrate-plan" : "migrate";
     rc = qmp_client_call(watch->client, command, args, NULL, err);
     json_object_put(args);

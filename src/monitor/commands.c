@@ -51,10 +51,11 @@ const struct command command_table[] = {
                 { "__org.godwit_rehearse", ARG_FLAG, .optional = true, .word = "rehearse" },
                 { "uri", ARG_STRING, .optional = true },
                 { "channels", ARG_ARRAY, .optional = true, .qmp_only = true },
-                { "blk", ARG_BOOL, .optional = true, .qmp_only = true },
-                { "inc", ARG_BOOL, .optional = true, .qmp_only = true },
+                { "blk", ARG_FLAG, .optional = true, .flag = 'b' },
+                { "inc", ARG_FLAG, .optional = true, .flag = 'i' },
                 { "resume", ARG_BOOL, .optional = true, .qmp_only = true } },
       .help = "move the guest to URI (tcp:HOST:PORT unix:PATH exec:COMMAND fd:N file:PATH); -d: do not wait; "
+              "-b: with its disks, all of them, -i: what is not in the backing file that both sides have; "
               "-rehearse: all of it, but there it is dropped, and the guest runs on here" },
     { .qmp = "__org.godwit_migrate-plan", .hmp = "migrate_plan", .run = cmd_migrate_plan,
       .args = { { "detach", ARG_FLAG, .optional = true, .flag = 'd' }, { "uri", ARG_STRING } },

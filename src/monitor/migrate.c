@@ -112,16 +112,19 @@ int cmd_migrate_plan(struct call *call)
 
 int cmd_migrate(struct call *call)
 {
-    static const char *const refused[][2] = { { "blk", "Block migration" },
-                                              { "inc", "Incremental block migration" },
-                                              { "resume", "Resuming a paused migration" } };
-    for (size_t i = 0; i < sizeof refused / sizeof *refused; i++)
-        if (json_get_bool(call->args, refused[i][0]))
-            return err_set(&call->err, -ENOTSUP, "%s is not supported", refused[i][1]);
+    if (json_get_bool(call->args, "resume"))
+        return err_set(&call->err, -ENOTSUP, "Resuming a paused migration is not supported");
     char uri[URI_MAX];
     int rc = take_uri(call, uri);
     if (rc == 0)
         rc = movable(call);
+    if (rc < 0)
+        return rc;
+    /* Both together mean "with the disks, and only what is above", as they always did. */
+    enum disk_copy copy = json_get_bool(call->args, "inc")   ? DISK_TOP
+                          : json_get_bool(call->args, "blk") ? DISK_FULL
+                                                             : DISK_SHARED;
+    rc = migration_copy_disks(migration_of(call), copy, &call->err);
     if (rc < 0)
         return rc;
     bool rehearse = json_get_bool(call->args, "__org.godwit_rehearse");

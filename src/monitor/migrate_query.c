@@ -43,6 +43,33 @@ static struct json_object *ram_member(const struct migration_info *info)
     return ram;
 }
 
+/* All disks that are copied together, in the words that there were for it, and each by name. */
+static void put_disks(struct json_object *result, const struct migration_info *info)
+{
+    struct json_object *all = json_object_new_object(), *list = json_object_new_array();
+    uint64_t total = 0, remaining = 0, wire = 0;
+    for (unsigned i = 0; i < info->disks; i++) {
+        const struct migration_disk *disk = &info->disk[i];
+        struct json_object *row = json_object_new_object();
+        json_put_str(row, "device", disk->name);
+        json_put_u64(row, "total", disk->total);
+        json_put_u64(row, "remaining", disk->remaining);
+        json_put_u64(row, "copied", disk->copied);
+        json_put_u64(row, "transferred", disk->wire_bytes);
+        if (disk->held_ns)
+            json_put_num(row, "writes-held-ms", (double)disk->held_ns / NS_PER_MS);
+        json_object_array_add(list, row);
+        total += disk->total;
+        remaining += disk->remaining;
+        wire += disk->wire_bytes;
+    }
+    json_put_u64(all, "transferred", wire);
+    json_put_u64(all, "remaining", remaining);
+    json_put_u64(all, "total", total);
+    json_put(all, "__org.godwit_disks", list);
+    json_put(result, "disk", all);
+}
+
 /* Why it failed, in a word that a script can act on. */
 static const char *reason_name(int code)
 {
@@ -190,6 +217,8 @@ static struct json_object *describe(const struct migration_info *info, const str
         else
             json_put_int(result, "downtime", llround(info->downtime_ms));
         json_put(result, "ram", ram_member(info));
+        if (info->disks)
+            put_disks(result, info);
         if (info->throttle_percent)
             json_put_int(result, "cpu-throttle-percentage", info->throttle_percent);
     }
@@ -242,6 +271,25 @@ static void print_ram(struct json_object *ram, FILE *out)
                 lines[i].unit);
         if (i == 0)
             fprintf(out, "throughput: %.2f mbps\n", json_get_num(ram, "mbps"));
+    }
+}
+
+static void print_disks(struct json_object *disk, FILE *out)
+{
+    struct json_object *list = json_get(disk, "__org.godwit_disks");
+    if (!disk)
+        return;
+    fprintf(out, "transferred disk: %" PRId64 " kbytes\n", json_get_int(disk, "transferred") >> 10);
+    fprintf(out, "remaining disk: %" PRId64 " kbytes\n", json_get_int(disk, "remaining") >> 10);
+    fprintf(out, "total disk: %" PRId64 " kbytes\n", json_get_int(disk, "total") >> 10);
+    for (size_t i = 0; list && i < json_object_array_length(list); i++) {
+        struct json_object *row = json_object_array_get_idx(list, i);
+        fprintf(out, "disk %s: %" PRId64 " of %" PRId64 " kbytes copied, %" PRId64 " remaining",
+                json_get_str(row, "device"), json_get_int(row, "copied") >> 10, json_get_int(row, "total") >> 10,
+                json_get_int(row, "remaining") >> 10);
+        if (json_get(row, "writes-held-ms"))
+            fprintf(out, "; its writes waited %.0f ms for the link", json_get_num(row, "writes-held-ms"));
+        fprintf(out, "\n");
     }
 }
 
@@ -320,6 +368,7 @@ void print_migrate(struct call *call)
         fprintf(out, "expected downtime: %" PRId64 " ms\n", json_get_int(call->result, "expected-downtime"));
     fprintf(out, "setup: %" PRId64 " ms\n", json_get_int(call->result, "setup-time"));
     print_ram(ram, out);
+    print_disks(json_get(call->result, "disk"), out);
     double wire = json_get_num(ram, "transferred");
     fprintf(out, "the guest is: %s\n", json_get_str(own, "where"));
     if (wire > 0 && json_get_num(own, "raw-bytes") >= RATIO_BYTES_MIN)

@@ -21,6 +21,33 @@ static int store_unit(struct source *source, struct digest *digest, struct diges
     return 0;
 }
 
+/* How many of `most` bits from the lowest on stand side by side. */
+static unsigned side_by_side(uint64_t units, unsigned most)
+{
+    uint64_t from = units >> __builtin_ctzll(units);
+    unsigned count = ~from ? (unsigned)__builtin_ctzll(~from) : 64;
+    return count < most ? count : most;
+}
+
+/* A run of units that came, where the source takes more than one at once; then each is read back. */
+static int store_run(struct source *source, struct digest *digest, struct digest_change *change, uint64_t unit,
+                     unsigned count, const uint8_t *data, const struct load_scratch *scratch, struct err *err)
+{
+    int ret = source->ops->store_run(source, unit, count, data);
+
+    for (unsigned i = 0; ret == 0 && i < count; i++) {
+        const void *now = source->ops->peek(source, unit + i, scratch->unit);
+        if (!now) {
+            ret = -EIO;
+        } else {
+            digest_replace(digest, change, unit + i, digest_hash(now, source->unit_bytes));
+        }
+    }
+    return ret < 0
+               ? err_set_errno(err, ret, "cannot store %u units from %" PRIu64 " on of %s", count, unit, source->name)
+               : 0;
+}
+
 static int store_units(struct source *source, struct digest *digest, struct digest_change *change, struct chunk *chunk,
                        const struct frame *frame, const struct load_scratch *scratch, struct err *err)
 {
@@ -31,11 +58,18 @@ static int store_units(struct source *source, struct digest *digest, struct dige
 
     unpack_begin(&unpack, &scratch->unpacker, frame, chunk_payload(chunk), source->unit_bytes);
     while ((units = unpack_next(&unpack, &run, err)) > 0) {
-        for (int i = 0; i < units; i++, left &= left - 1) {
+        for (int i = 0, count; i < units; i += count) {
             uint64_t unit = chunk->frame.first_unit + (unsigned)__builtin_ctzll(left);
-            int ret = store_unit(source, digest, change, unit, run + (size_t)i * source->unit_bytes, scratch, err);
+            const uint8_t *data = run + (size_t)i * source->unit_bytes;
+            count = source->ops->store_run ? (int)side_by_side(left, (unsigned)(units - i)) : 1;
+            int ret = source->ops->store_run
+                          ? store_run(source, digest, change, unit, (unsigned)count, data, scratch, err)
+                          : store_unit(source, digest, change, unit, data, scratch, err);
             if (ret < 0) {
                 return ret;
+            }
+            for (int done = 0; done < count; done++) {
+                left &= left - 1;
             }
         }
     }

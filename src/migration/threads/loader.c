@@ -153,6 +153,23 @@ static int start_workers(struct loader *l, struct err *err)
     return 0;
 }
 
+int loader_add_source(struct loader *l, struct source *source, struct err *err)
+{
+    uint64_t seen = (source->words + 63) / 64;
+
+    assert(l->source_count < PIPELINE_SOURCES_MAX && source->id == l->source_count + 1);
+    assert(source->unit_bytes && source->unit_bytes <= SOURCE_UNIT_BYTES_MAX);
+    struct source_state *state = &l->states[l->source_count];
+    int ret = digest_new(&state->digest, source->units, err);
+    state->seen = calloc(seen + 1, sizeof(*state->seen));
+    l->sources[l->source_count++] = source; /* workers see it with the first chunk of it: the queue's lock */
+    if (ret < 0 || !state->seen) {
+        return err_set(err, -ENOMEM, "no memory to follow %s", source->name);
+    }
+    l->memory_bytes += source->units * sizeof(uint64_t) + seen * sizeof(uint64_t);
+    return 0;
+}
+
 static int start(struct loader *l, const struct loader_options *options, struct err *err)
 {
     if (!l->sources || !l->states || !l->workers || !l->receivers) {
@@ -167,18 +184,11 @@ static int start(struct loader *l, const struct loader_options *options, struct 
         l->receivers[i].channel = options->data[i];
         l->receivers[i].index = i + 1;
     }
-    for (unsigned i = 0; i < l->source_count; i++) {
-        struct source *source = options->sources[i];
-        uint64_t seen = (source->words + 63) / 64;
-        assert(source->id == i + 1);
-        assert(source->unit_bytes && source->unit_bytes <= SOURCE_UNIT_BYTES_MAX);
-        l->sources[i] = source;
-        int ret = digest_new(&l->states[i].digest, source->units, err);
-        l->states[i].seen = calloc(seen + 1, sizeof(*l->states[i].seen));
-        if (ret < 0 || !l->states[i].seen) {
-            return err_set(err, -ENOMEM, "no memory to follow %s", source->name);
+    for (unsigned i = 0; i < options->source_count; i++) {
+        int ret = loader_add_source(l, options->sources[i], err);
+        if (ret < 0) {
+            return ret;
         }
-        l->memory_bytes += source->units * sizeof(uint64_t) + seen * sizeof(uint64_t);
     }
     l->memory_bytes += pool_bytes(&l->pool) + l->worker_count * (uint64_t)(FRAME_PART_MAX + 2 * SOURCE_UNIT_BYTES_MAX);
     return start_workers(l, err);
@@ -203,15 +213,14 @@ int loader_new(const struct loader_options *options, struct loader **out, struct
     }
     fault_init(&l->fault);
     queue_init(&l->queue, l->pool.count);
-    l->source_count = options->source_count;
     l->worker_count = options->workers;
     l->channel = options->channel;
     l->confined = options->confined;
     l->silence_ms = options->silence_ms > 0 ? options->silence_ms : -1;
     l->receiver_count = options->data_count;
     l->wake_fd = -1;
-    l->sources = calloc(l->source_count, sizeof(*l->sources));
-    l->states = calloc(l->source_count, sizeof(*l->states));
+    l->sources = calloc(PIPELINE_SOURCES_MAX, sizeof(*l->sources));
+    l->states = calloc(PIPELINE_SOURCES_MAX, sizeof(*l->states));
     l->workers = calloc(l->worker_count, sizeof(*l->workers));
     l->receivers = calloc(l->receiver_count + 1, sizeof(*l->receivers));
     ret = start(l, options, err);

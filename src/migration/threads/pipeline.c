@@ -20,6 +20,7 @@
 
 struct source_state {
     struct digest digest;
+    _Atomic uint64_t units_data, units_zero, wire_bytes, work_ns;
 };
 
 struct worker {
@@ -53,6 +54,7 @@ struct pipeline {
     uint64_t memory_bytes;
     struct worker *workers;
     struct source_state *states; /* by source */
+    unsigned delta_sources;      /* so many, the first ones, may travel as deltas */
     struct pool pool;
     struct writers writers;
     struct steer steer;
@@ -107,6 +109,8 @@ static void count_chunk(struct pipeline *p, const struct scan_slice *slice, cons
     struct source_state *state = &p->states[slice->index];
 
     digest_apply(&state->digest, &scanned->change);
+    add(&state->units_data, scanned->units);
+    add(&state->units_zero, (uint64_t)__builtin_popcountll(scanned->zero));
     add(&p->units_data, scanned->units);
     add(&p->units_zero, (uint64_t)__builtin_popcountll(scanned->zero));
     add(&p->codec_units[codec], whole);
@@ -146,7 +150,7 @@ static void make_deltas(struct worker *worker, const struct scan_slice *slice, u
     worker->keep_chunks -= worker->keep_chunks > 0;
     *made = (struct delta_made){ .rest = scanned->units };
     worker->pool_waits_ns = waits_ns;
-    if (p->delta_cache) {
+    if (p->delta_cache && slice->index < p->delta_sources) {
         delta_step(p->delta_cache, slice->index, slice->words[i], &p->states[slice->index].digest, scanned, keep, raw,
                    worker->deltas, made);
     }
@@ -223,7 +227,10 @@ static int make_chunk(struct worker *worker, const struct scan_slice *slice, uns
     count_chunk(p, slice, &scanned, deltas.rest, with.codec);
     add(&p->made_bytes, chunk->wire_bytes);
     add(&p->copy_ns, (uint64_t)(copied - start));
-    add(&p->compress_ns, (uint64_t)(clock_now_ns() - copied));
+    int64_t made = clock_now_ns();
+    add(&p->compress_ns, (uint64_t)(made - copied));
+    add(&p->states[slice->index].wire_bytes, chunk->wire_bytes);
+    add(&p->states[slice->index].work_ns, (uint64_t)(made - start));
     worker->units_since += scanned.units;
     worker->zeros_since += (uint64_t)__builtin_popcountll(scanned.zero);
     worker->chunks_since++;
@@ -375,7 +382,7 @@ static int start(struct pipeline *p, const struct pipeline_options *options, str
     p->memory_bytes += pool_bytes(&p->pool) + p->worker_count * (FRAME_RAW_MAX + PROBE_BYTES + sizeof(*p->workers));
     ret = start_writers(p, options, err);
     if (ret == 0 && options->delta_cache_bytes) {
-        ret = delta_cache_new(p->sources, p->source_count, options->delta_cache_bytes, &p->delta_cache, err);
+        ret = delta_cache_new(p->sources, p->delta_sources, options->delta_cache_bytes, &p->delta_cache, err);
         p->memory_bytes += p->worker_count * (uint64_t)DELTA_OUT_MAX;
     }
     return ret < 0 ? ret : start_workers(p, err);
@@ -420,6 +427,7 @@ int pipeline_new(const struct pipeline_options *options, struct pipeline **out, 
             assert(p->sources[i]->id == i + 1);
             assert(p->sources[i]->unit_bytes && p->sources[i]->unit_bytes <= SOURCE_UNIT_BYTES_MAX);
             assert(p->sources[i]->unit_bytes % CHUNK_ALIGN == 0);
+            p->delta_sources += i == p->delta_sources && !p->sources[i]->ops->fetch;
         }
     }
     p->cursor = (struct scan_cursor){ .sources = p->sources, .source_count = p->source_count };
@@ -596,6 +604,18 @@ void pipeline_stats(const struct pipeline *p, struct pipeline_stats *out)
     for (unsigned i = 0; i < CODECS; i++) {
         out->codec_units[i] = get(&p->codec_units[i]);
     }
+}
+
+void pipeline_source_stats(const struct pipeline *p, unsigned source, struct pipeline_source_stats *out)
+{
+    assert(source < p->source_count);
+    const struct source_state *state = &p->states[source];
+    *out = (struct pipeline_source_stats){
+        .units_data = get(&state->units_data),
+        .units_zero = get(&state->units_zero),
+        .wire_bytes = get(&state->wire_bytes),
+        .work_ns = get(&state->work_ns),
+    };
 }
 
 void pipeline_fail(struct pipeline *p, int code, const char *why)

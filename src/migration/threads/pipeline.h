@@ -69,6 +69,11 @@ struct pipeline_stats {
     uint64_t pool_bytes;           /* memory that the pipeline holds */
 };
 
+/* Of one source, likewise. work_ns: what workers needed for its chunks, reading included, summed. */
+struct pipeline_source_stats {
+    uint64_t units_data, units_zero, wire_bytes, work_ns;
+};
+
 struct round_result {
     uint64_t units_data, units_zero; /* of this round */
     uint64_t wire_bytes;
@@ -104,7 +109,9 @@ int pipeline_send(struct pipeline *p, const void *data, size_t bytes, struct err
 int pipeline_flush(struct pipeline *p, struct err *err);
 
 void pipeline_stats(const struct pipeline *p, struct pipeline_stats *out); /* any thread */
-void pipeline_fail(struct pipeline *p, int code, const char *why);         /* any thread: cancel; first one wins */
+void pipeline_source_stats(const struct pipeline *p, unsigned source,
+                           struct pipeline_source_stats *out);     /* any thread */
+void pipeline_fail(struct pipeline *p, int code, const char *why); /* any thread: cancel; first one wins */
 /* The first failure with its sentence, 0 when there was none: what shutting the channel down did to others came later. */
 int pipeline_error(struct pipeline *p, struct err *err);
 /* The digest of what the sources looked like as sent (see digest.h); no round may be running. */
@@ -140,6 +147,8 @@ struct loader_stats {
 
 struct loader;
 int loader_new(const struct loader_options *options, struct loader **out, struct err *err);
+/* One more, with the next id, before the first frame of any; at most PIPELINE_SOURCES_MAX. The receive thread. */
+int loader_add_source(struct loader *l, struct source *source, struct err *err);
 
 /* Frames may come over the data channels from now on; once. Nothing without data channels. */
 int loader_receive(struct loader *l, struct err *err);

@@ -6,12 +6,13 @@
 
 #include "base/failpoint.h"
 
-#define WORD_BITS 56
-#define WORD_MASK ((UINT64_C(1) << WORD_BITS) - 1)
-
 void scan_begin(struct scan_cursor *cursor)
 {
-    atomic_store_explicit(&cursor->at, 0, memory_order_relaxed);
+    assert(cursor->source_count <= SCAN_SOURCES_MAX);
+    for (unsigned i = 0; i < cursor->source_count; i++) {
+        atomic_store_explicit(&cursor->at[i], 0, memory_order_relaxed);
+    }
+    atomic_store_explicit(&cursor->turn, 0, memory_order_relaxed);
 }
 
 /* Walk a source's dirty words without taking them; the summary makes clean stretches cheap. */
@@ -42,29 +43,40 @@ static void take_words(struct source *source, struct scan_slice *slice)
     slice->count = kept;
 }
 
-bool scan_claim(struct scan_cursor *cursor, unsigned max, struct scan_slice *out)
+static bool claim_of(struct scan_cursor *cursor, unsigned index, unsigned max, struct scan_slice *out)
 {
-    assert(max > 0 && max <= SCAN_SLICE_MAX);
-    uint64_t at = atomic_load_explicit(&cursor->at, memory_order_relaxed);
+    struct source *source = cursor->sources[index];
+    uint64_t at = atomic_load_explicit(&cursor->at[index], memory_order_relaxed);
 
-    while (at >> WORD_BITS < cursor->source_count) {
-        unsigned index = (unsigned)(at >> WORD_BITS);
-        struct source *source = cursor->sources[index];
-        uint64_t end = list_words(source, at & WORD_MASK, max, out);
-        uint64_t after = end < source->words ? (uint64_t)index << WORD_BITS | end : (uint64_t)(index + 1) << WORD_BITS;
+    while (at < source->words) {
+        uint64_t end = list_words(source, at, max, out);
 
         /* Relaxed: the cursor hands out numbers; what lies behind them is ordered by take and revoke. */
-        if (!atomic_compare_exchange_weak_explicit(&cursor->at, &at, after, memory_order_relaxed,
+        if (!atomic_compare_exchange_weak_explicit(&cursor->at[index], &at, end, memory_order_relaxed,
                                                    memory_order_relaxed)) {
             continue; /* another worker was faster; at is where it left off */
         }
-        at = after;
+        at = end;
         take_words(source, out);
         if (out->count) {
             out->source = source;
             out->index = index;
             out->token = source->ops->revoke_begin(source);
             failpoint(FAILPOINT_SOURCE_HARVEST);
+            return true;
+        }
+    }
+    return false;
+}
+
+/* Sources take turns, so that what one costs most (a disk's reading, the link) is paid while another is at work. */
+bool scan_claim(struct scan_cursor *cursor, unsigned max, struct scan_slice *out)
+{
+    assert(max > 0 && max <= SCAN_SLICE_MAX);
+    unsigned turn = cursor->source_count > 1 ? atomic_fetch_add_explicit(&cursor->turn, 1, memory_order_relaxed) : 0;
+
+    for (unsigned i = 0; i < cursor->source_count; i++) {
+        if (claim_of(cursor, (turn + i) % cursor->source_count, max, out)) {
             return true;
         }
     }
@@ -113,6 +125,38 @@ static void note_zero(struct digest *digest, struct scanned *out, uint64_t word,
     }
 }
 
+static void note_copied(struct digest *digest, struct scanned *out, uint64_t word, unsigned bit, const uint8_t *copy,
+                        uint32_t unit_bytes)
+{
+    if (unit_is_zero(copy, unit_bytes)) {
+        note_zero(digest, out, word, bit); /* the next copy overwrites it */
+    } else {
+        out->data |= UINT64_C(1) << bit;
+        out->units++;
+        digest_replace(digest, &out->change, word * CHUNK_UNITS + bit, digest_hash(copy, unit_bytes));
+    }
+}
+
+/* All of them by one call; what is zero leaves a gap, which the next ones close. */
+static int scan_fetched(struct source *source, struct digest *digest, uint64_t word, uint64_t units, uint8_t *raw,
+                        struct scanned *out, struct err *err)
+{
+    const uint8_t *from = raw;
+    int ret = units ? source->ops->fetch(source, word, units, raw) : 0;
+
+    if (ret < 0) {
+        return err_set_errno(err, ret, "cannot read %s from unit %" PRIu64 " on", source->name, word * CHUNK_UNITS);
+    }
+    for (uint64_t left = units; left; left &= left - 1, from += source->unit_bytes) {
+        uint8_t *copy = raw + (size_t)out->units * source->unit_bytes;
+        if (copy != from) {
+            memcpy(copy, from, source->unit_bytes);
+        }
+        note_copied(digest, out, word, (unsigned)__builtin_ctzll(left), copy, source->unit_bytes);
+    }
+    return 0;
+}
+
 int scan_step(struct source *source, struct digest *digest, uint64_t word, uint64_t units, uint8_t *raw,
               struct scanned *out, struct err *err)
 {
@@ -123,6 +167,9 @@ int scan_step(struct source *source, struct digest *digest, uint64_t word, uint6
     for (uint64_t left = blank; left; left &= left - 1) {
         note_zero(digest, out, word, (unsigned)__builtin_ctzll(left));
     }
+    if (source->ops->fetch) {
+        return scan_fetched(source, digest, word, units & ~blank, raw, out, err);
+    }
     for (uint64_t left = units & ~blank; left; left &= left - 1) {
         unsigned bit = (unsigned)__builtin_ctzll(left);
         uint64_t unit = word * CHUNK_UNITS + bit;
@@ -132,13 +179,7 @@ int scan_step(struct source *source, struct digest *digest, uint64_t word, uint6
         if (ret < 0) {
             return err_set_errno(err, ret, "cannot read unit %" PRIu64 " of %s", unit, source->name);
         }
-        if (unit_is_zero(copy, source->unit_bytes)) {
-            note_zero(digest, out, word, bit); /* the next copy overwrites it */
-        } else {
-            out->data |= UINT64_C(1) << bit;
-            out->units++;
-            digest_replace(digest, &out->change, unit, digest_hash(copy, source->unit_bytes));
-        }
+        note_copied(digest, out, word, bit, copy, source->unit_bytes);
     }
     return 0;
 }

@@ -13,14 +13,16 @@
 #include "migration/threads/source.h"
 
 enum { SCAN_SLICE_START = 4, SCAN_SLICE_MAX = 64, SCAN_WAIT_HIGH_PERCENT = 4, SCAN_WAIT_LOW_PERCENT = 1 };
+enum { SCAN_SOURCES_MAX = 16 };
 
-/* Where the round is: every word of every source is passed once, in id order. Shared by the workers. */
+/* Where the round is: every word of every source is passed once, in order; sources take turns. Shared by the workers. */
 struct scan_cursor {
     /* fixed after new */
     struct source *const *sources;
     unsigned source_count;
-    /* atomic: source index << 56 | word */
-    _Atomic uint64_t at;
+    /* atomic: the next word, by source; whose turn it is */
+    _Atomic uint64_t at[SCAN_SOURCES_MAX];
+    _Atomic unsigned turn;
 };
 
 struct scan_slice {

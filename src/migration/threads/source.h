@@ -24,11 +24,16 @@ struct source_ops {
     uint64_t (*dirty)(struct source *source); /* units dirty now */
     /* which of a word's units are known to be zero without a look at them: as copy(), after the revoke. NULL: none */
     uint64_t (*blank)(struct source *source, uint64_t word);
+    /* As copy(), for all these units of a word, one behind the other: where each reading costs a call of the host's. NULL: copy
+     * them one by one. Such a source's units travel whole, never as deltas; it stands behind those without. */
+    int (*fetch)(struct source *source, uint64_t word, uint64_t units, void *out);
     /* --- loading; any load thread; each unit belongs to one thread at a time --- */
     /* these units of a word are about to be stored: get the memory for all of them at once. NULL: nothing to prepare */
     void (*expect)(struct source *source, uint64_t word, uint64_t units);
     int (*store)(struct source *source, uint64_t unit, const void *data); /* 0 or -errno */
-    int (*zero)(struct source *source, uint64_t unit);                    /* touches nothing where memory is fresh */
+    /* so many units from this one on, at once; 0 or -errno. NULL: store() each */
+    int (*store_run)(struct source *source, uint64_t unit, unsigned count, const void *data);
+    int (*zero)(struct source *source, uint64_t unit); /* touches nothing where memory is fresh */
     /* what is there now, for the digest, after the store: pointer valid until the unit is stored again */
     const void *(*peek)(struct source *source, uint64_t unit, void *scratch);
     /* which of a word's 64 units exist: short last word, holes */
