@@ -11,6 +11,7 @@
 #include "base/bytes.h"
 #include "base/channel.h"
 #include "base/err.h"
+#include "migration/threads/verify.h"
 
 #define MESSAGE_MAGIC UINT32_C(0x47445754) /* "GDWT" */
 enum { MESSAGE_PAYLOAD_MAX = 64 * 1024, MESSAGE_ID_BYTES = 16, MESSAGE_HEAD_BYTES = 32, MESSAGE_SENTENCE_MAX = 400 };
@@ -32,6 +33,8 @@ enum message_type {
     MESSAGE_CHANNEL = 13, /* both ways, first on a data channel: be32 its number from 1, be32 how many there are */
     MESSAGE_RESULT = 20,  /* destination, some 100 ms behind RUNNING, to a source that can hear it:
                              report_arrival_encode(). Decides nothing */
+    MESSAGE_VERIFY = 23,   /* source, to a prepared destination that can: what does it hold? message_verify_encode() */
+    MESSAGE_VERIFIED = 24, /* the answer: the same, and a hash for each range; none when it cannot say */
 };
 
 struct message_key { /* whose message it is */
@@ -72,3 +75,11 @@ enum { MESSAGE_LOADED_BYTES = 40, MESSAGE_LOADED_BYTES_SHORT = 32 };
 #define MESSAGE_UNTOLD UINT64_MAX
 void message_loaded_encode(const struct message_loaded *loaded, uint8_t out[MESSAGE_LOADED_BYTES]);
 int message_loaded_decode(const struct message *message, struct message_loaded *out);
+
+/* The question, which is also the answer's head: be32 source, be64 first unit, be32 units of a range, be32 ranges. */
+void message_verify_encode(const struct verify_ranges *ranges, struct buf *out);
+int message_verify_decode(const struct message *message, struct verify_ranges *out); /* -EPROTO */
+void message_verified_encode(const struct verify_ranges *ranges, const struct unit_hash *hash, unsigned hashes,
+                             struct buf *out);
+/* hash: VERIFY_HASHES_MAX. How many there are, or -EPROTO. */
+int message_verified_decode(const struct message *message, struct verify_ranges *out, struct unit_hash *hash);

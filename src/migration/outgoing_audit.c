@@ -3,7 +3,7 @@
 
 #include "migration/outgoing.h"
 
-static uint64_t page_sent(const void *opaque, uint64_t page)
+static struct unit_hash page_sent(const void *opaque, uint64_t page)
 {
     return pipeline_last_hash(opaque, 0, page); /* RAM is the first source */
 }
@@ -14,7 +14,7 @@ int outgoing_audit(struct outgoing *o, bool sealed)
     uint64_t sample = atomic_load_explicit(&m->params.audit, memory_order_relaxed), seed;
     if (!o->audit.ram) {
         memcpy(&seed, o->key.id, sizeof(seed));
-        audit_init(&o->audit, o->ram, page_sent, o->pipeline, seed);
+        audit_init(&o->audit, o->ram, page_sent, o->pipeline, o->digest_key, seed);
     }
     int rc = audit_round(&o->audit, sample, sealed, &o->err);
     lock(&m->lock);

@@ -173,12 +173,12 @@ static int start(struct loader *l, const struct loader_options *options, struct 
         assert(source->id == i + 1);
         assert(source->unit_bytes && source->unit_bytes <= SOURCE_UNIT_BYTES_MAX);
         l->sources[i] = source;
-        int ret = digest_new(&l->states[i].digest, source->units, err);
+        int ret = digest_new(&l->states[i].digest, source->units, options->key, err);
         l->states[i].seen = calloc(seen + 1, sizeof(*l->states[i].seen));
         if (ret < 0 || !l->states[i].seen) {
             return err_set(err, -ENOMEM, "no memory to follow %s", source->name);
         }
-        l->memory_bytes += source->units * sizeof(uint64_t) + seen * sizeof(uint64_t);
+        l->memory_bytes += source->units * sizeof(struct unit_hash) + seen * sizeof(uint64_t);
     }
     l->memory_bytes += pool_bytes(&l->pool) + l->worker_count * (uint64_t)(FRAME_PART_MAX + 2 * SOURCE_UNIT_BYTES_MAX);
     return start_workers(l, err);

@@ -107,7 +107,7 @@ static void note_zero(struct digest *digest, struct scanned *out, uint64_t word,
     uint64_t unit = word * CHUNK_UNITS + bit;
 
     out->zero |= UINT64_C(1) << bit;
-    if (digest_last(digest, unit) != DIGEST_ZERO) {
+    if (!unit_hash_is_zero(digest_last(digest, unit))) {
         out->cleared |= UINT64_C(1) << bit;
         digest_replace(digest, &out->change, unit, DIGEST_ZERO);
     }
@@ -137,7 +137,7 @@ int scan_step(struct source *source, struct digest *digest, uint64_t word, uint6
         } else {
             out->data |= UINT64_C(1) << bit;
             out->units++;
-            digest_replace(digest, &out->change, unit, digest_hash(copy, source->unit_bytes));
+            digest_replace(digest, &out->change, unit, digest_hash(digest->key, copy, source->unit_bytes));
         }
     }
     return 0;

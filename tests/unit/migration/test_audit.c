@@ -15,20 +15,20 @@ enum { ROM_PAGES = 15, RAM_PAGES = 200, ALL = 1 << 20, WRITERS = 3, ROUNDS = 300
 static const uint64_t ROM = 0x1000, BASE = 0x80000000;
 
 static struct ram *ram;
-static uint64_t *hashes;
+static struct unit_hash *hashes;
 static struct audit audit;
 static struct err err;
 
-static uint64_t sent(const void *opaque, uint64_t page)
+static struct unit_hash sent(const void *opaque, uint64_t page)
 {
-    return ((const uint64_t *)opaque)[page];
+    return ((const struct unit_hash *)opaque)[page];
 }
 
 static void send(uint64_t page)
 {
     _Alignas(64) uint8_t copy[PAGE_BYTES];
     ram_copy_page_out(copy, ram_page_host(ram, page));
-    hashes[page] = ram_page_is_zero(copy) ? DIGEST_ZERO : digest_hash(copy, PAGE_BYTES);
+    hashes[page] = ram_page_is_zero(copy) ? DIGEST_ZERO : digest_hash(NULL, copy, PAGE_BYTES);
 }
 
 /* Clear, wait, then copy. */
@@ -55,7 +55,7 @@ static int setup(void **state)
         ram_seal_layout(ram, NULL) < 0)
         return -1;
     hashes = calloc(ram_pages(ram), sizeof(*hashes));
-    audit_init(&audit, ram, sent, hashes, 1);
+    audit_init(&audit, ram, sent, hashes, NULL, 1);
     err_clear(&err);
     for (uint64_t i = 0; i < RAM_PAGES; i += 3)
         ram_write(ram, BASE + i * PAGE_BYTES, &(uint64_t){ i + 1 }, 8);

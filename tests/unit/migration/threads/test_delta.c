@@ -44,7 +44,7 @@ static void what_a_delta_changes_is_what_was_changed(void **state)
             bool same = !memcmp(was + line * 64, now + line * 64, 64);
             changed |= (uint64_t)!same << line;
         }
-        base = digest_hash(was, FAKE_UNIT);
+        base = digest_hash(NULL, was, FAKE_UNIT).word[0];
         memset(out, 0xc5, sizeof(out));
         size_t bytes = delta_encode(was, now, FAKE_UNIT, (uint32_t)base, out);
         for (unsigned c = DELTA_BYTES_MAX; c < sizeof(out); c++) {
@@ -95,7 +95,7 @@ static void bench_open(struct bench *b, uint64_t cache_bytes)
     b->chunk.wire = aligned_alloc(64, CHUNK_BYTES + 64);
     b->scratch.unit = aligned_alloc(64, FAKE_UNIT);
     b->scratch.merged = aligned_alloc(64, FAKE_UNIT);
-    assert_int_equal(digest_new(&b->sent, UNITS, NULL) | digest_new(&b->loaded, UNITS, NULL), 0);
+    assert_int_equal(digest_new(&b->sent, UNITS, NULL, NULL) | digest_new(&b->loaded, UNITS, NULL, NULL), 0);
     assert_int_equal(compressor_init(&b->compressor, NULL) | unpacker_init(&b->scratch.unpacker, NULL), 0);
     assert_int_equal(delta_cache_new(b->sources, 1, cache_bytes, &b->cache, NULL), 0);
 }
@@ -372,7 +372,7 @@ static unsigned make_all(struct bench *b, uint32_t round)
     for (uint64_t word = 0; word < b->here->source.words; word++) {
         uint32_t last[CHUNK_UNITS];
         for (unsigned i = 0; i < CHUNK_UNITS; i++) {
-            last[i] = (uint32_t)digest_last(&b->sent, word * CHUNK_UNITS + i);
+            last[i] = (uint32_t)digest_last(&b->sent, word * CHUNK_UNITS + i).word[0];
         }
         assert_int_equal(scan_step(b->sources[0], &b->sent, word, UINT64_MAX, b->raw, &b->scanned, NULL), 0);
         delta_step(b->cache, 0, word, &b->sent, &b->scanned, true, b->raw, b->out, &b->made);
@@ -399,7 +399,7 @@ static void copies_of_before_are_gone_when_it_is_tried_again(void **state)
     b.here = fake_new(1, MANY);
     b.sources[0] = &b.here->source;
     digest_destroy(&b.sent);
-    assert_int_equal(digest_new(&b.sent, MANY, NULL), 0);
+    assert_int_equal(digest_new(&b.sent, MANY, NULL, NULL), 0);
     delta_cache_free(b.cache);
     assert_int_equal(delta_cache_new(b.sources, 1, MANY * FAKE_UNIT, &b.cache, NULL), 0);
     do {
