@@ -14,6 +14,14 @@ void audit_init(struct audit *audit, struct ram *ram, struct unit_hash (*sent)(c
     *audit = (struct audit){ .ram = ram, .sent = sent, .opaque = opaque, .key = key, .random = seed };
 }
 
+uint64_t audit_sample(uint64_t permille, uint64_t units)
+{
+    if (permille == 0 || permille >= AUDIT_ALL)
+        return permille ? UINT64_MAX : 0;
+    uint64_t some = units / AUDIT_ALL * permille + units % AUDIT_ALL * permille / AUDIT_ALL;
+    return some < AUDIT_PAGES_MIN ? AUDIT_PAGES_MIN : some;
+}
+
 /* --- which pages ------------------------------------------------------------------------------------------ */
 
 static uint64_t existing(const struct ram *ram)
@@ -78,9 +86,18 @@ static bool suspicious(const struct audit *audit, uint64_t page)
     return !marked(audit, page) && !as_sent(audit, page) && !marked(audit, page);
 }
 
+/* Zero when it was sent, and nobody has touched it since: a look would touch it. */
+static bool untouched(const struct audit *audit, uint64_t page)
+{
+    uint64_t bit = page % DIRTY_WORD_PAGES;
+    return unit_hash_is_zero(audit->sent(audit->opaque, page)) && ram_untouched(audit->ram, page - bit) >> bit & 1;
+}
+
 static void look(struct audit *audit, uint64_t page)
 {
     audit->pages++;
+    if (untouched(audit, page))
+        return;
     for (unsigned i = 0; i < audit->suspects; i++)
         if (audit->suspect[i] == page)
             return;
@@ -96,8 +113,9 @@ static void name_miss(const struct audit *audit, uint64_t page, struct err *err)
     uint64_t index = page - block->first_page;
     err_set(err, -EBADE,
             "the auditor found a page that changed without a mark: page %" PRIu64 " of %s at 0x%" PRIx64
-            ", last marked by %s",
-            index, block->name, block->gpa + (index << PAGE_SHIFT), dirty_last_marker(audit->ram->dirty, page).text);
+            ", last marked by %s, sent as %016" PRIx64 ", now %016" PRIx64,
+            index, block->name, block->gpa + (index << PAGE_SHIFT), dirty_last_marker(audit->ram->dirty, page).text,
+            audit->sent(audit->opaque, page).word[0], hash_now(audit, page).word[0]);
 }
 
 /* Kept suspects may have been marked, or sent again, since. */

@@ -1,4 +1,4 @@
-/* The auditor: a debug switch that finds a writer that forgot to mark.
+/* The auditor: it finds a writer that forgot to mark.
  *
  * Between rounds a page whose dirty bit is clear must still be what was sent: it was cleared, every vCPU gave its write
  * permission up, and only then was it copied. So sampled clean pages are hashed again. A vCPU marks before its data; a
@@ -26,6 +26,11 @@ struct audit {
     unsigned suspects;
     uint64_t pages, misses; /* looked at, found: so far */
 };
+
+enum { AUDIT_PAGES_MIN = 4, AUDIT_ALL = 1000 };
+/* So many pages to look at after a round that sent `units` that were not zero: looking costs less than sending, so it takes less
+ * than `permille` of the round. AUDIT_ALL: all there are. 0: none. */
+uint64_t audit_sample(uint64_t permille, uint64_t units);
 
 void audit_init(struct audit *audit, struct ram *ram, struct unit_hash (*sent)(const void *opaque, uint64_t page),
                 const void *opaque, const struct digest_key *key, uint64_t seed);

@@ -328,7 +328,7 @@ static int move(struct outgoing *o)
         struct converge_sample sample;
         int rc = one_round(o, &sample);
         if (rc == 0)
-            rc = outgoing_audit(o, false);
+            rc = outgoing_audit(o, sample.units_data, false);
         if (rc == 0)
             rc = outgoing_cancelled(o);
         if (rc == 0)
@@ -410,7 +410,7 @@ static int last_round(struct outgoing *o)
     o->harvest_ns = (int64_t)((after.revoke_wait_ns - before.revoke_wait_ns) / param(&o->m->params.threads));
     outgoing_report_last_round(o);
     rc = failpoint_err(FAILPOINT_SOURCE_SEALED, &o->err);
-    return rc < 0 ? rc : outgoing_audit(o, true);
+    return rc < 0 ? rc : outgoing_audit(o, after.units_data - before.units_data, true);
 }
 
 void outgoing_digest(struct outgoing *o, struct section_digest *digest)

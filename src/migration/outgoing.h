@@ -110,8 +110,8 @@ void outgoing_throttle_end(struct outgoing *o);
 /* Before a round that is not the last: pages that are dirtied again at once may be left, until outgoing_throttle_round() is over. */
 void outgoing_leave_hot(struct outgoing *o);
 
-/* Between rounds, and when RAM is sealed: -EBADE when a page changed and nobody marked it. */
-int outgoing_audit(struct outgoing *o, bool sealed);
+/* Behind a round that sent `units` that were not zero, and when RAM is sealed: -EBADE when a page changed and nobody marked it. */
+int outgoing_audit(struct outgoing *o, uint64_t units, bool sealed);
 
 /* `verify=full`: PREPARED is there, and both sides stand still. PREPARED when both hold the same (or nobody wants to know), else
  * what came instead, PREPARED_MISMATCH with a sentence that names a page. */

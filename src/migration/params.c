@@ -58,9 +58,9 @@ const struct param_row param_table[] = {
       "on both sides, which makes the pause longer" },
     { "progress-interval", NULL, PARAM_MS, AT(announce_ms), 10, 60000, 500, NULL,
       "how often monitors show progress, ms" },
-    { "audit", NULL, PARAM_COUNT, AT(audit), 0, UINT32_MAX, 0, NULL,
-      "for debugging: so many clean pages are looked at after every round, and four times as many in the pause; one that "
-      "changed without being marked ends the migration; 0: none" },
+    { "audit", NULL, PARAM_COUNT, AT(audit), 0, 1000, 5, NULL,
+      "after a round so many clean pages are looked at for every 1000 that it sent, and four times as many in the pause; one that "
+      "changed without being marked ends the migration; 1000: all there are, 0: none" },
 };
 const unsigned param_rows = sizeof(param_table) / sizeof(param_table[0]);
 

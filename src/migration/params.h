@@ -22,7 +22,7 @@ struct migration_params {
     _Atomic uint64_t max_rounds;                 /* "max-rounds"; 0: as many as it takes */
     _Atomic uint64_t announce_ms;                /* "progress-interval" of monitors */
     _Atomic uint64_t delta_cache_bytes;          /* "delta-cache-size": copies of what was sent, at most */
-    _Atomic uint64_t audit;                      /* "audit": clean pages looked at after a round; 0: none */
+    _Atomic uint64_t audit;                      /* "audit": permille of what a round sent; 0: none */
     _Atomic uint64_t warm_arrival;               /* "warm-arrival": off, on */
     _Atomic uint64_t verify;                     /* "verify": enum verify_how */
     _Atomic bool capability_events;              /* capabilities, spelled as QEMU does */
