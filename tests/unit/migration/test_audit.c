@@ -141,6 +141,53 @@ static void samples_come_to_every_page_in_the_end(void **state)
     assert_true(audit.pages < 4 * 100000);
 }
 
+static void the_sample_is_a_share_of_what_was_sent(void **state)
+{
+    (void)state;
+    assert_int_equal(audit_sample(0, 100000), 0);
+    assert_int_equal(audit_sample(5, 100000), 500);
+    assert_int_equal(audit_sample(5, 1999), 9);
+    assert_int_equal(audit_sample(5, 0), AUDIT_PAGES_MIN);
+    assert_true(audit_sample(AUDIT_ALL, 0) == UINT64_MAX);
+    assert_true(audit_sample(999, UINT64_MAX) < UINT64_MAX);
+}
+
+/* It looks while the guest runs, by default: memory that nobody has touched stays so. */
+static void a_look_touches_no_memory_that_was_untouched(void **state)
+{
+    (void)state;
+    static const struct unit_hash zeros[64];
+    struct ram *young = ram_new();
+    struct audit look;
+    assert_int_equal(ram_add(young, "young", BASE, sizeof(zeros) / sizeof(zeros[0]) * PAGE_BYTES, false, NULL, NULL), 0);
+    assert_int_equal(ram_seal_layout(young, NULL), 0);
+    audit_init(&look, young, sent, zeros, NULL, 1);
+    uint64_t before = ram_untouched(young, 0), after;
+    assert_int_equal(audit_round(&look, ALL, false, &err), 0);
+    after = ram_untouched(young, 0);
+    int pagemap = young->pagemap;
+    ram_free(young);
+    if (pagemap < 0)
+        skip();
+    assert_true(before == UINT64_MAX && after == UINT64_MAX);
+}
+
+static void a_miss_names_who_marked_the_page_before(void **state)
+{
+    struct dirty_writer writer = { .number = 2 };
+    (void)state;
+    atomic_init(&writer.parked, true);
+    dirty_writer_register(ram->dirty, &writer);
+    dirty_trail_start(ram->dirty);
+    dirty_mark_ahead(ram->dirty, &writer, page_of(BASE + 70 * PAGE_BYTES));
+    harvest();
+    forgetful_store(BASE + 70 * PAGE_BYTES, 1);
+    assert_int_equal(audit_round(&audit, ALL, false, &err), -EBADE);
+    assert_non_null(strstr(err.text, "page 70 of some.ram at 0x80046000, last marked by vCPU 2"));
+    dirty_trail_stop(ram->dirty);
+    dirty_writer_unregister(ram->dirty, &writer);
+}
+
 static void a_bit_that_is_left_in_the_last_round_is_a_miss(void **state)
 {
     (void)state;
@@ -452,6 +499,9 @@ int main(void)
         AUDIT_TEST(a_page_that_was_cleared_without_a_mark_is_found),
         AUDIT_TEST(every_miss_is_counted_and_the_first_is_named),
         AUDIT_TEST(samples_come_to_every_page_in_the_end),
+        AUDIT_TEST(the_sample_is_a_share_of_what_was_sent),
+        AUDIT_TEST(a_look_touches_no_memory_that_was_untouched),
+        AUDIT_TEST(a_miss_names_who_marked_the_page_before),
         AUDIT_TEST(a_bit_that_is_left_in_the_last_round_is_a_miss),
         AUDIT_TEST(nothing_is_looked_at_when_it_is_off),
         AUDIT_TEST(a_marked_page_may_look_like_anything),

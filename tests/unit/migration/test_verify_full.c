@@ -4,12 +4,12 @@
 
 #include <errno.h>
 
-#include "migration/internal.h"
+#include "migration/outgoing.h"
 
 #define PLANTED (BOARD_RAM_BASE + 12 * MIB)
 
 static char uri[128];
-static enum planted { NOWHERE, HERE, THERE } plant;
+static enum planted { NOWHERE, HERE, THERE, DEVICES } plant;
 static uint64_t planted_at;
 
 /* The store of a writer that forgets, and a bit that flips in memory: past RAM's own functions. */
@@ -24,7 +24,13 @@ static void on_event(void *opaque, enum migration_event event, enum migration_st
 {
     struct side *side = opaque;
     (void)round;
-    if (event == MIGRATION_EVENT_STATE && state == MIGRATION_DEVICE && plant == (side == &a ? HERE : THERE))
+    if (event == MIGRATION_EVENT_STATE && state == MIGRATION_DEVICE && plant == DEVICES && side == &b) {
+        /* Everything was sent, and the source waits for PREPARED. */
+        lock(&a.migration->lock);
+        struct outgoing *o = (struct outgoing *)(void *)((char *)a.migration->ear - offsetof(struct outgoing, ear));
+        o->devices_sum[1] ^= 1;
+        unlock(&a.migration->lock);
+    } else if (event == MIGRATION_EVENT_STATE && state == MIGRATION_DEVICE && plant == (side == &a ? HERE : THERE))
         flip(side, planted_at);
 }
 
@@ -107,6 +113,14 @@ static void the_last_writer_of_the_page_is_named(void **state)
     plant = THERE;
     planted_at = WALKED + 5 * PAGE_BYTES + 64; /* beside the counter that the guest keeps there */
     assert_refused("page 261 of riscv_virt_board.ram at 0x80105000", "last marked by vCPU 0");
+}
+
+static void devices_that_are_not_what_was_sent_keep_the_guest_here(void **state)
+{
+    (void)state;
+    set(&a, "verify", "digest");
+    plant = DEVICES;
+    assert_refused("the devices' state that the destination has loaded is not what was sent", "");
 }
 
 /* docs/reliability.md says so: the digest knows what was loaded, and not what became of it. */
@@ -282,6 +296,7 @@ int main(void)
         VERIFY_TEST(a_writer_that_forgot_to_mark_is_found_in_the_pause),
         VERIFY_TEST(a_bit_that_flips_after_loading_is_found),
         VERIFY_TEST(the_last_writer_of_the_page_is_named),
+        VERIFY_TEST(devices_that_are_not_what_was_sent_keep_the_guest_here),
         VERIFY_TEST(the_digest_alone_does_not_see_it),
         VERIFY_TEST(a_file_cannot_be_asked),
         LATE_TEST(a_harvest_that_waits_loses_no_store),
