@@ -25,9 +25,9 @@
 
 enum { UNIT = 4096, CHUNK = CHUNK_UNITS * UNIT, BLOCK = 64 * 1024, REPEATS_MAX = 101, PIECE = 256 << 10 };
 
-static uint8_t *memory, *copy;    /* what is sent; where it is loaded */
-static uint8_t *zeros;            /* as much */
-static struct chunk *chunks;      /* all of memory in wire form */
+static uint8_t *memory, *copy; /* what is sent; where it is loaded */
+static uint8_t *zeros;         /* as much */
+static struct chunk *chunks;   /* all of memory in wire form */
 static const struct digest_key key = { { "a secret" } };
 static struct digest there, here; /* the sender's, the loader's */
 static struct source source;

@@ -29,7 +29,7 @@ void trail_free(struct trail *trail);
 /* This thread writes as `name` from now on: a string that stays. */
 void trail_as(const char *name);
 
-void trail_note(struct trail *trail, uint64_t page, uint64_t count);            /* slow path of the two below */
+void trail_note(struct trail *trail, uint64_t page, uint64_t count); /* slow path of the two below */
 void trail_note_vcpu(struct trail *trail, uint64_t page, unsigned number);
 static inline bool trail_on(const struct trail *trail)
 {

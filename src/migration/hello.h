@@ -26,7 +26,7 @@ enum hello_capability {
     HELLO_CAN_REHEARSE = 1 << 9,
     HELLO_CAN_PROBE = 1 << 10,
     HELLO_CAN_HEAR_RESULT = 1 << 11, /* a source: it listens for RESULT; a destination: it will say it */
-    HELLO_CAN_KEY = 1 << 13,    /* a source: its hello ends in a key for digests; a destination: it takes the key, and says
+    HELLO_CAN_KEY = 1 << 13, /* a source: its hello ends in a key for digests; a destination: it takes the key, and says
                                    in PREPARED what its devices look like */
     HELLO_CAN_VERIFY = 1 << 14, /* a destination: it answers VERIFY while it is prepared */
     /* What a source has come for, if not to hand its guest over. */

@@ -30,8 +30,8 @@ enum message_type {
     MESSAGE_RESUME =
         11,            /* source, in doubt, first on a new line: say again what you are (PREPARED, RUNNING, REFUSED) */
     MESSAGE_DONE = 12, /* source: RUNNING or REFUSED was heard, nobody will ask again */
-    MESSAGE_CHANNEL = 13, /* both ways, first on a data channel: be32 its number from 1, be32 how many there are */
-    MESSAGE_RESULT = 20,  /* destination, some 100 ms behind RUNNING, to a source that can hear it:
+    MESSAGE_CHANNEL = 13,  /* both ways, first on a data channel: be32 its number from 1, be32 how many there are */
+    MESSAGE_RESULT = 20,   /* destination, some 100 ms behind RUNNING, to a source that can hear it:
                              report_arrival_encode(). Decides nothing */
     MESSAGE_VERIFY = 23,   /* source, to a prepared destination that can: what does it hold? message_verify_encode() */
     MESSAGE_VERIFIED = 24, /* the answer: the same, and a hash for each range; none when it cannot say */

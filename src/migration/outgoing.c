@@ -126,7 +126,8 @@ static int connect_peer(struct outgoing *o)
         return err_set(&o->err, -EINVAL,
                        "nobody answers at %.100s: a rehearsal or a plan needs a godwit that waits there", m->uri);
     if (o->one_way && outgoing_verifies(o))
-        return err_set(&o->err, -EINVAL, "verify=full: nobody answers at %.100s, who could be asked what he holds", m->uri);
+        return err_set(&o->err, -EINVAL, "verify=full: nobody answers at %.100s, who could be asked what he holds",
+                       m->uri);
     if (o->one_way)
         return outgoing_cancelled(o);
 

@@ -34,7 +34,7 @@ struct outgoing {
     const struct digest_key *digest_key; /* that, when the peer uses it too; else NULL */
     bool peer_verifies;
     uint64_t devices_sum[2]; /* of the sections that were sent last */
-    unsigned codecs;       /* mask of 1 << enum codec: what the peer reads; 0: nobody said */
+    unsigned codecs;         /* mask of 1 << enum codec: what the peer reads; 0: nobody said */
 
     enum handover_state at;
     bool ran; /* when it was paused for this */

@@ -393,8 +393,7 @@ int delta_open(struct delta_split *split, const struct source *source, const str
 }
 
 int delta_apply(struct delta_split *split, const struct source *source, uint64_t unit, struct unit_hash hash,
-                uint8_t *now,
-                struct err *err)
+                uint8_t *now, struct err *err)
 {
     size_t offset = (size_t)(split->at - split->begin), left = (size_t)(split->end - split->at);
     unsigned lines = source->unit_bytes / DELTA_LINE_BYTES;

@@ -92,5 +92,4 @@ int delta_open(struct delta_split *split, const struct source *source, const str
 /* The next delta, of `unit`, applied to now (unit_bytes; what is there), whose digest_hash() is hash, DIGEST_ZERO when it was
  * never sent. -EPROTO with a sentence that names the byte of the payload. */
 int delta_apply(struct delta_split *split, const struct source *source, uint64_t unit, struct unit_hash hash,
-                uint8_t *now,
-                struct err *err);
+                uint8_t *now, struct err *err);

@@ -54,7 +54,8 @@ struct digest_change {
 
 int digest_new(struct digest *digest, uint64_t units, const struct digest_key *key, struct err *err); /* key: kept */
 void digest_destroy(struct digest *digest); /* zeroed is allowed */
-struct unit_hash digest_hash(const struct digest_key *key, const void *unit, size_t bytes); /* never DIGEST_ZERO; not for a
+struct unit_hash digest_hash(const struct digest_key *key, const void *unit,
+                             size_t bytes); /* never DIGEST_ZERO; not for a
                                                                                               unit of zeros */
 struct unit_hash digest_last(const struct digest *digest, uint64_t unit);
 void digest_replace(struct digest *digest, struct digest_change *change, uint64_t unit, struct unit_hash hash);

@@ -102,9 +102,8 @@ static int zero_units(struct source *source, struct digest *digest, struct diges
         if (!now) {
             return err_set(err, -EIO, "cannot read back unit %" PRIu64 " of %s", unit, source->name);
         }
-        struct unit_hash hash = unit_is_zero(now, source->unit_bytes)
-                                    ? DIGEST_ZERO
-                                    : digest_hash(digest->key, now, source->unit_bytes);
+        struct unit_hash hash =
+            unit_is_zero(now, source->unit_bytes) ? DIGEST_ZERO : digest_hash(digest->key, now, source->unit_bytes);
         digest_replace(digest, change, unit, hash);
     }
     return 0;

@@ -45,7 +45,7 @@ struct pipeline_options {
     bool
         peer_is_fresh; /* what it was never sent is zero there: zero units are news only where they were something else */
     const struct digest_key *key; /* of the digests; outlives the pipeline; NULL: none */
-    bool settled;      /* AUTO is LZ4: nobody waits for what is written, and it may be kept */
+    bool settled;                 /* AUTO is LZ4: nobody waits for what is written, and it may be kept */
     /* Of its time that the peer waits for bytes, 1/1000; below 0, or NULL: it does not say. Outlives the pipeline. */
     const _Atomic int32_t *peer_waits_permille;
     uint64_t delta_cache_bytes; /* what may be kept of units that were sent, for deltas; 0: the peer reads none */
@@ -128,8 +128,8 @@ struct loader_options {
     struct channel *const *data; /* as the source has them */
     unsigned data_count;
     uint64_t pool_bytes;
-    int silence_ms; /* a frame that has begun may be silent for so long; 0 or -1: for ever */
-    bool confined;  /* workers give up what they do not need: base/sandbox.h */
+    int silence_ms;               /* a frame that has begun may be silent for so long; 0 or -1: for ever */
+    bool confined;                /* workers give up what they do not need: base/sandbox.h */
     const struct digest_key *key; /* as the source has it; outlives the loader */
 };
 

@@ -14,8 +14,8 @@ int verify_check(const struct verify_ranges *ranges, const struct source *source
     if (ranges->count < 1 || !(by_range || by_unit) || ranges->first >= source->units ||
         ranges->first % VERIFY_RANGE_UNITS) {
         return err_set(err, -EPROTO,
-                       "%" PRIu32 " ranges of %" PRIu32 " units from %" PRIu64 " on cannot be asked of %s", ranges->count,
-                       ranges->step, ranges->first, source->name);
+                       "%" PRIu32 " ranges of %" PRIu32 " units from %" PRIu64 " on cannot be asked of %s",
+                       ranges->count, ranges->step, ranges->first, source->name);
     }
     return 0;
 }

@@ -8,9 +8,9 @@
 #include "migration/threads/source.h"
 
 enum {
-    VERIFY_RANGE_UNITS = 512,                      /* 2 MiB of pages */
-    VERIFY_HASHES_MAX = 1024,                      /* of one question: also how narrow a range becomes */
-    VERIFY_RANGES_MAX = 256,                       /* a question's units are bounded: who is asked says something soon */
+    VERIFY_RANGE_UNITS = 512, /* 2 MiB of pages */
+    VERIFY_HASHES_MAX = 1024, /* of one question: also how narrow a range becomes */
+    VERIFY_RANGES_MAX = 256,  /* a question's units are bounded: who is asked says something soon */
 };
 
 /* `count` ranges of `step` units each, from unit `first` on; what lies behind the source's end is nothing. */

@@ -159,7 +159,8 @@ static void a_look_touches_no_memory_that_was_untouched(void **state)
     static const struct unit_hash zeros[64];
     struct ram *young = ram_new();
     struct audit look;
-    assert_int_equal(ram_add(young, "young", BASE, sizeof(zeros) / sizeof(zeros[0]) * PAGE_BYTES, false, NULL, NULL), 0);
+    assert_int_equal(ram_add(young, "young", BASE, sizeof(zeros) / sizeof(zeros[0]) * PAGE_BYTES, false, NULL, NULL),
+                     0);
     assert_int_equal(ram_seal_layout(young, NULL), 0);
     audit_init(&look, young, sent, zeros, NULL, 1);
     uint64_t before = ram_untouched(young, 0), after;

@@ -257,8 +257,9 @@ static void a_store_lost_to_a_missing_wait_is_found_by_the_auditor(void **state)
     (void)state;
     set(&a, "verify", "digest");
     set(&a, "audit", "1000");
-    assert_refused("the auditor found a page that changed without a mark: page 3072 of riscv_virt_board.ram at 0x80c00000",
-                   "last marked by vCPU 7");
+    assert_refused(
+        "the auditor found a page that changed without a mark: page 3072 of riscv_virt_board.ram at 0x80c00000",
+        "last marked by vCPU 7");
 }
 
 static void a_store_lost_to_a_missing_wait_is_not_the_digests_to_see(void **state)
@@ -287,7 +288,7 @@ static void a_file_cannot_be_asked(void **state)
 
 #define VERIFY_TEST(test) cmocka_unit_test_setup_teardown(test, setup, teardown)
 
-#define LATE_TEST(test)   cmocka_unit_test_setup_teardown(test, late_setup, late_teardown)
+#define LATE_TEST(test) cmocka_unit_test_setup_teardown(test, late_setup, late_teardown)
 
 int main(void)
 {
