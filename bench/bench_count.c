@@ -42,6 +42,7 @@ static uint64_t random_next(void)
 
 static _Alignas(UNIT) uint8_t memory[BYTES], copy[BYTES], raw[CHUNK];
 static struct source source;
+static const struct digest_key key = { { "a secret" } };
 static struct digest there, here;
 static struct chunk chunks[WORDS];
 static _Alignas(CHUNK_ALIGN) uint8_t wires[WORDS][CHUNK_BYTES];
@@ -110,7 +111,7 @@ static void street_begin(void)
         fill_page(memory + (size_t)page * UNIT, page % 4);
     scratch.unit = aligned_alloc(UNIT, UNIT);
     require(scratch.unit && unpacker_init(&scratch.unpacker, NULL) == 0 && compressor_init(&compressor, NULL) == 0 &&
-                digest_new(&there, source.units, NULL) == 0 && digest_new(&here, source.units, NULL) == 0,
+                digest_new(&there, source.units, &key, NULL) == 0 && digest_new(&here, source.units, &key, NULL) == 0,
             "no memory");
     for (unsigned i = 0; i < WORDS; i++) {
         chunks[i].wire = wires[i] + CHUNK_LEAD_BYTES;

@@ -25,9 +25,10 @@
 
 enum { UNIT = 4096, CHUNK = CHUNK_UNITS * UNIT, BLOCK = 64 * 1024, REPEATS_MAX = 101, PIECE = 256 << 10 };
 
-static uint8_t *memory, *copy;    /* what is sent; where it is loaded */
-static uint8_t *zeros;            /* as much */
-static struct chunk *chunks;      /* all of memory in wire form */
+static uint8_t *memory, *copy; /* what is sent; where it is loaded */
+static uint8_t *zeros;         /* as much */
+static struct chunk *chunks;   /* all of memory in wire form */
+static const struct digest_key key = { { "a secret" } };
 static struct digest there, here; /* the sender's, the loader's */
 static struct source source;
 static size_t bytes_all, words;
@@ -177,7 +178,7 @@ static void part_zero_test(void)
 static void part_hash(void)
 {
     for (size_t at = 0; at < bytes_all; at += UNIT)
-        sink += digest_hash(memory + at, UNIT);
+        sink += digest_hash(&key, memory + at, UNIT).word[0];
 }
 
 static void part_scan(void)
@@ -372,7 +373,7 @@ int main(int argc, char **argv)
     scratch.unit = aligned_alloc(UNIT, UNIT);
     chunks = calloc(words, sizeof(*chunks));
     require(memory && copy && zeros && raw && unpacker_init(&scratch.unpacker, NULL) == 0 && scratch.unit && chunks &&
-                digest_new(&there, source.units, NULL) == 0 && digest_new(&here, source.units, NULL) == 0,
+                digest_new(&there, source.units, &key, NULL) == 0 && digest_new(&here, source.units, &key, NULL) == 0,
             "memory");
     for (size_t at = 0; at < bytes_all; at++)
         ((volatile uint8_t *)zeros)[at] = 0; /* or the kernel's one page of zeros would be read */

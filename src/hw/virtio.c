@@ -54,6 +54,7 @@ bool virtio_running(const struct virtio_backend *backend)
 
 struct vring virtio_ring(struct virtio_backend *backend, unsigned queue)
 {
+    trail_as(backend->ops->name);
     return (struct vring){
         .ram = backend->ram,
         .state = &backend->state->queue[queue],

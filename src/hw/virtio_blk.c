@@ -456,6 +456,7 @@ static void blk_done(struct block_request *io, int result)
         block_submit(blk->options.block, io);
         return;
     }
+    trail_as(blk->backend.ops->name);
     for (unsigned i = 0; i < request->filled; i++)
         ram_write_end(blk->backend.ram, request->segment[i].gpa, request->segment[i].bytes);
     virtio_lock(&blk->backend);

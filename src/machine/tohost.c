@@ -43,6 +43,7 @@ static void tohost_stored(void *opaque)
     case TOHOST_PRINT: tohost_print(t, (uint8_t)argument); break;
     case TOHOST_TAKEN: break;
     }
+    trail_as("tohost");
     ram_write(board->ram, t->gpa, zero, sizeof(zero));
 }
 

@@ -42,6 +42,8 @@ struct dirty {
     struct dirty_writer *writer[DIRTY_WRITERS_MAX]; /* under lock */
     unsigned writers;                               /* under lock */
     unsigned kickers;                               /* under lock: revokers that call kick() without it */
+
+    struct trail trail;
 };
 
 static uint64_t div_up(uint64_t n, uint64_t by)
@@ -99,6 +101,7 @@ void dirty_free(struct dirty *dirty)
         free(dirty->map[client].summary);
     }
     free(dirty->watched);
+    trail_free(&dirty->trail);
     cond_destroy(&dirty->kicked);
     cond_destroy(&dirty->acked);
     lock_destroy(&dirty->lock);
@@ -198,6 +201,21 @@ bool dirty_watched(const struct dirty *dirty, uint64_t page)
            1;
 }
 
+void dirty_trail_start(struct dirty *dirty)
+{
+    trail_start(&dirty->trail, dirty->pages);
+}
+
+void dirty_trail_stop(struct dirty *dirty)
+{
+    trail_stop(&dirty->trail);
+}
+
+struct trail_text dirty_last_marker(const struct dirty *dirty, uint64_t page)
+{
+    return trail_text(&dirty->trail, page);
+}
+
 /* After clients_after_data()'s barrier. */
 static void mark_watched(struct dirty *dirty, uint64_t page, uint64_t count)
 {
@@ -224,6 +242,8 @@ void dirty_mark_range(struct dirty *dirty, uint64_t page, uint64_t count)
         if (on & 1u << client)
             map_or_range(&dirty->map[client], page, count);
     mark_watched(dirty, page, count);
+    if (trail_on(&dirty->trail))
+        trail_note(&dirty->trail, page, count);
 }
 
 void dirty_mark(struct dirty *dirty, uint64_t page)
@@ -251,6 +271,8 @@ bool dirty_mark_ahead(struct dirty *dirty, struct dirty_writer *writer, uint64_t
 
     assert(page < dirty->pages);
     assert(!atomic_load_explicit(&dirty->sealed, memory_order_relaxed));
+    if (trail_on(&dirty->trail))
+        trail_note_vcpu(&dirty->trail, page, writer->number);
     for (int client = 0; client < DIRTY_CLIENTS; client++)
         if (on & 1u << client)
             fresh |= map_or_unless_set(&dirty->map[client], word, bit) && client == DIRTY_MIGRATION;

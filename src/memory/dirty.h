@@ -18,6 +18,7 @@
 #include "base/err.h"
 #include "base/lock.h"
 #include "memory/quota.h"
+#include "memory/trail.h"
 
 enum dirty_client { DIRTY_MIGRATION, DIRTY_DISPLAY, DIRTY_CODE, DIRTY_CLIENTS };
 
@@ -83,6 +84,12 @@ void dirty_writer_ack(struct dirty *dirty, struct dirty_writer *writer, uint64_t
  * Dekker with the revoker: sequentially consistent on both sides. */
 void dirty_writer_park(struct dirty *dirty, struct dirty_writer *writer);
 void dirty_writer_unpark(struct dirty *dirty, struct dirty_writer *writer);
+
+/* --- who marked (trail.h) ------------------------------------------------------------------------------- */
+
+void dirty_trail_start(struct dirty *dirty); /* forget, and note from now on who marks which page */
+void dirty_trail_stop(struct dirty *dirty);
+struct trail_text dirty_last_marker(const struct dirty *dirty, uint64_t page);
 
 /* --- quotas (quota.h) --------------------------------------------------------------------------------- */
 

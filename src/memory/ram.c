@@ -352,6 +352,7 @@ bool ram_write(struct ram *ram, uint64_t gpa, const void *data, uint64_t bytes)
 
 bool ram_load(struct ram *ram, uint64_t gpa, const void *data, uint64_t bytes)
 {
+    trail_as("a loader");
     return write_all(ram, gpa, data, bytes, true);
 }
 

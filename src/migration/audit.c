@@ -8,10 +8,18 @@
 
 enum { PICKS_FOR_DATA = 8 }; /* most of a young guest is zeros: tries to find a page that is not */
 
-void audit_init(struct audit *audit, struct ram *ram, uint64_t (*sent)(const void *opaque, uint64_t page),
-                const void *opaque, uint64_t seed)
+void audit_init(struct audit *audit, struct ram *ram, struct unit_hash (*sent)(const void *opaque, uint64_t page),
+                const void *opaque, const struct digest_key *key, uint64_t seed)
 {
-    *audit = (struct audit){ .ram = ram, .sent = sent, .opaque = opaque, .random = seed };
+    *audit = (struct audit){ .ram = ram, .sent = sent, .opaque = opaque, .key = key, .random = seed };
+}
+
+uint64_t audit_sample(uint64_t permille, uint64_t units)
+{
+    if (permille == 0 || permille >= AUDIT_ALL)
+        return permille ? UINT64_MAX : 0;
+    uint64_t some = units / AUDIT_ALL * permille + units % AUDIT_ALL * permille / AUDIT_ALL;
+    return some < AUDIT_PAGES_MIN ? AUDIT_PAGES_MIN : some;
 }
 
 /* --- which pages ------------------------------------------------------------------------------------------ */
@@ -45,7 +53,7 @@ static uint64_t next_random(struct audit *audit)
 static uint64_t pick(struct audit *audit, uint64_t pages, bool data)
 {
     uint64_t page = page_at(audit->ram, next_random(audit) % pages);
-    for (int i = 1; data && i < PICKS_FOR_DATA && audit->sent(audit->opaque, page) == DIGEST_ZERO; i++)
+    for (int i = 1; data && i < PICKS_FOR_DATA && unit_hash_is_zero(audit->sent(audit->opaque, page)); i++)
         page = page_at(audit->ram, next_random(audit) % pages);
     return page;
 }
@@ -57,25 +65,39 @@ static bool marked(const struct audit *audit, uint64_t page)
     return dirty_test(audit->ram->dirty, DIRTY_MIGRATION, page);
 }
 
-static uint64_t hash_now(const struct audit *audit, uint64_t page)
+static struct unit_hash hash_now(const struct audit *audit, uint64_t page)
 {
     _Alignas(64) uint8_t copy[PAGE_BYTES];
     ram_copy_page_out(copy, ram_page_host(audit->ram, page));
 #ifndef __SANITIZE_THREAD__                    /* it knows no fences */
     atomic_thread_fence(memory_order_acquire); /* whoever wrote what was read: his mark, his bracket, come after */
 #endif
-    return unit_is_zero(copy, PAGE_BYTES) ? DIGEST_ZERO : digest_hash(copy, PAGE_BYTES);
+    return unit_is_zero(copy, PAGE_BYTES) ? DIGEST_ZERO : digest_hash(audit->key, copy, PAGE_BYTES);
+}
+
+static bool as_sent(const struct audit *audit, uint64_t page)
+{
+    return unit_hash_equal(hash_now(audit, page), audit->sent(audit->opaque, page));
 }
 
 /* Different from what was sent, and nobody has said so. */
 static bool suspicious(const struct audit *audit, uint64_t page)
 {
-    return !marked(audit, page) && hash_now(audit, page) != audit->sent(audit->opaque, page) && !marked(audit, page);
+    return !marked(audit, page) && !as_sent(audit, page) && !marked(audit, page);
+}
+
+/* Zero when it was sent, and nobody has touched it since: a look would touch it. */
+static bool untouched(const struct audit *audit, uint64_t page)
+{
+    uint64_t bit = page % DIRTY_WORD_PAGES;
+    return unit_hash_is_zero(audit->sent(audit->opaque, page)) && ram_untouched(audit->ram, page - bit) >> bit & 1;
 }
 
 static void look(struct audit *audit, uint64_t page)
 {
     audit->pages++;
+    if (untouched(audit, page))
+        return;
     for (unsigned i = 0; i < audit->suspects; i++)
         if (audit->suspect[i] == page)
             return;
@@ -85,14 +107,15 @@ static void look(struct audit *audit, uint64_t page)
 
 /* --- judging ---------------------------------------------------------------------------------------------- */
 
-static void name_miss(const struct audit *audit, uint64_t page, uint64_t now, struct err *err)
+static void name_miss(const struct audit *audit, uint64_t page, struct err *err)
 {
     const struct ram_block *block = ram_block_by_page(audit->ram, page);
     uint64_t index = page - block->first_page;
     err_set(err, -EBADE,
             "the auditor found a page that changed without a mark: page %" PRIu64 " of %s at 0x%" PRIx64
-            ", sent as %016" PRIx64 ", now %016" PRIx64,
-            index, block->name, block->gpa + (index << PAGE_SHIFT), audit->sent(audit->opaque, page), now);
+            ", last marked by %s, sent as %016" PRIx64 ", now %016" PRIx64,
+            index, block->name, block->gpa + (index << PAGE_SHIFT), dirty_last_marker(audit->ram->dirty, page).text,
+            audit->sent(audit->opaque, page).word[0], hash_now(audit, page).word[0]);
 }
 
 /* Kept suspects may have been marked, or sent again, since. */
@@ -111,12 +134,12 @@ static int judge(struct audit *audit, struct err *err)
 {
     int rc = 0;
     for (unsigned i = 0; i < audit->suspects; i++) {
-        uint64_t page = audit->suspect[i], now;
-        if (marked(audit, page) || (now = hash_now(audit, page)) == audit->sent(audit->opaque, page))
+        uint64_t page = audit->suspect[i];
+        if (marked(audit, page) || as_sent(audit, page))
             continue;
         audit->misses++;
         if (rc == 0)
-            name_miss(audit, page, now, err);
+            name_miss(audit, page, err);
         rc = -EBADE;
     }
     audit->suspects = 0;

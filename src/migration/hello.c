@@ -10,7 +10,7 @@ void hello_fill(struct hello *hello, enum hello_role role, const struct machine_
     hello->role = (uint8_t)role;
     hello->capabilities = HELLO_CAN_LZ4 | HELLO_CAN_ZSTD | HELLO_CAN_RETRACT | HELLO_CAN_RESUME | HELLO_CAN_HEAR_WAITS |
                           HELLO_CAN_CHANNELS | HELLO_CAN_DELTAS | HELLO_CAN_HEAR_RESULT | HELLO_CAN_REHEARSE |
-                          HELLO_CAN_PROBE;
+                          HELLO_CAN_PROBE | HELLO_CAN_KEY | HELLO_CAN_VERIFY;
     hello->unit_bytes = PAGE_BYTES;
     hello->channels = 1;
     hello->machine = *machine;
@@ -29,6 +29,10 @@ void hello_encode(const struct hello *hello, struct buf *out)
     buf_put_be32(out, (uint32_t)machine.size);
     buf_put(out, machine.data, machine.size);
     buf_free(&machine);
+    if (hello->role == HELLO_SOURCE && hello->capabilities & HELLO_CAN_KEY) {
+        buf_put_be32(out, DIGEST_KEY_BYTES);
+        buf_put(out, hello->key.secret, DIGEST_KEY_BYTES);
+    }
     /* A later protocol appends here; the reader skips what it does not know. */
 }
 
@@ -40,6 +44,19 @@ unsigned hello_codecs(const struct hello *hello)
     if (hello->capabilities & HELLO_CAN_ZSTD)
         codecs |= 1u << CODEC_ZSTD;
     return codecs;
+}
+
+static int decode_key(struct reader *in, struct hello *out, struct err *err)
+{
+    if (out->role != HELLO_SOURCE || !(out->capabilities & HELLO_CAN_KEY))
+        return 0;
+    uint32_t bytes = reader_be32(in);
+    const uint8_t *key = in->failed || bytes != DIGEST_KEY_BYTES ? NULL : reader_take(in, bytes);
+    if (!key)
+        return err_set(err, -EPROTO, "the key in the peer's hello has %u bytes, or fewer are there; %d are needed",
+                       bytes, DIGEST_KEY_BYTES);
+    memcpy(out->key.secret, key, sizeof(out->key.secret));
+    return 0;
 }
 
 int hello_decode(const struct message *message, enum hello_role role, struct hello *out, struct err *err)
@@ -72,5 +89,5 @@ int hello_decode(const struct message *message, enum hello_role role, struct hel
         return err_set(err, -EPROTO, "the machine's description in the peer's hello is cut short");
     struct reader description = reader_of(machine, bytes);
     int rc = state_load(&machine_config_state, &out->machine, version, &description, err);
-    return rc < 0 ? err_prefix(err, "the peer's hello") : 0;
+    return rc < 0 ? err_prefix(err, "the peer's hello") : decode_key(&in, out, err);
 }

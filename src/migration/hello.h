@@ -26,6 +26,9 @@ enum hello_capability {
     HELLO_CAN_REHEARSE = 1 << 9,
     HELLO_CAN_PROBE = 1 << 10,
     HELLO_CAN_HEAR_RESULT = 1 << 11, /* a source: it listens for RESULT; a destination: it will say it */
+    HELLO_CAN_KEY = 1 << 13, /* a source: its hello ends in a key for digests; a destination: it takes the key, and says
+                                   in PREPARED what its devices look like */
+    HELLO_CAN_VERIFY = 1 << 14, /* a destination: it answers VERIFY while it is prepared */
     HELLO_DISKS = 1 << 15,           /* a destination: it can be sent disks; a source: it will send its disks */
     /* What a source has come for, if not to hand its guest over. */
     HELLO_REHEARSAL = 1 << 24, /* load and check everything, then drop it */
@@ -39,6 +42,7 @@ struct hello {
     uint32_t unit_bytes;           /* of RAM */
     uint32_t channels;             /* a source's data channels; 1: none, everything comes over this one */
     struct machine_config machine; /* the guest-visible part */
+    struct digest_key key;         /* a source that says HELLO_CAN_KEY: this migration's secret */
 };
 
 void hello_fill(struct hello *hello, enum hello_role role, const struct machine_config *machine);

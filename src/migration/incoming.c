@@ -77,6 +77,8 @@ static int answer_hello(struct incoming *i)
     i->peer_can_resume = rc == 0 && hello->capabilities & HELLO_CAN_RESUME;
     i->peer_hears_waits = rc == 0 && hello->capabilities & HELLO_CAN_HEAR_WAITS;
     i->peer_hears_result = rc == 0 && hello->capabilities & HELLO_CAN_HEAR_RESULT;
+    i->key_bytes = hello->key;
+    i->digest_key = rc == 0 && hello->capabilities & HELLO_CAN_KEY ? &i->key_bytes : NULL;
     i->rehearsal = rc == 0 && hello->capabilities & HELLO_REHEARSAL;
     i->probe = rc == 0 && hello->capabilities & HELLO_PROBE;
     i->peer_sends_disks = rc == 0 && hello->capabilities & HELLO_DISKS;
@@ -200,6 +202,7 @@ static int begin(struct incoming *i)
         .silence_ms = i->one_way ? -1 : incoming_timeout_ms(i),
         .data = i->data.data,
         .data_count = i->data.count,
+        .key = i->digest_key,
     };
     /* The source has its disks until it lets the guest go. A file's or a pipe's need not be there any more. */
     int rc = i->one_way || i->peer_sends_disks ? 0 : machine_disks_shared(i->machine, &i->err);
@@ -409,6 +412,8 @@ static int complete(struct incoming *i)
     if (rc == 0)
         rc = sections_apply(i->collector, &i->err);
     if (rc == 0)
+        rc = sections_confirm(i->collector, i->digest_key, i->devices_sum, &i->err);
+    if (rc == 0)
         machine_loaded(i->machine);
     return rc < 0 ? rc : failpoint_err(FAILPOINT_TARGET_APPLIED, &i->err);
 }
@@ -483,6 +488,7 @@ static int load_samples(struct incoming *i, struct source *sink)
         .channel = i->channel,
         .confined = !i->one_way && i->m->sandbox != MIGRATION_SANDBOX_OFF,
         .silence_ms = i->one_way ? -1 : incoming_timeout_ms(i),
+        .key = i->digest_key,
     };
     i->sources[0] = sink;
     i->progress[0].started = true;

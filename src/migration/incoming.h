@@ -27,6 +27,10 @@ struct incoming {
     bool rehearsal; /* what is loaded is dropped again, and never runs */
     bool peer_sends_disks;
     bool hot_code_seen;
+    struct digest_key key_bytes;
+    const struct digest_key *digest_key; /* that, when the source gave one; else NULL */
+    uint64_t devices_sum[2];             /* of the sections as they were loaded */
+    int64_t asked_ns;                    /* VERIFY was answered last; 0: never */
 
     enum handover_state at;
     struct {

@@ -66,6 +66,10 @@ static void say_prepared(struct incoming *i)
         buf_put_be64(&payload, digest[0]);
         buf_put_be64(&payload, digest[1]);
     }
+    if (i->digest_key) { /* an older source would not know what it is */
+        buf_put_be64(&payload, i->devices_sum[0]);
+        buf_put_be64(&payload, i->devices_sum[1]);
+    }
     incoming_say(i, MESSAGE_PREPARED, payload.data, (uint32_t)payload.size);
     buf_free(&payload);
     failpoint(FAILPOINT_TARGET_WAIT);
@@ -237,6 +241,33 @@ static bool answer_knock(struct incoming *i)
 
 /* --- waiting ------------------------------------------------------------------------------------------------ */
 
+/* What is held, told to the source before it lets its guest go. It waits for us, and we for it from now on. A question that
+ * makes no sense is answered without a hash. */
+static void answer_verify(struct incoming *i)
+{
+    static struct unit_hash hash[VERIFY_HASHES_MAX]; /* one migrate thread per process */
+    struct verify_ranges ranges = { 0 };
+    struct buf payload = { 0 };
+    bool held = i->at == TARGET_PREPARED || i->at == TARGET_REHEARSED || i->at == TARGET_UNRESOLVED;
+    int rc = held ? message_verify_decode(i->message, &ranges) : -EPROTO;
+    if (rc == 0 && (ranges.source < 1 || ranges.source > INCOMING_SOURCES))
+        rc = -EPROTO;
+    if (rc == 0)
+        rc = verify_check(&ranges, i->sources[ranges.source - 1], NULL);
+    if (rc == 0)
+        rc = verify_hash(&ranges, i->sources[ranges.source - 1], i->digest_key, hash, NULL);
+    message_verified_encode(&ranges, hash, rc == 0 ? ranges.count : 0, &payload);
+    incoming_say(i, MESSAGE_VERIFIED, payload.data, (uint32_t)payload.size);
+    buf_free(&payload);
+    i->asked_ns = clock_now_ns();
+}
+
+static int64_t patience_until(struct incoming *i, int64_t until_ns)
+{
+    int64_t asked_ns = i->asked_ns ? i->asked_ns + incoming_timeout_ms(i) * NS_PER_MS : 0;
+    return asked_ns > until_ns ? asked_ns : until_ns;
+}
+
 static enum handover_event read_event(struct incoming *i)
 {
     struct err why = { 0 };
@@ -251,6 +282,7 @@ static enum handover_event read_event(struct incoming *i)
     switch (i->message->type) {
     case MESSAGE_GO: return HANDOVER_GO;
     case MESSAGE_RETRACT: return HANDOVER_RETRACT;
+    case MESSAGE_VERIFY: answer_verify(i); return HANDOVER_EVENTS;
     case MESSAGE_DONE: i->done = handover_ended(i->at); return HANDOVER_EVENTS;
     default: return HANDOVER_EVENTS;
     }
@@ -330,11 +362,11 @@ static bool next_event(struct incoming *i, int64_t until_ns, enum handover_event
             return true;
         if (quitting && (!i->line || handover_ended(i->at)))
             return false;
-        if (clock_now_ns() >= until_ns) {
+        if (clock_now_ns() >= patience_until(i, until_ns)) {
             *event = HANDOVER_SILENCE;
             return true;
         }
-        if (!look(i, until_ns, event))
+        if (!look(i, patience_until(i, until_ns), event))
             return false;
     }
     return true;

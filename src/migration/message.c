@@ -94,3 +94,51 @@ int message_loaded_decode(const struct message *message, struct message_loaded *
     out->waited_ns = in.size == MESSAGE_LOADED_BYTES_SHORT ? MESSAGE_UNTOLD : reader_be64(&in);
     return in.failed || in.at != in.size ? -EPROTO : 0;
 }
+
+void message_verify_encode(const struct verify_ranges *ranges, struct buf *out)
+{
+    buf_put_be32(out, ranges->source);
+    buf_put_be64(out, ranges->first);
+    buf_put_be32(out, ranges->step);
+    buf_put_be32(out, ranges->count);
+}
+
+static void read_ranges(struct reader *in, struct verify_ranges *out)
+{
+    out->source = reader_be32(in);
+    out->first = reader_be64(in);
+    out->step = reader_be32(in);
+    out->count = reader_be32(in);
+}
+
+int message_verify_decode(const struct message *message, struct verify_ranges *out)
+{
+    struct reader in = reader_of(message->payload, message->bytes);
+    read_ranges(&in, out);
+    return in.failed || in.at != in.size ? -EPROTO : 0;
+}
+
+void message_verified_encode(const struct verify_ranges *ranges, const struct unit_hash *hash, unsigned hashes,
+                             struct buf *out)
+{
+    _Static_assert(VERIFY_HASHES_MAX * sizeof(*hash) + 64 <= MESSAGE_PAYLOAD_MAX, "an answer is one message");
+    message_verify_encode(ranges, out);
+    for (unsigned i = 0; i < hashes; i++) {
+        buf_put_be64(out, hash[i].word[0]);
+        buf_put_be64(out, hash[i].word[1]);
+    }
+}
+
+int message_verified_decode(const struct message *message, struct verify_ranges *out, struct unit_hash *hash)
+{
+    struct reader in = reader_of(message->payload, message->bytes);
+    read_ranges(&in, out);
+    size_t hashes = in.failed ? 0 : (in.size - in.at) / sizeof(*hash);
+    if (hashes > VERIFY_HASHES_MAX)
+        return -EPROTO;
+    for (size_t i = 0; i < hashes; i++) {
+        hash[i].word[0] = reader_be64(&in);
+        hash[i].word[1] = reader_be64(&in);
+    }
+    return in.failed || in.at != in.size ? -EPROTO : (int)hashes;
+}

@@ -11,6 +11,7 @@
 #include "base/bytes.h"
 #include "base/channel.h"
 #include "base/err.h"
+#include "migration/threads/verify.h"
 
 #define MESSAGE_MAGIC UINT32_C(0x47445754) /* "GDWT" */
 enum { MESSAGE_PAYLOAD_MAX = 64 * 1024, MESSAGE_ID_BYTES = 16, MESSAGE_HEAD_BYTES = 32, MESSAGE_SENTENCE_MAX = 400 };
@@ -29,10 +30,12 @@ enum message_type {
     MESSAGE_RESUME =
         11,            /* source, in doubt, first on a new line: say again what you are (PREPARED, RUNNING, REFUSED) */
     MESSAGE_DONE = 12, /* source: RUNNING or REFUSED was heard, nobody will ask again */
-    MESSAGE_CHANNEL = 13, /* both ways, first on a data channel: be32 its number from 1, be32 how many there are */
-    MESSAGE_SYNCED = 27,  /* destination, to a source that sends disks: be64 ns that making them durable took last */
-    MESSAGE_RESULT = 20,  /* destination, some 100 ms behind RUNNING, to a source that can hear it:
+    MESSAGE_CHANNEL = 13,  /* both ways, first on a data channel: be32 its number from 1, be32 how many there are */
+    MESSAGE_RESULT = 20,   /* destination, some 100 ms behind RUNNING, to a source that can hear it:
                              report_arrival_encode(). Decides nothing */
+    MESSAGE_VERIFY = 23,   /* source, to a prepared destination that can: what does it hold? message_verify_encode() */
+    MESSAGE_VERIFIED = 24, /* the answer: the same, and a hash for each range; none when it cannot say */
+    MESSAGE_SYNCED = 27,   /* destination, to a source that sends disks: be64 ns that making them durable took last */
 };
 
 struct message_key { /* whose message it is */
@@ -73,3 +76,11 @@ enum { MESSAGE_LOADED_BYTES = 40, MESSAGE_LOADED_BYTES_SHORT = 32 };
 #define MESSAGE_UNTOLD UINT64_MAX
 void message_loaded_encode(const struct message_loaded *loaded, uint8_t out[MESSAGE_LOADED_BYTES]);
 int message_loaded_decode(const struct message *message, struct message_loaded *out);
+
+/* The question, which is also the answer's head: be32 source, be64 first unit, be32 units of a range, be32 ranges. */
+void message_verify_encode(const struct verify_ranges *ranges, struct buf *out);
+int message_verify_decode(const struct message *message, struct verify_ranges *out); /* -EPROTO */
+void message_verified_encode(const struct verify_ranges *ranges, const struct unit_hash *hash, unsigned hashes,
+                             struct buf *out);
+/* hash: VERIFY_HASHES_MAX. How many there are, or -EPROTO. */
+int message_verified_decode(const struct message *message, struct verify_ranges *out, struct unit_hash *hash);

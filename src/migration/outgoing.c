@@ -57,6 +57,7 @@ static int say_hello(struct outgoing *o, unsigned channels)
         hello->capabilities |= HELLO_PROBE;
     if (!o->plan && o->m->disk_copy != DISK_SHARED)
         hello->capabilities |= HELLO_DISKS;
+    hello->key = o->key_bytes;
     hello_encode(hello, &payload);
     message_put(&out, MESSAGE_HELLO, &o->key, payload.data, (uint32_t)payload.size);
     if (rc == 0)
@@ -78,12 +79,16 @@ static int say_hello(struct outgoing *o, unsigned channels)
         o->peer_reads_deltas = rc == 0 && hello->capabilities & HELLO_CAN_DELTAS;
         o->peer_is_fresh = rc == 0 && hello->capabilities & HELLO_IS_FRESH;
         o->peer_can_warm = rc == 0 && hello->capabilities & HELLO_CAN_WARM;
+        o->digest_key = rc == 0 && hello->capabilities & HELLO_CAN_KEY ? &o->key_bytes : NULL;
+        o->peer_verifies = rc == 0 && hello->capabilities & HELLO_CAN_VERIFY;
         o->codecs = hello_codecs(hello);
         if (rc == 0 && channels && !(hello->capabilities & HELLO_CAN_CHANNELS))
             rc = err_set(&o->err, -EREMOTEIO, "the destination knows no data channels, and channels is %u", channels);
         o->peer_tells_result = rc == 0 && hello->capabilities & HELLO_CAN_HEAR_RESULT;
         if (rc == 0 && !o->plan && o->m->disk_copy != DISK_SHARED && !(hello->capabilities & HELLO_DISKS))
             rc = err_set(&o->err, -ENOTSUP, "the destination is an older godwit, and takes no disks");
+        if (rc == 0 && outgoing_verifies(o) && !o->peer_verifies)
+            rc = err_set(&o->err, -ENOTSUP, "verify=full: the destination is an older godwit that cannot be asked");
         uint64_t needed = o->rehearsal ? HELLO_CAN_REHEARSE : o->plan ? HELLO_CAN_PROBE : 0;
         if (rc == 0 && (hello->capabilities & needed) != needed)
             rc = err_set(&o->err, -ENOTSUP, "the destination is an older godwit, and knows of no rehearsals and plans");
@@ -100,6 +105,8 @@ static int connect_peer(struct outgoing *o)
     struct migration *m = o->m;
     if (getrandom(o->key.id, sizeof(o->key.id), 0) != (ssize_t)sizeof(o->key.id))
         return err_set_errno(&o->err, -errno, "no random bytes for the migration's id");
+    if (getrandom(&o->key_bytes, sizeof(o->key_bytes), 0) != (ssize_t)sizeof(o->key_bytes))
+        return err_set_errno(&o->err, -errno, "no random bytes for the migration's key");
     o->key.attempt = 1;
     int channels = o->plan ? 0 : channels_wanted(&m->params, m->uri, &o->err);
     if (channels < 0)
@@ -122,6 +129,9 @@ static int connect_peer(struct outgoing *o)
     if (o->one_way && m->purpose != PURPOSE_MOVE)
         return err_set(&o->err, -EINVAL,
                        "nobody answers at %.100s: a rehearsal or a plan needs a godwit that waits there", m->uri);
+    if (o->one_way && outgoing_verifies(o))
+        return err_set(&o->err, -EINVAL, "verify=full: nobody answers at %.100s, who could be asked what he holds",
+                       m->uri);
     if (o->one_way)
         return outgoing_cancelled(o);
 
@@ -168,6 +178,7 @@ int outgoing_begin_street(struct outgoing *o)
         .tunables = &m->params.live,
         .codecs = o->codecs,
         .peer_is_fresh = o->peer_is_fresh,
+        .key = o->digest_key,
         .settled = o->one_way,
         .delta_cache_bytes = deltas ? param(&m->params.delta_cache_bytes) : 0,
         .peer_waits_permille = o->one_way ? NULL : &o->ear.peer_waits_permille,
@@ -188,6 +199,8 @@ static int begin(struct outgoing *o)
         rc = outgoing_begin_street(o);
     if (rc < 0)
         return rc;
+    if (outgoing_verifies(o) || param(&m->params.audit))
+        dirty_trail_start(o->ram->dirty);
     o->tracking = o->disks.count == 0; /* else memory begins when it is due */
     if (o->tracking)
         dirty_start(o->ram->dirty, DIRTY_MIGRATION, true);
@@ -328,7 +341,7 @@ static int move(struct outgoing *o)
         struct converge_sample sample;
         int rc = one_round(o, &sample);
         if (rc == 0)
-            rc = outgoing_audit(o, false);
+            rc = outgoing_audit(o, sample.units_data, false);
         if (rc == 0)
             rc = outgoing_cancelled(o);
         if (rc == 0)
@@ -422,7 +435,7 @@ static int last_round(struct outgoing *o)
     o->harvest_ns = (int64_t)((after.revoke_wait_ns - before.revoke_wait_ns) / param(&o->m->params.threads));
     outgoing_report_last_round(o);
     rc = failpoint_err(FAILPOINT_SOURCE_SEALED, &o->err);
-    return rc < 0 ? rc : outgoing_audit(o, true);
+    return rc < 0 ? rc : outgoing_audit(o, after.units_data - before.units_data, true);
 }
 
 void outgoing_digest(struct outgoing *o, struct section_digest *digest)
@@ -455,6 +468,7 @@ void outgoing_put_devices(struct outgoing *o, struct section_writer *writer)
     struct machine_section section[MACHINE_SECTIONS_MAX];
     unsigned sections = machine_sections(o->machine, section);
     struct report_devices saved = { 0 };
+    o->devices_sum[0] = o->devices_sum[1] = 0;
     for (unsigned i = 0; i < sections; i++) {
         int64_t start_ns = clock_now_ns();
         if (section[i].lock)
@@ -462,6 +476,8 @@ void outgoing_put_devices(struct outgoing *o, struct section_writer *writer)
         sections_put_full(writer, section[i].desc, section[i].instance, section[i].object);
         if (section[i].lock)
             unlock(section[i].lock);
+        sections_sum(o->digest_key, section[i].desc, section[i].instance, section[i].desc->version,
+                     writer->out.data + writer->data_at, writer->data_bytes, o->devices_sum);
         report_add_device(&saved, section[i].desc->name, section[i].instance, clock_now_ns() - start_ns);
     }
     lock(&o->m->lock);
@@ -547,6 +563,7 @@ static void tear_down(struct outgoing *o)
     outgoing_report_end(o);
     if (o->tracking)
         dirty_stop(o->ram->dirty, DIRTY_MIGRATION);
+    dirty_trail_stop(o->ram->dirty);
     if (o->sealed)
         dirty_unseal(o->ram->dirty);
 }

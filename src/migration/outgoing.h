@@ -33,7 +33,11 @@ struct outgoing {
     bool rehearsal, plan;  /* it is one */
     bool stayed;           /* and has come to its good end */
     struct source *sample; /* a plan's, instead of RAM */
-    unsigned codecs;       /* mask of 1 << enum codec: what the peer reads; 0: nobody said */
+    struct digest_key key_bytes;
+    const struct digest_key *digest_key; /* that, when the peer uses it too; else NULL */
+    bool peer_verifies;
+    uint64_t devices_sum[2]; /* of the sections that were sent last */
+    unsigned codecs;         /* mask of 1 << enum codec: what the peer reads; 0: nobody said */
 
     enum handover_state at;
     bool ran; /* when it was paused for this */
@@ -109,8 +113,13 @@ void outgoing_throttle_end(struct outgoing *o);
 /* Before a round that is not the last: pages that are dirtied again at once may be left, until outgoing_throttle_round() is over. */
 void outgoing_leave_hot(struct outgoing *o);
 
-/* Between rounds, and when RAM is sealed: -EBADE when a page changed and nobody marked it. */
-int outgoing_audit(struct outgoing *o, bool sealed);
+/* Behind a round that sent `units` that were not zero, and when RAM is sealed: -EBADE when a page changed and nobody marked it. */
+int outgoing_audit(struct outgoing *o, uint64_t units, bool sealed);
+
+/* `verify=full`: PREPARED is there, and both sides stand still. PREPARED when both hold the same (or nobody wants to know), else
+ * what came instead, PREPARED_MISMATCH with a sentence that names a page. */
+enum handover_event outgoing_verify(struct outgoing *o);
+bool outgoing_verifies(const struct outgoing *o);
 
 /* Put an event through the hand-over table and perform what it says. */
 void outgoing_feed(struct outgoing *o, enum handover_event event);

@@ -3,20 +3,20 @@
 
 #include "migration/outgoing.h"
 
-static uint64_t page_sent(const void *opaque, uint64_t page)
+static struct unit_hash page_sent(const void *opaque, uint64_t page)
 {
     return pipeline_last_hash(opaque, 0, page); /* RAM is the first source */
 }
 
-int outgoing_audit(struct outgoing *o, bool sealed)
+int outgoing_audit(struct outgoing *o, uint64_t units, bool sealed)
 {
     struct migration *m = o->m;
-    uint64_t sample = atomic_load_explicit(&m->params.audit, memory_order_relaxed), seed;
+    uint64_t permille = atomic_load_explicit(&m->params.audit, memory_order_relaxed), seed;
     if (!o->audit.ram) {
         memcpy(&seed, o->key.id, sizeof(seed));
-        audit_init(&o->audit, o->ram, page_sent, o->pipeline, seed);
+        audit_init(&o->audit, o->ram, page_sent, o->pipeline, o->digest_key, seed);
     }
-    int rc = audit_round(&o->audit, sample, sealed, &o->err);
+    int rc = audit_round(&o->audit, audit_sample(permille, units), sealed, &o->err);
     lock(&m->lock);
     m->figures.audited_pages = o->audit.pages;
     m->figures.audit_misses = o->audit.misses;

@@ -155,6 +155,11 @@ static bool digests_match(struct outgoing *o)
             err_set(&o->err, -EBADMSG, "source %s: what the destination loaded is not what was sent",
                     o->sources[i]->name);
     }
+    if (match && o->digest_key) {
+        match = o->ear.devices_told && memcmp(o->ear.devices, o->devices_sum, sizeof(o->devices_sum)) == 0;
+        if (!match)
+            err_set(&o->err, -EBADMSG, "the devices' state that the destination has loaded is not what was sent");
+    }
     unlock(&o->ear.lock);
     return match;
 }
@@ -165,6 +170,9 @@ static enum handover_event prepared(struct outgoing *o)
     o->time_ns.prepared = clock_now_ns();
     if (!digests_match(o))
         return HANDOVER_PREPARED_MISMATCH;
+    enum handover_event verified = outgoing_verify(o);
+    if (verified != HANDOVER_PREPARED)
+        return verified;
     lock(&o->m->lock);
     bool cancel = o->m->cancel;
     o->stayed = o->rehearsal && !cancel;

@@ -17,6 +17,7 @@
 
 static const char *const compression_names[] = { "auto", "none", "lz4", "zstd", NULL };
 static const char *const off_on[] = { "off", "on", NULL };
+static const char *const verify_names[] = { "digest", "full", NULL };
 
 #define AT(member) offsetof(struct migration_params, member)
 
@@ -52,11 +53,14 @@ const struct param_row param_table[] = {
       "auto-converge: percent of its work that may be taken from a vCPU at most" },
     { "warm-arrival", NULL, PARAM_CHOICE, AT(warm_arrival), 0, 1, 1, off_on,
       "tell the destination which code is hot, to translate it before the guest runs there" },
+    { "verify", NULL, PARAM_CHOICE, AT(verify), 0, 1, VERIFY_DIGEST, verify_names,
+      "what proves in the pause that both sides hold the same: digest, kept up as memory travels; full: all of it is hashed again "
+      "on both sides, which makes the pause longer" },
     { "progress-interval", NULL, PARAM_MS, AT(announce_ms), 10, 60000, 500, NULL,
       "how often monitors show progress, ms" },
-    { "audit", NULL, PARAM_COUNT, AT(audit), 0, UINT32_MAX, 0, NULL,
-      "for debugging: so many clean pages are looked at after every round, and four times as many in the pause; one that "
-      "changed without being marked ends the migration; 0: none" },
+    { "audit", NULL, PARAM_COUNT, AT(audit), 0, 1000, 5, NULL,
+      "after a round so many clean pages are looked at for every 1000 that it sent, and four times as many in the pause; one that "
+      "changed without being marked ends the migration; 1000: all there are, 0: none" },
 };
 const unsigned param_rows = sizeof(param_table) / sizeof(param_table[0]);
 

@@ -7,6 +7,8 @@
 #include "base/err.h"
 #include "migration/threads/pipeline.h"
 
+enum verify_how { VERIFY_DIGEST, VERIFY_FULL };
+
 struct migration_params {
     _Atomic uint64_t max_bandwidth_bytes_per_s;  /* "max-bandwidth"; 0: no cap */
     _Atomic uint64_t downtime_limit_ms;          /* "downtime-limit", default 300 */
@@ -20,8 +22,9 @@ struct migration_params {
     _Atomic uint64_t max_rounds;                 /* "max-rounds"; 0: as many as it takes */
     _Atomic uint64_t announce_ms;                /* "progress-interval" of monitors */
     _Atomic uint64_t delta_cache_bytes;          /* "delta-cache-size": copies of what was sent, at most */
-    _Atomic uint64_t audit;                      /* "audit": clean pages looked at after a round; 0: none */
+    _Atomic uint64_t audit;                      /* "audit": permille of what a round sent; 0: none */
     _Atomic uint64_t warm_arrival;               /* "warm-arrival": off, on */
+    _Atomic uint64_t verify;                     /* "verify": enum verify_how */
     _Atomic bool capability_events;              /* capabilities, spelled as QEMU does */
     _Atomic bool capability_return_path;
     _Atomic bool capability_multifd;         /* "multifd": at least 2 channels */

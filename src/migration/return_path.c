@@ -44,11 +44,24 @@ static int hear_prepared(struct return_path *path, const struct message *message
         path->digest[i].digest[0] = reader_be64(&in);
         path->digest[i].digest[1] = reader_be64(&in);
     }
+    path->devices_told = in.at < in.size;
+    path->devices[0] = path->devices_told ? reader_be64(&in) : 0;
+    path->devices[1] = path->devices_told ? reader_be64(&in) : 0;
     if (in.failed)
         return -EPROTO;
     path->digests = count;
     path->prepared_ns = clock_now_ns();
     path->heard |= HEARD_PREPARED;
+    return 0;
+}
+
+static int hear_verified(struct return_path *path, const struct message *message)
+{
+    int hashes = message_verified_decode(message, &path->verified.ranges, path->verified.hash);
+    if (hashes < 0)
+        return hashes;
+    path->verified.hashes = (unsigned)hashes;
+    path->heard |= HEARD_VERIFIED;
     return 0;
 }
 
@@ -103,6 +116,7 @@ static int hear(struct return_path *path, const struct message *message)
     case MESSAGE_RUNNING: return hear_running(path, message);
     case MESSAGE_SYNCED: hear_synced(path, message); return 0;
     case MESSAGE_RESULT: hear_result(path, message); return 0;
+    case MESSAGE_VERIFIED: return hear_verified(path, message);
     case MESSAGE_RETRACTED: path->heard |= HEARD_RETRACTED; return 0;
     case MESSAGE_REFUSED: hear_sentence(path, message, HEARD_REFUSED, "the destination does not start it"); return 0;
     case MESSAGE_REFUSAL:
@@ -185,7 +199,7 @@ void return_path_new_attempt(struct return_path *path, uint32_t attempt)
 {
     lock(&path->lock);
     path->key.attempt = attempt;
-    path->heard &= ~(unsigned)(HEARD_PREPARED | HEARD_RETRACTED);
+    path->heard &= ~(unsigned)(HEARD_PREPARED | HEARD_RETRACTED | HEARD_VERIFIED);
     unlock(&path->lock);
 }
 

@@ -5,6 +5,7 @@
 #include "migration/message.h"
 #include "migration/report.h"
 #include "migration/threads/pipeline.h"
+#include "migration/threads/verify.h"
 
 /* What the owner may wait for, and what it may get instead. In order of importance: the first that is true is told. */
 enum heard {
@@ -18,6 +19,7 @@ enum heard {
     HEARD_INTERRUPT = 1 << 7, /* return_path_interrupt() */
     HEARD_SILENCE = 1 << 8,   /* nothing at all for the time given */
     HEARD_RESULT = 1 << 9,    /* behind RUNNING only */
+    HEARD_VERIFIED = 1 << 10, /* taken by whoever waits for it */
 };
 
 struct return_path {
@@ -47,6 +49,13 @@ struct return_path {
         uint32_t id;
         uint64_t digest[2];
     } digest[PIPELINE_SOURCES_MAX];
+    bool devices_told; /* PREPARED: with what the machine's sections look like there */
+    uint64_t devices[2];
+    struct {
+        struct verify_ranges ranges;
+        unsigned hashes;
+        struct unit_hash hash[VERIFY_HASHES_MAX];
+    } verified;                    /* VERIFIED, the newest */
     struct report_arrival arrival; /* RESULT */
     struct err why;                /* ERROR, REFUSED, CLOSED */
 };

@@ -60,6 +60,23 @@ static uint64_t sum_add(uint64_t sum, const char *name, uint32_t instance, uint3
     return XXH3_64bits_withSeed(data, bytes, XXH3_64bits_withSeed(head, sizeof(head), sum));
 }
 
+void sections_sum(const struct digest_key *key, const struct state_desc *desc, uint32_t instance, uint32_t version,
+                  const void *data, size_t bytes, uint64_t sum[2])
+{
+    uint8_t all[SECTION_NAME_MAX + 8 + 4 * sizeof(uint64_t)] = { 0 }, *at = all + SECTION_NAME_MAX;
+    struct unit_hash hash = bytes ? digest_hash(key, data, bytes) : DIGEST_ZERO;
+    memcpy(all, desc->name, strnlen(desc->name, SECTION_NAME_MAX));
+    be32_put(at, instance);
+    be32_put(at + 4, version);
+    for (unsigned i = 0; i < 2; i++) {
+        be64_put(at + 8 + 8 * i, hash.word[i]);
+        be64_put(at + 24 + 8 * i, sum[i]);
+    }
+    hash = digest_hash(key, all, sizeof(all));
+    sum[0] = hash.word[0];
+    sum[1] = hash.word[1];
+}
+
 /* --- writing -------------------------------------------------------------------------------------------- */
 
 void sections_begin(struct section_writer *writer)
@@ -132,6 +149,8 @@ void sections_put_full(struct section_writer *writer, const struct state_desc *d
     state_save(desc, object, out);
     size_t bytes = out->size - data_at;
     assert(bytes <= SECTION_FULL_MAX);
+    writer->data_at = data_at;
+    writer->data_bytes = bytes;
     be32_put(out->data + length_at, (uint32_t)bytes);
     writer->full_sum =
         sum_add(writer->full_sum, desc->name, instance, desc->version, bytes ? out->data + data_at : NULL, bytes);
@@ -466,11 +485,15 @@ int sections_complete(struct section_collector *c, struct err *err)
     return 0;
 }
 
+static bool is_machine_state(const struct state_desc *desc)
+{
+    return desc != &section_handover_state && desc != &section_digest_state && desc != &machine_config_state;
+}
+
 int sections_apply(struct section_collector *c, struct err *err)
 {
     for (unsigned i = 0; i < c->sections; i++) {
-        const struct state_desc *desc = c->section[i].desc;
-        if (desc == &section_handover_state || desc == &section_digest_state || desc == &machine_config_state)
+        if (!is_machine_state(c->section[i].desc))
             continue;
         int64_t start_ns = clock_now_ns();
         int rc = load_one(c, i, err);
@@ -479,4 +502,42 @@ int sections_apply(struct section_collector *c, struct err *err)
             return rc;
     }
     return 0;
+}
+
+static int confirm_one(struct section_collector *c, unsigned index, const struct digest_key *key, struct buf *now,
+                       uint64_t sum[2], struct err *err)
+{
+    const struct machine_section *section = &c->section[index];
+    const struct buf *came = &c->arrived[index].data;
+    uint32_t version = c->arrived[index].version;
+    if (version != section->desc->version) { /* an older one cannot be saved again: what has come stands for it */
+        sections_sum(key, section->desc, section->instance, version, came->data, came->size, sum);
+        return 0;
+    }
+    now->size = 0;
+    if (section->lock)
+        lock(section->lock);
+    state_save(section->desc, section->object, now);
+    if (section->lock)
+        unlock(section->lock);
+    sections_sum(key, section->desc, section->instance, version, now->data, now->size, sum);
+    size_t same = 0;
+    while (same < now->size && same < came->size && now->data[same] == came->data[same])
+        same++;
+    if (same < now->size || same < came->size)
+        return err_set(err, -EPROTO, "section %s, instance %u: byte %zu is not what was sent after it was loaded",
+                       section->desc->name, section->instance, same);
+    return 0;
+}
+
+int sections_confirm(struct section_collector *c, const struct digest_key *key, uint64_t sum[2], struct err *err)
+{
+    struct buf now = { 0 };
+    int rc = 0;
+    sum[0] = sum[1] = 0;
+    for (unsigned i = 0; i < c->sections && rc == 0; i++)
+        if (is_machine_state(c->section[i].desc))
+            rc = confirm_one(c, i, key, &now, sum, err);
+    buf_free(&now);
+    return rc;
 }

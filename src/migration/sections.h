@@ -62,6 +62,7 @@ struct section_writer {
     struct buf out;
     uint64_t full_sum;
     uint32_t next_id;
+    size_t data_at, data_bytes; /* of the last FULL section, in out */
 };
 
 void sections_begin(struct section_writer *writer); /* magic, version, configuration */
@@ -141,3 +142,10 @@ int sections_collect(struct section_collector *c, struct channel *channel, const
 int sections_complete(struct section_collector *c, struct err *err);
 /* Load every section of the machine. On failure the machine is half loaded: machine_unload(). */
 int sections_apply(struct section_collector *c, struct err *err);
+/* What was loaded, saved once more: -EPROTO with a sentence when a section is not what has come, byte by byte. `sum` is of what
+ * the machine holds now, as the source has its own from sections_sum(). */
+int sections_confirm(struct section_collector *c, const struct digest_key *key, uint64_t sum[2], struct err *err);
+
+/* Add a section to a sum over all of a machine's, in their order; keyed where there is a key. It starts as zeroes. */
+void sections_sum(const struct digest_key *key, const struct state_desc *desc, uint32_t instance, uint32_t version,
+                  const void *data, size_t bytes, uint64_t sum[2]);

@@ -271,6 +271,7 @@ ssize_t debug_memory_write(struct vcpu *v, enum debug_space space, uint64_t at, 
 {
     size_t done = 0;
 
+    trail_as("a debugger");
     while (done < bytes) {
         size_t piece = bytes - done;
         uint64_t gpa;

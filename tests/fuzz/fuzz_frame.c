@@ -82,7 +82,7 @@ static void put_deltas_right(const struct fake *fake, const uint8_t *head, uint8
     for (; units && at <= bytes && bytes - at >= DELTA_HEAD_BYTES + DELTA_TAIL_BYTES; units &= units - 1) {
         uint64_t unit = first + (unsigned)__builtin_ctzll(units);
         if (unit < fake->source.units) {
-            be32_put(payload + at, (uint32_t)digest_hash(fake->pages + unit * FAKE_UNIT, FAKE_UNIT));
+            be32_put(payload + at, (uint32_t)digest_hash(NULL, fake->pages + unit * FAKE_UNIT, FAKE_UNIT).word[0]);
         }
         at += DELTA_HEAD_BYTES + (uint32_t)__builtin_popcountll(be64_get(payload + at + 4)) * DELTA_LINE_BYTES;
     }

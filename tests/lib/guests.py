@@ -19,9 +19,9 @@ def machine(memory='64M', harts=1, more=()):
     return ['-m', memory, '-smp', harts, '-bios', 'none', *more]
 
 
-# The source looks for pages that changed without being marked, in the pause at all of their 64M.
+# The source looks for pages that changed without being marked, after each round and in the pause at all there are.
 # ThreadSanitizer makes that longer than the pause may take.
-AUDIT = ['-global', 'migration.audit=4096', *(['-global', 'migration.downtime-limit=20000'] if THREAD_SANITIZER else [])]
+AUDIT = ['-global', 'migration.audit=1000', *(['-global', 'migration.downtime-limit=20000'] if THREAD_SANITIZER else [])]
 
 
 def audited(source):

@@ -187,7 +187,7 @@ void delta_step(struct delta_cache *cache, unsigned source, uint64_t word, const
     for (uint64_t left = scanned->data; left; left &= left - 1, unit_raw += unit_bytes) {
         unsigned bit = (unsigned)__builtin_ctzll(left);
         uint64_t unit = word * CHUNK_UNITS + bit;
-        uint32_t number = cache->of_unit[source][unit], base = (uint32_t)digest_last(digest, unit);
+        uint32_t number = cache->of_unit[source][unit], base = (uint32_t)digest_last(digest, unit).word[0];
         size_t bytes = number ? look(cache, number, base, unit_raw, unit_bytes, out + made->bytes) : 0;
         looks += number != 0;
         if (bytes) {
@@ -392,8 +392,8 @@ int delta_open(struct delta_split *split, const struct source *source, const str
     return frame_fits(&split->rest, source, err);
 }
 
-int delta_apply(struct delta_split *split, const struct source *source, uint64_t unit, uint64_t hash, uint8_t *now,
-                struct err *err)
+int delta_apply(struct delta_split *split, const struct source *source, uint64_t unit, struct unit_hash hash,
+                uint8_t *now, struct err *err)
 {
     size_t offset = (size_t)(split->at - split->begin), left = (size_t)(split->end - split->at);
     unsigned lines = source->unit_bytes / DELTA_LINE_BYTES;
@@ -415,11 +415,11 @@ int delta_apply(struct delta_split *split, const struct source *source, uint64_t
                        "are left",
                        offset + 4, unit, bytes, left - DELTA_HEAD_BYTES);
     }
-    if (hash == DIGEST_ZERO || base != (uint32_t)hash) {
+    if (unit_hash_is_zero(hash) || base != (uint32_t)hash.word[0]) {
         return err_set(err, -EPROTO,
                        "byte %zu of the payload: the delta of unit %" PRIu64 " changes version %08" PRIx32
                        ", here is %s%08" PRIx32,
-                       offset, unit, base, hash == DIGEST_ZERO ? "none, " : "", (uint32_t)hash);
+                       offset, unit, base, unit_hash_is_zero(hash) ? "none, " : "", (uint32_t)hash.word[0]);
     }
     patch_copy(now, mask, split->at + DELTA_HEAD_BYTES);
     split->at += DELTA_HEAD_BYTES + bytes;

@@ -9,7 +9,7 @@
  *             be64 mask of the units that are deltas
  *             be32 bytes of the deltas, without these twelve
  *
- * base: the low half of digest_hash() of the unit that the delta changes.
+ * base: the low 32 bits of digest_hash() of the unit that the delta changes.
  *
  * Threads: a unit belongs to one worker at a time, and its entry with it; entries come from a counter and are given up only
  * between rounds. So there is no lock. */
@@ -91,5 +91,5 @@ int delta_open(struct delta_split *split, const struct source *source, const str
                const uint8_t *payload, struct err *err);
 /* The next delta, of `unit`, applied to now (unit_bytes; what is there), whose digest_hash() is hash, DIGEST_ZERO when it was
  * never sent. -EPROTO with a sentence that names the byte of the payload. */
-int delta_apply(struct delta_split *split, const struct source *source, uint64_t unit, uint64_t hash, uint8_t *now,
-                struct err *err);
+int delta_apply(struct delta_split *split, const struct source *source, uint64_t unit, struct unit_hash hash,
+                uint8_t *now, struct err *err);

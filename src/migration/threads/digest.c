@@ -3,13 +3,15 @@
 #include <assert.h>
 #include <errno.h>
 #include <inttypes.h>
-#include <stdbool.h>
 #include <stdlib.h>
+#include <string.h>
 #include <xxhash.h>
 
-int digest_new(struct digest *digest, uint64_t units, struct err *err)
+_Static_assert((int)DIGEST_KEY_BYTES >= (int)XXH3_SECRET_SIZE_MIN, "what XXH3 takes for a secret");
+
+int digest_new(struct digest *digest, uint64_t units, const struct digest_key *key, struct err *err)
 {
-    *digest = (struct digest){ .units = units };
+    *digest = (struct digest){ .units = units, .key = key };
     digest->hashes = calloc(units ? units : 1, sizeof(*digest->hashes));
     return digest->hashes ? 0 : err_set(err, -ENOMEM, "no memory for the hashes of %" PRIu64 " units", units);
 }
@@ -20,13 +22,24 @@ void digest_destroy(struct digest *digest)
     digest->hashes = NULL;
 }
 
-uint64_t digest_hash(const void *unit, size_t bytes)
+struct unit_hash digest_hash(const struct digest_key *key, const void *unit, size_t bytes)
 {
-    uint64_t hash = XXH3_64bits(unit, bytes);
-    return hash == DIGEST_ZERO ? 1 : hash;
+    struct unit_hash hash;
+
+    if (key) {
+        XXH128_hash_t both = XXH3_128bits_withSecret(unit, bytes, key->secret, sizeof(key->secret));
+        hash = (struct unit_hash){ { both.low64, both.high64 } };
+    } else {
+        uint64_t one = XXH3_64bits(unit, bytes);
+        hash = (struct unit_hash){ { one, one } };
+    }
+    if (unit_hash_is_zero(hash)) {
+        hash = (struct unit_hash){ { 1, 1 } };
+    }
+    return hash;
 }
 
-uint64_t digest_last(const struct digest *digest, uint64_t unit)
+struct unit_hash digest_last(const struct digest *digest, uint64_t unit)
 {
     assert(unit < digest->units);
     return digest->hashes[unit];
@@ -43,26 +56,38 @@ static uint64_t mix(uint64_t unit, uint64_t hash, uint64_t salt)
     return v ^ (v >> 31);
 }
 
-static void add(struct digest_change *change, uint64_t unit, uint64_t hash, bool minus)
+static void add(const struct digest_key *key, struct digest_change *change, uint64_t unit, struct unit_hash hash,
+                bool minus)
 {
-    static const uint64_t salts[2] = { UINT64_C(0x9e3779b97f4a7c15), UINT64_C(0xd1342543de82ef95) };
+    uint64_t salt[2] = { UINT64_C(0x9e3779b97f4a7c15), UINT64_C(0xd1342543de82ef95) };
 
-    for (unsigned i = 0; hash != DIGEST_ZERO && i < 2; i++) {
-        uint64_t share = mix(unit, hash, salts[i]);
+    if (unit_hash_is_zero(hash)) {
+        return;
+    }
+    if (key) { /* odd, so that no two units have the same product */
+        memcpy(salt, key->secret, sizeof(salt));
+    }
+    for (unsigned i = 0; i < 2; i++) {
+        uint64_t share = mix(unit, hash.word[i], salt[i] | 1);
         change->sum[i] += minus ? -share : share;
     }
 }
 
-void digest_replace(struct digest *digest, struct digest_change *change, uint64_t unit, uint64_t hash)
+void digest_add(const struct digest_key *key, struct digest_change *sum, uint64_t unit, struct unit_hash hash)
+{
+    add(key, sum, unit, hash, false);
+}
+
+void digest_replace(struct digest *digest, struct digest_change *change, uint64_t unit, struct unit_hash hash)
 {
     assert(unit < digest->units);
-    uint64_t old = digest->hashes[unit];
+    struct unit_hash old = digest->hashes[unit];
 
-    if (old == hash) {
+    if (unit_hash_equal(old, hash)) {
         return; /* also keeps the table's pages of fresh memory untouched */
     }
-    add(change, unit, old, true);
-    add(change, unit, hash, false);
+    add(digest->key, change, unit, old, true);
+    add(digest->key, change, unit, hash, false);
     digest->hashes[unit] = hash;
 }
 

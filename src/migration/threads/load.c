@@ -17,7 +17,7 @@ static int store_unit(struct source *source, struct digest *digest, struct diges
     if (!now) {
         return err_set_errno(err, ret < 0 ? ret : -EIO, "cannot store unit %" PRIu64 " of %s", unit, source->name);
     }
-    digest_replace(digest, change, unit, digest_hash(now, source->unit_bytes));
+    digest_replace(digest, change, unit, digest_hash(digest->key, now, source->unit_bytes));
     return 0;
 }
 
@@ -40,7 +40,7 @@ static int store_run(struct source *source, struct digest *digest, struct digest
         if (!now) {
             ret = -EIO;
         } else {
-            digest_replace(digest, change, unit + i, digest_hash(now, source->unit_bytes));
+            digest_replace(digest, change, unit + i, digest_hash(digest->key, now, source->unit_bytes));
         }
     }
     return ret < 0
@@ -129,14 +129,15 @@ static int zero_units(struct source *source, struct digest *digest, struct diges
         if (ret < 0) {
             return err_set_errno(err, ret, "cannot clear unit %" PRIu64 " of %s", unit, source->name);
         }
-        if (digest_last(digest, unit) == DIGEST_ZERO) {
+        if (unit_hash_is_zero(digest_last(digest, unit))) {
             continue; /* nothing was ever stored here: looking would touch fresh memory */
         }
         const void *now = source->ops->peek(source, unit, scratch->unit);
         if (!now) {
             return err_set(err, -EIO, "cannot read back unit %" PRIu64 " of %s", unit, source->name);
         }
-        uint64_t hash = unit_is_zero(now, source->unit_bytes) ? DIGEST_ZERO : digest_hash(now, source->unit_bytes);
+        struct unit_hash hash =
+            unit_is_zero(now, source->unit_bytes) ? DIGEST_ZERO : digest_hash(digest->key, now, source->unit_bytes);
         digest_replace(digest, change, unit, hash);
     }
     return 0;

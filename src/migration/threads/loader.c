@@ -160,13 +160,13 @@ int loader_add_source(struct loader *l, struct source *source, struct err *err)
     assert(l->source_count < PIPELINE_SOURCES_MAX && source->id == l->source_count + 1);
     assert(source->unit_bytes && source->unit_bytes <= SOURCE_UNIT_BYTES_MAX);
     struct source_state *state = &l->states[l->source_count];
-    int ret = digest_new(&state->digest, source->units, err);
+    int ret = digest_new(&state->digest, source->units, l->key, err);
     state->seen = calloc(seen + 1, sizeof(*state->seen));
     l->sources[l->source_count++] = source; /* workers see it with the first chunk of it: the queue's lock */
     if (ret < 0 || !state->seen) {
         return err_set(err, -ENOMEM, "no memory to follow %s", source->name);
     }
-    l->memory_bytes += source->units * sizeof(uint64_t) + seen * sizeof(uint64_t);
+    l->memory_bytes += source->units * sizeof(struct unit_hash) + seen * sizeof(uint64_t);
     return 0;
 }
 
@@ -216,6 +216,7 @@ int loader_new(const struct loader_options *options, struct loader **out, struct
     l->worker_count = options->workers;
     l->channel = options->channel;
     l->confined = options->confined;
+    l->key = options->key;
     l->silence_ms = options->silence_ms > 0 ? options->silence_ms : -1;
     l->receiver_count = options->data_count;
     l->wake_fd = -1;

@@ -44,6 +44,7 @@ struct loader {
     unsigned source_count, worker_count;
     struct channel *channel;
     bool confined;
+    const struct digest_key *key; /* NULL: none */
     int silence_ms; /* -1: for ever */
     uint64_t memory_bytes;
     struct worker *workers;

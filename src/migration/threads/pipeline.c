@@ -369,11 +369,11 @@ static int start(struct pipeline *p, const struct pipeline_options *options, str
     }
     for (unsigned i = 0; i < p->source_count; i++) {
         struct source *source = p->sources[i];
-        int ret = digest_new(&p->states[i].digest, source->units, err);
+        int ret = digest_new(&p->states[i].digest, source->units, options->key, err);
         if (ret < 0) {
             return err_set(err, -ENOMEM, "no memory to follow %s", source->name);
         }
-        p->memory_bytes += source->units * sizeof(uint64_t);
+        p->memory_bytes += source->units * sizeof(struct unit_hash);
     }
     int ret = pool_new(&p->pool, p->worker_count + options->data_count, options->pool_bytes, err);
     if (ret < 0) {
@@ -637,7 +637,7 @@ void pipeline_digest(const struct pipeline *p, unsigned source, uint64_t out[2])
     digest_get(&p->states[source].digest, out);
 }
 
-uint64_t pipeline_last_hash(const struct pipeline *p, unsigned source, uint64_t unit)
+struct unit_hash pipeline_last_hash(const struct pipeline *p, unsigned source, uint64_t unit)
 {
     assert(source < p->source_count);
     return digest_last(&p->states[source].digest, unit);

@@ -15,6 +15,7 @@
 
 #include "base/channel.h"
 #include "base/err.h"
+#include "migration/threads/digest.h"
 #include "migration/threads/source.h"
 
 enum codec { CODEC_RAW = 0, CODEC_LZ4 = 1, CODEC_ZSTD = 2 }; /* wire numbers */
@@ -43,7 +44,8 @@ struct pipeline_options {
     unsigned codecs;     /* mask of 1 << enum codec: what the peer reads; instead of zstd it gets LZ4. 0: all */
     bool
         peer_is_fresh; /* what it was never sent is zero there: zero units are news only where they were something else */
-    bool settled;      /* AUTO is LZ4: nobody waits for what is written, and it may be kept */
+    const struct digest_key *key; /* of the digests; outlives the pipeline; NULL: none */
+    bool settled;                 /* AUTO is LZ4: nobody waits for what is written, and it may be kept */
     /* Of its time that the peer waits for bytes, 1/1000; below 0, or NULL: it does not say. Outlives the pipeline. */
     const _Atomic int32_t *peer_waits_permille;
     uint64_t delta_cache_bytes; /* what may be kept of units that were sent, for deltas; 0: the peer reads none */
@@ -117,7 +119,7 @@ int pipeline_error(struct pipeline *p, struct err *err);
 /* The digest of what the sources looked like as sent (see digest.h); no round may be running. */
 void pipeline_digest(const struct pipeline *p, unsigned source, uint64_t out[2]);
 /* A unit as it was last sent: digest_hash(), DIGEST_ZERO of zeros or when it never was; no round may be running. */
-uint64_t pipeline_last_hash(const struct pipeline *p, unsigned source, uint64_t unit);
+struct unit_hash pipeline_last_hash(const struct pipeline *p, unsigned source, uint64_t unit);
 /* Ends all threads. What is queued is written first unless the pipeline has failed: to end one whose peer may be silent,
  * fail it before. Units that were taken stay taken: whoever tries again starts with all of them dirty. The channels stay
  * the caller's. NULL allowed. */
@@ -133,8 +135,9 @@ struct loader_options {
     struct channel *const *data; /* as the source has them */
     unsigned data_count;
     uint64_t pool_bytes;
-    int silence_ms; /* a frame that has begun may be silent for so long; 0 or -1: for ever */
-    bool confined;  /* workers give up what they do not need: base/sandbox.h */
+    int silence_ms;               /* a frame that has begun may be silent for so long; 0 or -1: for ever */
+    bool confined;                /* workers give up what they do not need: base/sandbox.h */
+    const struct digest_key *key; /* as the source has it; outlives the loader */
 };
 
 struct loader_stats {

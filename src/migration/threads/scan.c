@@ -119,7 +119,7 @@ static void note_zero(struct digest *digest, struct scanned *out, uint64_t word,
     uint64_t unit = word * CHUNK_UNITS + bit;
 
     out->zero |= UINT64_C(1) << bit;
-    if (digest_last(digest, unit) != DIGEST_ZERO) {
+    if (!unit_hash_is_zero(digest_last(digest, unit))) {
         out->cleared |= UINT64_C(1) << bit;
         digest_replace(digest, &out->change, unit, DIGEST_ZERO);
     }
@@ -133,7 +133,7 @@ static void note_copied(struct digest *digest, struct scanned *out, uint64_t wor
     } else {
         out->data |= UINT64_C(1) << bit;
         out->units++;
-        digest_replace(digest, &out->change, word * CHUNK_UNITS + bit, digest_hash(copy, unit_bytes));
+        digest_replace(digest, &out->change, word * CHUNK_UNITS + bit, digest_hash(digest->key, copy, unit_bytes));
     }
 }
 

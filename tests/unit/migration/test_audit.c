@@ -15,20 +15,20 @@ enum { ROM_PAGES = 15, RAM_PAGES = 200, ALL = 1 << 20, WRITERS = 3, ROUNDS = 300
 static const uint64_t ROM = 0x1000, BASE = 0x80000000;
 
 static struct ram *ram;
-static uint64_t *hashes;
+static struct unit_hash *hashes;
 static struct audit audit;
 static struct err err;
 
-static uint64_t sent(const void *opaque, uint64_t page)
+static struct unit_hash sent(const void *opaque, uint64_t page)
 {
-    return ((const uint64_t *)opaque)[page];
+    return ((const struct unit_hash *)opaque)[page];
 }
 
 static void send(uint64_t page)
 {
     _Alignas(64) uint8_t copy[PAGE_BYTES];
     ram_copy_page_out(copy, ram_page_host(ram, page));
-    hashes[page] = ram_page_is_zero(copy) ? DIGEST_ZERO : digest_hash(copy, PAGE_BYTES);
+    hashes[page] = ram_page_is_zero(copy) ? DIGEST_ZERO : digest_hash(NULL, copy, PAGE_BYTES);
 }
 
 /* Clear, wait, then copy. */
@@ -55,7 +55,7 @@ static int setup(void **state)
         ram_seal_layout(ram, NULL) < 0)
         return -1;
     hashes = calloc(ram_pages(ram), sizeof(*hashes));
-    audit_init(&audit, ram, sent, hashes, 1);
+    audit_init(&audit, ram, sent, hashes, NULL, 1);
     err_clear(&err);
     for (uint64_t i = 0; i < RAM_PAGES; i += 3)
         ram_write(ram, BASE + i * PAGE_BYTES, &(uint64_t){ i + 1 }, 8);
@@ -139,6 +139,54 @@ static void samples_come_to_every_page_in_the_end(void **state)
         assert_true(++rounds < 100000);
     assert_int_equal(audit.misses, 1);
     assert_true(audit.pages < 4 * 100000);
+}
+
+static void the_sample_is_a_share_of_what_was_sent(void **state)
+{
+    (void)state;
+    assert_int_equal(audit_sample(0, 100000), 0);
+    assert_int_equal(audit_sample(5, 100000), 500);
+    assert_int_equal(audit_sample(5, 1999), 9);
+    assert_int_equal(audit_sample(5, 0), AUDIT_PAGES_MIN);
+    assert_true(audit_sample(AUDIT_ALL, 0) == UINT64_MAX);
+    assert_true(audit_sample(999, UINT64_MAX) < UINT64_MAX);
+}
+
+/* It looks while the guest runs, by default: memory that nobody has touched stays so. */
+static void a_look_touches_no_memory_that_was_untouched(void **state)
+{
+    (void)state;
+    static const struct unit_hash zeros[64];
+    struct ram *young = ram_new();
+    struct audit look;
+    assert_int_equal(ram_add(young, "young", BASE, sizeof(zeros) / sizeof(zeros[0]) * PAGE_BYTES, false, NULL, NULL),
+                     0);
+    assert_int_equal(ram_seal_layout(young, NULL), 0);
+    audit_init(&look, young, sent, zeros, NULL, 1);
+    uint64_t before = ram_untouched(young, 0), after;
+    assert_int_equal(audit_round(&look, ALL, false, &err), 0);
+    after = ram_untouched(young, 0);
+    int pagemap = young->pagemap;
+    ram_free(young);
+    if (pagemap < 0)
+        skip();
+    assert_true(before == UINT64_MAX && after == UINT64_MAX);
+}
+
+static void a_miss_names_who_marked_the_page_before(void **state)
+{
+    struct dirty_writer writer = { .number = 2 };
+    (void)state;
+    atomic_init(&writer.parked, true);
+    dirty_writer_register(ram->dirty, &writer);
+    dirty_trail_start(ram->dirty);
+    dirty_mark_ahead(ram->dirty, &writer, page_of(BASE + 70 * PAGE_BYTES));
+    harvest();
+    forgetful_store(BASE + 70 * PAGE_BYTES, 1);
+    assert_int_equal(audit_round(&audit, ALL, false, &err), -EBADE);
+    assert_non_null(strstr(err.text, "page 70 of some.ram at 0x80046000, last marked by vCPU 2"));
+    dirty_trail_stop(ram->dirty);
+    dirty_writer_unregister(ram->dirty, &writer);
 }
 
 static void a_bit_that_is_left_in_the_last_round_is_a_miss(void **state)
@@ -452,6 +500,9 @@ int main(void)
         AUDIT_TEST(a_page_that_was_cleared_without_a_mark_is_found),
         AUDIT_TEST(every_miss_is_counted_and_the_first_is_named),
         AUDIT_TEST(samples_come_to_every_page_in_the_end),
+        AUDIT_TEST(the_sample_is_a_share_of_what_was_sent),
+        AUDIT_TEST(a_look_touches_no_memory_that_was_untouched),
+        AUDIT_TEST(a_miss_names_who_marked_the_page_before),
         AUDIT_TEST(a_bit_that_is_left_in_the_last_round_is_a_miss),
         AUDIT_TEST(nothing_is_looked_at_when_it_is_off),
         AUDIT_TEST(a_marked_page_may_look_like_anything),

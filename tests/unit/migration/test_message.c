@@ -167,6 +167,55 @@ static void a_hello_cut_anywhere_is_refused_and_a_longer_one_is_not(void **state
     free(hello);
 }
 
+static void the_key_travels_in_a_sources_hello(void **state)
+{
+    (void)state;
+    struct hello *hello = calloc(1, sizeof(*hello));
+    struct message *message = hello_message(HELLO_SOURCE, 64 << 20);
+    memset(message->payload + message->bytes - DIGEST_KEY_BYTES, 0x5a, DIGEST_KEY_BYTES);
+    assert_int_equal(hello_decode(message, HELLO_SOURCE, hello, NULL), 0);
+    assert_int_equal(hello->key.secret[0], 0x5a);
+    assert_int_equal(hello->key.secret[DIGEST_KEY_BYTES - 1], 0x5a);
+    struct err err = { 0 };
+    message->payload[message->bytes - DIGEST_KEY_BYTES - 1] ^= 1; /* it says another length */
+    assert_int_equal(hello_decode(message, HELLO_SOURCE, hello, &err), -EPROTO);
+    assert_non_null(strstr(err.text, "key"));
+    free(message);
+    free(hello);
+}
+
+static void a_question_and_its_answer_arrive_as_they_were_sent(void **state)
+{
+    (void)state;
+    static struct unit_hash hash[VERIFY_HASHES_MAX], heard[VERIFY_HASHES_MAX];
+    const struct verify_ranges ranges = { 3, UINT64_C(1) << 40, 1, VERIFY_HASHES_MAX };
+    struct verify_ranges told;
+    struct buf payload = { 0 };
+    struct message *message = calloc(1, sizeof(*message));
+    for (unsigned i = 0; i < VERIFY_HASHES_MAX; i++)
+        hash[i] = (struct unit_hash){ { i, ~UINT64_C(0) / (i + 1) } };
+    message_verify_encode(&ranges, &payload);
+    memcpy(message->payload, payload.data, message->bytes = (uint32_t)payload.size);
+    assert_int_equal(message_verify_decode(message, &told), 0);
+    assert_true(told.source == 3 && told.first == ranges.first && told.step == 1 && told.count == ranges.count);
+    assert_int_equal(message_verified_decode(message, &told, heard), 0); /* no hash: the peer cannot say */
+    message->bytes--;
+    assert_int_equal(message_verify_decode(message, &told), -EPROTO);
+
+    payload.size = 0;
+    message_verified_encode(&ranges, hash, VERIFY_HASHES_MAX, &payload);
+    memcpy(message->payload, payload.data, message->bytes = (uint32_t)payload.size);
+    assert_int_equal(message_verified_decode(message, &told, heard), VERIFY_HASHES_MAX);
+    assert_memory_equal(heard, hash, sizeof(hash));
+    assert_int_equal(message_verify_decode(message, &told), -EPROTO);
+    message->bytes -= 1; /* half a hash */
+    assert_int_equal(message_verified_decode(message, &told, heard), -EPROTO);
+    message->bytes += 1 + sizeof(hash[0]); /* one too many */
+    assert_int_equal(message_verified_decode(message, &told, heard), -EPROTO);
+    free(message);
+    buf_free(&payload);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -178,6 +227,8 @@ int main(void)
         cmocka_unit_test(a_hello_carries_the_machine),
         cmocka_unit_test(two_sources_are_told_so),
         cmocka_unit_test(a_hello_cut_anywhere_is_refused_and_a_longer_one_is_not),
+        cmocka_unit_test(the_key_travels_in_a_sources_hello),
+        cmocka_unit_test(a_question_and_its_answer_arrive_as_they_were_sent),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -28,7 +28,7 @@ static int setup(void **state)
     snprintf(uri, sizeof(uri), "unix:%s/socket", folder);
     plant = false;
     migration_on_event(a.migration, on_event, NULL);
-    set(&a, "audit", "1000000");
+    set(&a, "audit", "1000");
     assert_int_equal(machine_resume(a.machine, false, NULL), 0);
     let_it_walk(&a);
     return 0;

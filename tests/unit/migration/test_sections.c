@@ -86,6 +86,34 @@ static void sections_that_were_saved_load_again(void **state)
     sections_writer_free(&writer);
 }
 
+static void what_was_loaded_is_confirmed_and_a_difference_is_named(void **state)
+{
+    (void)state;
+    static const struct digest_key key = { { "secret" } };
+    struct part sent[2] = { { 1, 2 }, { 0, 4 } }, loaded[2] = { { 0 } };
+    struct section_collector *c = collector_of(loaded, 2);
+    struct section_writer writer;
+    struct err err = { 0 };
+    uint64_t theirs[2], ours[2] = { 0, 0 };
+    put_all(&writer, sent, 2);
+    assert_int_equal(read_all(c, &writer.out, &err), 0);
+    assert_int_equal(sections_complete(c, &err), 0);
+    assert_int_equal(sections_apply(c, &err), 0);
+    assert_int_equal(sections_confirm(c, &key, theirs, &err), 0);
+    for (unsigned i = 0; i < 2; i++) {
+        struct buf one = { 0 };
+        state_save(&part_state, &sent[i], &one);
+        sections_sum(&key, &part_state, i, part_state.version, one.data, one.size, ours);
+        buf_free(&one);
+    }
+    assert_memory_equal(ours, theirs, sizeof(ours));
+    loaded[1].count = 5;
+    assert_int_equal(sections_confirm(c, &key, theirs, &err), -EPROTO);
+    assert_non_null(strstr(err.text, "section test/part, instance 1: byte"));
+    sections_writer_free(&writer);
+    sections_collect_free(c);
+}
+
 static void a_missing_section_is_named(void **state)
 {
     (void)state;
@@ -262,6 +290,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(sections_that_were_saved_load_again),
+        cmocka_unit_test(what_was_loaded_is_confirmed_and_a_difference_is_named),
         cmocka_unit_test(a_missing_section_is_named),
         cmocka_unit_test(a_section_that_comes_twice_is_refused),
         cmocka_unit_test(an_unknown_section_and_a_newer_version_are_refused_by_name),

@@ -204,7 +204,7 @@ static void a_disk_that_cannot_be_read_says_so_and_a_short_end_is_filled_with_ze
     struct scanned scanned;
     struct err err = { 0 };
     assert_int_equal(source_disk_track(w->source, NULL), 0);
-    assert_int_equal(digest_new(&digest, UNITS, NULL), 0);
+    assert_int_equal(digest_new(&digest, UNITS, NULL, NULL), 0);
     w->fake->fail_call = w->fake->calls + 1;
     w->fake->fail_code = -EIO;
     assert_int_equal(scan_step(w->source, &digest, 0, 0x7, copy, &scanned, &err), -EIO);
@@ -229,7 +229,7 @@ static void zeros_between_data_leave_no_gap_in_what_is_sent(void **state)
     struct digest digest;
     struct scanned scanned;
     assert_int_equal(source_disk_track(w->source, NULL), 0);
-    assert_int_equal(digest_new(&digest, UNITS, NULL), 0);
+    assert_int_equal(digest_new(&digest, UNITS, NULL, NULL), 0);
     memset(w->fake->data + UNIT, 0, UNIT);
     memset(w->fake->data + 5 * UNIT, 0, UNIT);
     assert_int_equal(scan_step(w->source, &digest, 0, 0x6f, copy, &scanned, NULL), 0);

@@ -86,6 +86,25 @@ static void memory_is_fresh_until_somebody_stores_to_it(void **state)
     ram_free(ram);
 }
 
+/* A rehearsal's copy is dropped: the blocks' last pages, which fill no word, as well. */
+static void memory_is_fresh_again_when_what_was_loaded_is_forgotten(void **state)
+{
+    (void)state;
+    static uint8_t page[PAGE_BYTES] = { 1 };
+    struct ram *ram = two_blocks();
+    struct source *source;
+    assert_int_equal(source_ram_new(ram, 1, &source, NULL), 0);
+    for (uint64_t unit = 0; unit < source->units; unit++)
+        if (source->ops->exists(source, unit / 64) >> unit % 64 & 1)
+            assert_int_equal(source->ops->store(source, unit, page), 0);
+    source_ram_forget(source);
+    assert_true(source_ram_is_fresh(source));
+    for (uint64_t unit = 0; unit < source->units; unit++)
+        assert_true(!ram_page_host(ram, unit) || ram_page_is_zero(ram_page_host(ram, unit)));
+    source_ram_free(source);
+    ram_free(ram);
+}
+
 static void a_copy_is_the_page_and_a_store_is_found_again(void **state)
 {
     (void)state;
@@ -183,6 +202,7 @@ int main(void)
         cmocka_unit_test(everything_is_dirty_at_the_start_and_taken_once),
         cmocka_unit_test(a_copy_is_the_page_and_a_store_is_found_again),
         cmocka_unit_test(memory_is_fresh_until_somebody_stores_to_it),
+        cmocka_unit_test(memory_is_fresh_again_when_what_was_loaded_is_forgotten),
         cmocka_unit_test(a_zero_clears_what_a_store_left_there),
         cmocka_unit_test(a_zero_clears_what_was_there_before_the_source_was_made),
         cmocka_unit_test(memory_for_much_data_is_got_at_once_and_for_little_not_at_all),

@@ -28,7 +28,8 @@ static void what_a_delta_changes_is_what_was_changed(void **state)
 
     for (unsigned i = 0; i < 2000; i++) {
         uint8_t was[FAKE_UNIT], now[FAKE_UNIT], out[DELTA_BYTES_MAX + 64];
-        uint64_t changed = 0, base;
+        uint64_t changed = 0;
+        struct unit_hash base;
         fill_random(was, &seed);
         memcpy(now, was, FAKE_UNIT);
         for (unsigned lines = (unsigned)(fake_random(&seed) % 24); lines; lines--) {
@@ -44,9 +45,9 @@ static void what_a_delta_changes_is_what_was_changed(void **state)
             bool same = !memcmp(was + line * 64, now + line * 64, 64);
             changed |= (uint64_t)!same << line;
         }
-        base = digest_hash(was, FAKE_UNIT);
+        base = digest_hash(NULL, was, FAKE_UNIT);
         memset(out, 0xc5, sizeof(out));
-        size_t bytes = delta_encode(was, now, FAKE_UNIT, (uint32_t)base, out);
+        size_t bytes = delta_encode(was, now, FAKE_UNIT, (uint32_t)base.word[0], out);
         for (unsigned c = DELTA_BYTES_MAX; c < sizeof(out); c++) {
             assert_int_equal(out[c], 0xc5);
         }
@@ -95,7 +96,7 @@ static void bench_open(struct bench *b, uint64_t cache_bytes)
     b->chunk.wire = aligned_alloc(64, CHUNK_BYTES + 64);
     b->scratch.unit = aligned_alloc(64, FAKE_UNIT);
     b->scratch.merged = aligned_alloc(64, FAKE_UNIT);
-    assert_int_equal(digest_new(&b->sent, UNITS, NULL) | digest_new(&b->loaded, UNITS, NULL), 0);
+    assert_int_equal(digest_new(&b->sent, UNITS, NULL, NULL) | digest_new(&b->loaded, UNITS, NULL, NULL), 0);
     assert_int_equal(compressor_init(&b->compressor, NULL) | unpacker_init(&b->scratch.unpacker, NULL), 0);
     assert_int_equal(delta_cache_new(b->sources, 1, cache_bytes, &b->cache, NULL), 0);
 }
@@ -372,7 +373,7 @@ static unsigned make_all(struct bench *b, uint32_t round)
     for (uint64_t word = 0; word < b->here->source.words; word++) {
         uint32_t last[CHUNK_UNITS];
         for (unsigned i = 0; i < CHUNK_UNITS; i++) {
-            last[i] = (uint32_t)digest_last(&b->sent, word * CHUNK_UNITS + i);
+            last[i] = (uint32_t)digest_last(&b->sent, word * CHUNK_UNITS + i).word[0];
         }
         assert_int_equal(scan_step(b->sources[0], &b->sent, word, UINT64_MAX, b->raw, &b->scanned, NULL), 0);
         delta_step(b->cache, 0, word, &b->sent, &b->scanned, true, b->raw, b->out, &b->made);
@@ -399,7 +400,7 @@ static void copies_of_before_are_gone_when_it_is_tried_again(void **state)
     b.here = fake_new(1, MANY);
     b.sources[0] = &b.here->source;
     digest_destroy(&b.sent);
-    assert_int_equal(digest_new(&b.sent, MANY, NULL), 0);
+    assert_int_equal(digest_new(&b.sent, MANY, NULL, NULL), 0);
     delta_cache_free(b.cache);
     assert_int_equal(delta_cache_new(b.sources, 1, MANY * FAKE_UNIT, &b.cache, NULL), 0);
     do {
@@ -418,6 +419,40 @@ static void copies_of_before_are_gone_when_it_is_tried_again(void **state)
         deltas += make_all(&b, ++rounds);
     }
     assert_true(deltas > 2 * MANY);
+    bench_close(&b);
+}
+
+/* Giving the copies' memory back takes a while, and in the last round the guest stands. */
+static void copies_are_not_given_up_in_the_pause(void **state)
+{
+    struct delta_stats before, after;
+    struct bench b;
+    uint64_t seed = 9;
+    uint32_t round = 0;
+    (void)state;
+
+    bench_open(&b, MANY * FAKE_UNIT);
+    fake_free(b.here);
+    b.here = fake_new(1, MANY);
+    b.sources[0] = &b.here->source;
+    digest_destroy(&b.sent);
+    assert_int_equal(digest_new(&b.sent, MANY, NULL, NULL), 0);
+    delta_cache_free(b.cache);
+    assert_int_equal(delta_cache_new(b.sources, 1, MANY * FAKE_UNIT, &b.cache, NULL), 0);
+    do {
+        for (unsigned unit = 0; unit < MANY; unit++) {
+            fill_random(b.here->pages + unit * FAKE_UNIT, &seed);
+        }
+        make_all(&b, ++round);
+        delta_stats(b.cache, &before);
+    } while (!before.off && round < 10);
+    assert_true(before.off);
+    delta_round(b.cache, ++round, true);
+    delta_stats(b.cache, &after);
+    assert_true(after.off && after.held_bytes == before.held_bytes);
+    delta_round(b.cache, ++round, false); /* the pause was taken back */
+    delta_stats(b.cache, &after);
+    assert_true(after.held_bytes < before.held_bytes);
     bench_close(&b);
 }
 
@@ -570,6 +605,7 @@ int main(void)
         cmocka_unit_test(a_unit_that_was_zeros_or_was_given_up_is_sent_whole),
         cmocka_unit_test(units_that_are_evicted_between_are_sent_whole),
         cmocka_unit_test(copies_of_before_are_gone_when_it_is_tried_again),
+        cmocka_unit_test(copies_are_not_given_up_in_the_pause),
         cmocka_unit_test(a_guest_that_changes_little_arrives_whole_whatever_the_threads),
         cmocka_unit_test(a_second_attempt_begins_with_no_copies),
         cmocka_unit_test(whole_random_pages_turn_deltas_off_until_it_is_tried_again),
