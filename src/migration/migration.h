@@ -82,9 +82,14 @@ struct migration_info {
 
 struct migration;
 
+struct tls_store;
+
 int migration_new(struct machine *machine, struct migration **out, struct err *err);
 void migration_free(struct migration *m); /* cancels, waits for its threads */
 struct migration_params *migration_params_of(struct migration *m);
+
+/* The objects that tls-creds and tls-authz name; main thread. */
+struct tls_store *migration_objects(struct migration *m);
 
 /* Outgoing. -EBUSY when one runs; -EINVAL for a bad URI, from states that cannot migrate. Connecting happens on the
  * migrate thread: refused connections show as FAILED. */
