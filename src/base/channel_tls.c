@@ -7,6 +7,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/bytes.h"
 #include "base/channel_private.h"
 #include "base/clock.h"
 #include "base/lock.h"
@@ -14,7 +15,7 @@
 
 enum {
     RECORD_BYTES = 16384,   /* RFC 8446, section 5.1 */
-    AHEAD_BYTES = 65536,    /* read at once: some records for one system call */
+    AHEAD_BYTES = 65536,    /* read and written at once: some records for one system call */
     RECORD_HANDSHAKE = 22,  /* RFC 8446, section 5.1: what a stream of TLS can begin with */
     RECORD_ALERT = 21,
     WHY_MAX = 200,
@@ -31,6 +32,7 @@ struct channel_tls {
     /* under lock */
     struct lock lock; /* rank CHANNEL */
     struct tls_session session;
+    bool agreed; /* GnuTLS is done with the handshake; it may not have been sent yet */
     bool shaken;
     bool met; /* the first byte of the peer was seen */
     bool peer_is_plain;
@@ -42,9 +44,12 @@ struct channel_tls {
     size_t ahead_at, ahead_end;
     uint8_t peeked; /* a byte that was read to see whether there is one */
     bool has_peeked;
-    uint8_t record[RECORD_BYTES]; /* the plain text of what is being sent */
-    size_t owed_at, owed;         /* of it: on its way, but the caller has not been told */
-    bool unsent;                  /* GnuTLS still holds a part of it */
+    uint8_t plain[AHEAD_BYTES]; /* what is being sent */
+    size_t owed_at, owed;       /* of it: on its way, but the caller has not been told */
+    struct buf wire;            /* the same as records, and what else GnuTLS says */
+    size_t wire_at;             /* of it: taken by the line */
+    bool slow;                  /* it did not take all last time */
+    bool said_goodbye;
 };
 
 static struct channel_tls *tls_of(struct channel *channel)
@@ -54,15 +59,29 @@ static struct channel_tls *tls_of(struct channel *channel)
 
 /* --- what GnuTLS sends and receives through; the lock is held ---------------------------------------------------- */
 
+/* Never short of room: a record that GnuTLS has to keep and a KeyUpdate that it has to answer do not go together there
+ * (3.7), whatever the number of threads. */
 static ssize_t push(gnutls_transport_ptr_t opaque, const giovec_t *iov, int count)
 {
     struct channel_tls *c = opaque;
-    ssize_t taken = c->under->ops->writev(c->under, (const struct iovec *)iov, count);
-    if (taken >= 0)
-        return taken;
-    c->under_failed = (int)taken;
-    gnutls_transport_set_errno(c->session.handle, taken == -EAGAIN ? EAGAIN : EIO);
-    return -1;
+    size_t before = c->wire.size;
+    for (int i = 0; i < count; i++)
+        buf_put(&c->wire, iov[i].iov_base, iov[i].iov_len);
+    return (ssize_t)(c->wire.size - before);
+}
+
+/* What waits to be sent, to the line: 0 all of it, -EAGAIN, or the line's failure. */
+static int flush(struct channel_tls *c)
+{
+    while (c->wire_at < c->wire.size) {
+        struct iovec iov = { .iov_base = c->wire.data + c->wire_at, .iov_len = c->wire.size - c->wire_at };
+        ssize_t taken = c->under->ops->writev(c->under, &iov, 1);
+        if (taken < 0)
+            return (int)taken;
+        c->wire_at += (size_t)taken;
+    }
+    c->wire.size = c->wire_at = 0;
+    return 0;
 }
 
 static ssize_t pull(gnutls_transport_ptr_t opaque, void *out, size_t bytes)
@@ -125,7 +144,7 @@ static int judge(struct channel_tls *c, int code)
     char why[WHY_MAX];
     if (code == GNUTLS_E_AGAIN || code == GNUTLS_E_INTERRUPTED)
         return -EAGAIN;
-    if ((code == GNUTLS_E_PUSH_ERROR || code == GNUTLS_E_PULL_ERROR) && c->under_failed && c->under_failed != -EAGAIN)
+    if (code == GNUTLS_E_PULL_ERROR && c->under_failed && c->under_failed != -EAGAIN)
         return c->under_failed;
     if (!c->shaken && c->peer_is_plain)
         return fail(c, -EPROTO, "the peer does not speak TLS: is tls-creds set there?");
@@ -134,7 +153,8 @@ static int judge(struct channel_tls *c, int code)
     tls_session_why(&c->session, code, why, sizeof(why));
     fail(c, errno_of(code), why);
     if (code != GNUTLS_E_FATAL_ALERT_RECEIVED && code != GNUTLS_E_PREMATURE_TERMINATION)
-        gnutls_alert_send_appropriate(c->session.handle, code); /* if the line takes it */
+        gnutls_alert_send_appropriate(c->session.handle, code);
+    flush(c); /* if the line takes it */
     return c->failed;
 }
 
@@ -147,6 +167,7 @@ static int admit(struct channel_tls *c)
     if (authz_allows(c->authz, identity))
         return 0;
     gnutls_alert_send(c->session.handle, GNUTLS_AL_FATAL, GNUTLS_A_ACCESS_DENIED);
+    flush(c);
     err_printable(identity, strlen(identity), shown, sizeof(shown));
     snprintf(why, sizeof(why), "%.40s does not allow '%.120s'", c->authz->id, shown);
     return fail(c, -EACCES, why);
@@ -159,14 +180,18 @@ static int shake(struct channel_tls *c)
         return c->failed;
     if (c->shaken)
         return 0;
-    int rc;
+    int rc, flushed;
     do {
         c->under_failed = 0;
-        rc = gnutls_handshake(c->session.handle);
+        rc = c->agreed ? 0 : gnutls_handshake(c->session.handle);
     } while (rc == GNUTLS_E_WARNING_ALERT_RECEIVED || rc == GNUTLS_E_INTERRUPTED ||
              (rc == GNUTLS_E_AGAIN && !c->under_failed));
-    if (rc < 0)
+    if (rc < 0 && rc != GNUTLS_E_AGAIN)
         return judge(c, rc);
+    c->agreed = rc == 0;
+    flushed = flush(c);
+    if (flushed < 0 || rc < 0)
+        return flushed < 0 ? flushed : judge(c, rc);
     rc = gnutls_prf_rfc5705(c->session.handle, strlen(SECRET_LABEL), SECRET_LABEL, 0, NULL, sizeof(c->secret),
                             (char *)c->secret);
     if (rc < 0)
@@ -243,7 +268,7 @@ static size_t told_again(struct channel_tls *c, const struct iovec *iov, int cou
     size_t same = 0;
     for (int i = 0; i < count && same < c->owed; i++) {
         size_t bytes = iov[i].iov_len < c->owed - same ? iov[i].iov_len : c->owed - same;
-        if (bytes && memcmp(iov[i].iov_base, c->record + c->owed_at + same, bytes) != 0) {
+        if (bytes && memcmp(iov[i].iov_base, c->plain + c->owed_at + same, bytes) != 0) {
             c->owed = 0; /* the caller has thought better of it; they are on the line all the same */
             return 0;
         }
@@ -254,41 +279,38 @@ static size_t told_again(struct channel_tls *c, const struct iovec *iov, int cou
     return same;
 }
 
-/* One record: bytes of it, or -EAGAIN: then it is owed. */
-static ssize_t send_record(struct channel_tls *c, size_t bytes)
+/* What is in c->plain, as records; the line may not take all of it at once. */
+static int encrypt(struct channel_tls *c, size_t bytes)
 {
-    c->under_failed = 0;
-    ssize_t sent = gnutls_record_send(c->session.handle, c->record, bytes);
-    if (sent >= 0)
-        return sent;
-    int rc = judge(c, (int)sent);
-    if (rc == -EAGAIN) {
-        c->unsent = true;
-        c->owed_at = 0;
-        c->owed = bytes;
+    for (size_t done = 0; done < bytes;) {
+        ssize_t sent = gnutls_record_send(c->session.handle, c->plain + done, bytes - done);
+        if (sent < 0 && sent != GNUTLS_E_INTERRUPTED)
+            return judge(c, (int)sent);
+        done += sent > 0 ? (size_t)sent : 0;
     }
-    return rc;
+    return 0;
 }
 
 static ssize_t send_all(struct channel_tls *c, const struct iovec *iov, int count)
 {
-    if (c->unsent) {
-        c->under_failed = 0;
-        ssize_t sent = gnutls_record_send(c->session.handle, NULL, 0);
-        if (sent < 0)
-            return judge(c, (int)sent);
-        c->unsent = false;
+    int rc = flush(c);
+    size_t total = 0;
+    if (rc == 0 && c->owed) {
+        total = told_again(c, iov, count);
+        if (c->owed)
+            return (ssize_t)total;
     }
-    size_t total = c->owed ? told_again(c, iov, count) : 0;
-    if (c->owed)
-        return (ssize_t)total;
-    ssize_t sent = 0;
-    for (size_t bytes; (bytes = gather(iov, count, total, c->record, sizeof(c->record))) > 0; total += (size_t)sent) {
-        sent = send_record(c, bytes);
-        if (sent < 0)
-            break;
+    /* Some records for one system call; where the line is full one at a time, so that its progress shows. */
+    size_t room = c->slow ? RECORD_BYTES : sizeof(c->plain);
+    for (size_t bytes; rc == 0 && (bytes = gather(iov, count, total, c->plain, room)) > 0;) {
+        rc = encrypt(c, bytes);
+        if (rc == 0 && (rc = flush(c)) == 0)
+            total += bytes;
+        c->owed = rc == -EAGAIN ? bytes : 0;
+        c->owed_at = 0;
     }
-    return total || sent >= 0 ? (ssize_t)total : sent;
+    c->slow = rc == -EAGAIN;
+    return total || rc == 0 ? (ssize_t)total : rc;
 }
 
 static ssize_t tls_writev(struct channel *channel, const struct iovec *iov, int count)
@@ -304,12 +326,12 @@ static ssize_t tls_writev(struct channel *channel, const struct iovec *iov, int 
     return taken;
 }
 
-/* What has to happen beneath before another try: the handshake knows better than the caller. The lock is held. */
+/* What has to happen beneath before another try: a handshake first sends what it has to. The lock is held. */
 static short events_beneath(struct channel_tls *c, short events)
 {
     if (c->shaken || c->failed)
         return events;
-    return gnutls_record_get_direction(c->session.handle) ? POLLOUT : POLLIN;
+    return c->wire_at < c->wire.size ? POLLOUT : POLLIN;
 }
 
 static int tls_wait(struct channel *channel, short events, int timeout_ms)
@@ -358,9 +380,9 @@ static int say_goodbye(struct channel_tls *c)
     lock(&c->lock);
     int rc = c->failed;
     if (rc == 0 && c->shaken) {
-        c->under_failed = 0;
-        int code = gnutls_bye(c->session.handle, GNUTLS_SHUT_WR);
-        rc = code < 0 ? judge(c, code) : 0;
+        int code = c->said_goodbye ? 0 : gnutls_bye(c->session.handle, GNUTLS_SHUT_WR);
+        c->said_goodbye = true;
+        rc = code < 0 ? judge(c, code) : flush(c);
     }
     unlock(&c->lock);
     return rc;
@@ -401,7 +423,8 @@ static void tls_close(struct channel *channel)
     channel_close(c->under);
     lock_destroy(&c->lock);
     gnutls_memset(c->secret, 0, sizeof(c->secret));
-    gnutls_memset(c->record, 0, sizeof(c->record));
+    gnutls_memset(c->plain, 0, sizeof(c->plain));
+    buf_free(&c->wire);
     free(c);
 }
 

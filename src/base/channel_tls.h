@@ -11,8 +11,9 @@
  * The handshake happens on the first read, write or wait; one thread at a time may use the channel until it is done.
  * channel_tls_handshake() does it with a limit, and with words when it fails.
  *
- * A write that the line did not take returns -EAGAIN as it should; its record is encrypted by then, and the same bytes are
- * expected from the next write: they are not sent twice. Other bytes instead come after it on the line.
+ * What GnuTLS sends goes to memory first, and from there to the line: it never has to keep a record. A write that the line did not
+ * take returns -EAGAIN as it should; its records are made by then, and the same bytes are expected from the next write: they are
+ * not sent twice. Other bytes instead come after them on the line.
  *
  * An end without the peer's close_notify is -ECONNRESET, not an end: somebody may have cut the line on purpose. */
 #pragma once
