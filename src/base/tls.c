@@ -428,6 +428,9 @@ void tls_session_why(const struct tls_session *session, int code, char *out, siz
     case GNUTLS_E_PREMATURE_TERMINATION: snprintf(out, out_size, "the line was cut without a goodbye"); return;
     case GNUTLS_E_CERTIFICATE_REQUIRED:
     case GNUTLS_E_NO_CERTIFICATE_FOUND: snprintf(out, out_size, "the peer has shown no certificate"); return;
-    default: snprintf(out, out_size, "%s", gnutls_strerror(code)); return;
+    default: break;
     }
+    bool other_key = !session->creds->options.x509 &&
+                     (code == GNUTLS_E_RECEIVED_ILLEGAL_PARAMETER || code == GNUTLS_E_INSUFFICIENT_CREDENTIALS);
+    snprintf(out, out_size, "%s%s", gnutls_strerror(code), other_key ? " Has the peer another key, or none of ours?" : "");
 }

@@ -112,7 +112,7 @@ static void tls_files_remove(struct tls_files *files)
     gnutls_x509_privkey_deinit(files->authority_key);
 }
 
-static struct tls_creds *tls_files_creds(const struct tls_files *files, bool x509, bool server)
+static inline struct tls_creds *tls_files_creds(const struct tls_files *files, bool x509, bool server)
 {
     struct tls_creds_options options = { .id = "tls0", .x509 = x509, .server = server, .verify_peer = true };
     struct tls_creds *creds = NULL;
