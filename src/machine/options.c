@@ -467,7 +467,7 @@ static const struct option_row option_table[] = {
     { "pidfile", "PATH", pidfile, "write the process id there" },
     { "state-dir", "PATH", state_dir, "this guest's folder for notes of hand-overs (default: PIDFILE.state)" },
     { "daemonize", NULL, daemonize, "go on in the background once everything is set up" },
-    { "incoming", "URI|defer", incoming, "wait for a guest: tcp:HOST:PORT unix:PATH exec:COMMAND fd:N file:PATH" },
+    { "incoming", "URI|defer", incoming, "wait for a guest: tcp:HOST:PORT[,insecure=on] unix:PATH exec:COMMAND fd:N file:PATH" },
     { "migrate", "URI", migrate, "send the guest there as soon as it runs, then exit" },
     { "migrate-on-signal", NULL, migrate_on_signal, "with -migrate: not before SIGUSR1" },
     { "downtime-limit", "MS", downtime_limit, "the pause a migration may cause" },
