@@ -53,7 +53,7 @@ struct app {
     uv_signal_t signal[APP_SIGNALS];
     unsigned signals;
     char last_refused[ERR_TEXT_MAX]; /* why somebody who called was sent away, as it was told */
-    bool leaving; /* the migration of -migrate is under way */
+    bool leaving;                    /* the migration of -migrate is under way */
     bool quitting;
     bool pidfile_written;
     int ready_fd; /* -daemonize: the waiting parent; -1 none */

@@ -66,9 +66,9 @@ int channel_listen_guarded(const char *uri, struct channel_listener **out, struc
 int channel_accept(struct channel_listener *listener, int abort_fd, struct channel **out, struct err *err);
 /* Where it listens, with the port the system chose when 0 was asked: "tcp:127.0.0.1:39215". */
 const char *channel_listener_name(const struct channel_listener *listener);
-bool channel_listener_open(const struct channel_listener *listener); /* can another peer come? */
+bool channel_listener_open(const struct channel_listener *listener);      /* can another peer come? */
 bool channel_listener_is_socket(const struct channel_listener *listener); /* many can call; else there is one line */
-void channel_listener_close(struct channel_listener *listener);      /* NULL allowed; removes a unix socket's path */
+void channel_listener_close(struct channel_listener *listener); /* NULL allowed; removes a unix socket's path */
 
 /* Helpers over ops, for either kind of caller. */
 ssize_t channel_writev(struct channel *channel, const struct iovec *iov, int count);

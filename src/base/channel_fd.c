@@ -288,7 +288,8 @@ static int poll_any(struct channel_listener *listener, struct channel *const *ch
     out->peer = fds[1].revents;
     any = any || out->abort || out->peer;
     for (unsigned i = 0; i < count; i++) {
-        bool plain = channels[i] && !channels[i]->ops->look; /* of others bytes are news only when something is in them */
+        bool plain =
+            channels[i] && !channels[i]->ops->look; /* of others bytes are news only when something is in them */
         out->channel[i] = out->channel[i] || fds[3 + 2 * i].revents || (plain && fds[2 + 2 * i].revents);
         any = any || out->channel[i];
     }

@@ -188,10 +188,11 @@ int channel_tcp_listen(const char *rest, const char *uri, bool guarded, struct c
     for (struct addrinfo *at = list; at && !guarded; at = at->ai_next) {
         if (is_exposed(at)) {
             freeaddrinfo(list);
-            return err_set(err, -EPERM,
-                           "%.200s: other hosts could send a guest there, whoever they are: name a loopback address, set "
-                           "tls-creds, or add ,insecure=on if that is meant",
-                           uri);
+            return err_set(
+                err, -EPERM,
+                "%.200s: other hosts could send a guest there, whoever they are: name a loopback address, set "
+                "tls-creds, or add ,insecure=on if that is meant",
+                uri);
         }
     }
     ret = -EADDRNOTAVAIL;

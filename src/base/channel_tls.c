@@ -14,9 +14,9 @@
 #include "base/tls_priv.h"
 
 enum {
-    RECORD_BYTES = 16384,   /* RFC 8446, section 5.1 */
-    AHEAD_BYTES = 65536,    /* read and written at once: some records for one system call */
-    RECORD_HANDSHAKE = 22,  /* RFC 8446, section 5.1: what a stream of TLS can begin with */
+    RECORD_BYTES = 16384,  /* RFC 8446, section 5.1 */
+    AHEAD_BYTES = 65536,   /* read and written at once: some records for one system call */
+    RECORD_HANDSHAKE = 22, /* RFC 8446, section 5.1: what a stream of TLS can begin with */
     RECORD_ALERT = 21,
     WHY_MAX = 200,
 };
@@ -36,8 +36,8 @@ struct channel_tls {
     bool shaken;
     bool met; /* the first byte of the peer was seen */
     bool peer_is_plain;
-    int failed;        /* -errno: it stays so; why has the words */
-    int under_failed;  /* what the channel beneath said, in the call that is being made: -EAGAIN, or -errno */
+    int failed;       /* -errno: it stays so; why has the words */
+    int under_failed; /* what the channel beneath said, in the call that is being made: -EAGAIN, or -errno */
     uint8_t secret[CHANNEL_TLS_SECRET_BYTES];
     char why[WHY_MAX];
     uint8_t ahead[AHEAD_BYTES]; /* read beneath, not yet by GnuTLS */
@@ -340,9 +340,9 @@ static int tls_wait(struct channel *channel, short events, int timeout_ms)
     if (is_down(c))
         return -ECANCELED;
     lock(&c->lock);
-    bool here = c->failed || (events & POLLIN && c->shaken &&
-                              (c->has_peeked || c->ahead_at != c->ahead_end ||
-                               gnutls_record_check_pending(c->session.handle) > 0));
+    bool here = c->failed ||
+                (events & POLLIN && c->shaken &&
+                 (c->has_peeked || c->ahead_at != c->ahead_end || gnutls_record_check_pending(c->session.handle) > 0));
     short beneath = events_beneath(c, events);
     unlock(&c->lock);
     return here ? 1 : c->under->ops->wait(c->under, beneath, timeout_ms);

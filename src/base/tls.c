@@ -16,8 +16,8 @@
 #include "base/tls_priv.h"
 
 /* RFC 8446 alone, and psk_dhe_ke alone of its two ways to use a key (4.2.9). */
-#define ONLY_TLS13 ":-VERS-ALL:+VERS-TLS1.3"
-#define ONLY_PSK   ":+ECDHE-PSK:+DHE-PSK:-PSK"
+#define ONLY_TLS13   ":-VERS-ALL:+VERS-TLS1.3"
+#define ONLY_PSK     ":+ECDHE-PSK:+DHE-PSK:-PSK"
 #define DEFAULT_USER "qemu"
 
 struct key {
@@ -148,7 +148,8 @@ static int load_own(struct tls_creds *creds, struct err *err)
         rc = missing(key_path, err);
     if (rc == 0 && creds->options.sanity_check)
         rc = check_dates(path, &file, err);
-    if (rc == 0 && (rc = gnutls_certificate_set_x509_key_mem(creds->certificates, &file, &key, GNUTLS_X509_FMT_PEM)) < 0)
+    if (rc == 0 &&
+        (rc = gnutls_certificate_set_x509_key_mem(creds->certificates, &file, &key, GNUTLS_X509_FMT_PEM)) < 0)
         rc = err_set(err, -EINVAL, "TLS: %s and %s: %s", path, key_path, gnutls_strerror(rc));
     file_forget(&file);
     file_forget(&key);
@@ -181,8 +182,8 @@ static int add_key(struct tls_creds *creds, const char *path, unsigned number, c
         return err_set(err, -EINVAL, "TLS: %s, line %u: the key is not written in hexadecimal digits", path, number);
     creds->keys++;
     if (key->bytes.size < 16)
-        return err_set(err, -EINVAL, "TLS: %s, line %u: a key of %u bits can be guessed: 128 are the least", path, number,
-                       key->bytes.size * 8);
+        return err_set(err, -EINVAL, "TLS: %s, line %u: a key of %u bits can be guessed: 128 are the least", path,
+                       number, key->bytes.size * 8);
     return 0;
 }
 
@@ -332,10 +333,10 @@ static int use_certificates(struct tls_session *session)
     if (rc < 0 || !creds->options.verify_peer)
         return rc;
     const char *purpose = creds->options.server ? GNUTLS_KP_TLS_WWW_CLIENT : GNUTLS_KP_TLS_WWW_SERVER;
-    session->check[0] = (gnutls_typed_vdata_st){ .type = GNUTLS_DT_KEY_PURPOSE_OID,
-                                                 .data = (unsigned char *)(uintptr_t)purpose };
-    session->check[1] = (gnutls_typed_vdata_st){ .type = GNUTLS_DT_DNS_HOSTNAME,
-                                                 .data = (unsigned char *)session->hostname };
+    session->check[0] =
+        (gnutls_typed_vdata_st){ .type = GNUTLS_DT_KEY_PURPOSE_OID, .data = (unsigned char *)(uintptr_t)purpose };
+    session->check[1] =
+        (gnutls_typed_vdata_st){ .type = GNUTLS_DT_DNS_HOSTNAME, .data = (unsigned char *)session->hostname };
     gnutls_session_set_verify_cert2(session->handle, session->check, creds->options.server ? 1 : 2, 0);
     if (creds->options.server)
         gnutls_certificate_server_set_request(session->handle, GNUTLS_CERT_REQUIRE);
@@ -348,7 +349,8 @@ int tls_session_begin(struct tls_session *session, struct tls_creds *creds, cons
     /* No tickets: nobody resumes a session, and what the server says of its own accord is nothing that a client waits for. */
     unsigned flags = GNUTLS_NONBLOCK | GNUTLS_NO_TICKETS | (creds->options.server ? GNUTLS_SERVER : GNUTLS_CLIENT);
     if (creds->options.x509 && creds->options.verify_peer && !creds->options.server && !*hostname)
-        return err_set(err, -EINVAL, "TLS: a certificate is checked against a name, and there is none: set tls-hostname");
+        return err_set(err, -EINVAL,
+                       "TLS: a certificate is checked against a name, and there is none: set tls-hostname");
     if (strlen(hostname) >= sizeof(session->hostname))
         return err_set(err, -EINVAL, "TLS: the name '%.40s...' is too long", hostname);
     strcpy(session->hostname, hostname);
@@ -432,5 +434,6 @@ void tls_session_why(const struct tls_session *session, int code, char *out, siz
     }
     bool other_key = !session->creds->options.x509 &&
                      (code == GNUTLS_E_RECEIVED_ILLEGAL_PARAMETER || code == GNUTLS_E_INSUFFICIENT_CREDENTIALS);
-    snprintf(out, out_size, "%s%s", gnutls_strerror(code), other_key ? " Has the peer another key, or none of ours?" : "");
+    snprintf(out, out_size, "%s%s", gnutls_strerror(code),
+             other_key ? " Has the peer another key, or none of ours?" : "");
 }

@@ -9,7 +9,7 @@
 enum { TEXT_MAX = 2048, PROPERTIES_MAX = 3 * AUTHZ_RULES_MAX + 8 };
 
 struct object {
-    char id[TLS_ID_MAX]; /* "": free */
+    char id[TLS_ID_MAX];     /* "": free */
     struct tls_creds *creds; /* one of the two */
     struct authz *authz;
 };

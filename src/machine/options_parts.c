@@ -140,7 +140,10 @@ int option_object(struct parser *p, const char *argument)
         return option_text(p, out->object[out->objects++], OPTION_SPEC_MAX, all);
     }
     if (result == 0 || part.has_value || (strcmp(part.key, "rng-random") && strcmp(part.key, "rng-builtin")))
-        return option_bad(p, "no object '%s' (there are rng-random, rng-builtin, tls-creds-psk, tls-creds-x509, authz-simple, authz-list)", result ? part.key : "");
+        return option_bad(p,
+                          "no object '%s' (there are rng-random, rng-builtin, tls-creds-psk, tls-creds-x509, "
+                          "authz-simple, authz-list)",
+                          result ? part.key : "");
     while ((result = part_next(p, &argument, &part)) > 0) {
         if (strcmp(part.key, "id") == 0)
             continue;

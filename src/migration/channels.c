@@ -34,8 +34,8 @@ void channels_close(struct channels *channels)
     *channels = (struct channels){ 0 };
 }
 
-static int say(struct lines *lines, struct channel *channel, const struct message_key *key, unsigned number, unsigned count, int timeout_ms,
-               struct err *err)
+static int say(struct lines *lines, struct channel *channel, const struct message_key *key, unsigned number,
+               unsigned count, int timeout_ms, struct err *err)
 {
     uint8_t payload[HELLO_BYTES];
     struct buf out = { 0 };
@@ -56,8 +56,8 @@ static int left_ms(int64_t until_ns)
 /* --- the source ------------------------------------------------------------------------------------------------ */
 
 /* The answer on `channel`, or what the main one says instead. */
-static int read_answer(struct lines *lines, struct channel *main, struct channel *channel, unsigned number, int abort_fd, int patience_ms,
-                       struct message *message, struct err *err)
+static int read_answer(struct lines *lines, struct channel *main, struct channel *channel, unsigned number,
+                       int abort_fd, int patience_ms, struct message *message, struct err *err)
 {
     struct channel *const both[] = { main, channel };
     struct channel_ready ready;
@@ -82,8 +82,9 @@ static int read_answer(struct lines *lines, struct channel *main, struct channel
     return 0;
 }
 
-int channels_connect(struct lines *lines, const char *uri, struct channel *main, int abort_fd, const struct message_key *key, unsigned count,
-                     int patience_ms, struct channels *out, struct err *err)
+int channels_connect(struct lines *lines, const char *uri, struct channel *main, int abort_fd,
+                     const struct message_key *key, unsigned count, int patience_ms, struct channels *out,
+                     struct err *err)
 {
     struct message *message = malloc(sizeof(*message));
     int rc = 0;

@@ -23,8 +23,9 @@ struct channels {
 /* lines: NULL is plain.
  * The source: opens them and waits until the destination has accepted each, patience_ms for an answer. A REFUSAL that comes over
  * the main channel instead is its sentence. -ECANCELED when abort_fd is readable. What was opened until then stays in out. */
-int channels_connect(struct lines *lines, const char *uri, struct channel *main, int abort_fd, const struct message_key *key, unsigned count,
-                     int patience_ms, struct channels *out, struct err *err);
+int channels_connect(struct lines *lines, const char *uri, struct channel *main, int abort_fd,
+                     const struct message_key *key, unsigned count, int patience_ms, struct channels *out,
+                     struct err *err);
 /* The destination: waits for all of them, patience_ms together. Anything on the main channel ends it. */
 int channels_gather(struct lines *lines, struct channel_listener *listener, struct channel *main, int abort_fd,
                     const struct message_key *key, unsigned count, int patience_ms, struct channels *out,

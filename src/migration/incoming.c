@@ -18,7 +18,7 @@
 #include "migration/sources.h"
 
 enum { LOADED_EVERY_NS = 10 * 1000000, KEEP_ALIVE_MS = 500, LOADED_EVERY_MS = 10 };
-enum { TLS_HELLO_MAGIC = 0x1603 }; /* a handshake record, RFC 8446 section 5.1 */
+enum { TLS_HELLO_MAGIC = 0x1603 };       /* a handshake record, RFC 8446 section 5.1 */
 enum { MET_ANOTHER = 1, MET_PROBE = 2 }; /* instead of 0: not the source that is waited for; one that only asks */
 
 /* --- talking back ------------------------------------------------------------------------------------------- */

@@ -40,7 +40,8 @@ int lines_begin(struct lines *lines, struct tls_store *objects, const struct mig
         return 0;
     lines->creds = tls_store_creds(objects, params->tls_creds);
     if (!lines->creds)
-        return err_set(err, -EINVAL, "tls-creds: there are no credentials '%s': -object tls-creds-x509 or tls-creds-psk",
+        return err_set(err, -EINVAL,
+                       "tls-creds: there are no credentials '%s': -object tls-creds-x509 or tls-creds-psk",
                        params->tls_creds);
     if (tls_creds_options(lines->creds)->server != incoming)
         return err_set(err, -EINVAL, "tls-creds: '%s' has endpoint=%s, and %s needs endpoint=%s", params->tls_creds,
@@ -150,8 +151,7 @@ static void let_in(struct crowd *c)
     if (c->line[at])
         drop(c, at);
     if (lines_accept(c->lines, c->listener, c->abort_fd, &c->line[at], NULL) == 0)
-        c->until_ns[at] =
-            c->patience_ms < 0 ? INT64_MAX : clock_now_ns() + (int64_t)c->patience_ms * NS_PER_MS;
+        c->until_ns[at] = c->patience_ms < 0 ? INT64_MAX : clock_now_ns() + (int64_t)c->patience_ms * NS_PER_MS;
 }
 
 /* Ends the patience with some; when the next one's does, in ms. */

@@ -373,7 +373,8 @@ static void assert_server_refused(struct ends *e, const char *reason)
 static void who_has_another_key_or_another_name_is_refused(void **state)
 {
     (void)state;
-    static const char *const others[] = { "qemu:ff0102030405060708090a0b0c0d0e0f\n", "eve:000102030405060708090a0b0c0d0e0f\n" };
+    static const char *const others[] = { "qemu:ff0102030405060708090a0b0c0d0e0f\n",
+                                          "eve:000102030405060708090a0b0c0d0e0f\n" };
     for (int i = 0; i < 2; i++) {
         struct ends e;
         struct tls_creds *server = tls_files_creds(&files, false, true), *client;
@@ -396,7 +397,8 @@ static void certificates_that_do_not_fit_are_refused(void **state)
 {
     (void)state;
     struct ends e;
-    open_ends_with(&e, tls_files_creds(&files, true, false), tls_files_creds(&files, true, true), "elsewhere.test", NULL);
+    open_ends_with(&e, tls_files_creds(&files, true, false), tls_files_creds(&files, true, true), "elsewhere.test",
+                   NULL);
     assert_server_refused(&e, "name in the certificate does not match");
 
     tls_files_issue(&files, "server", "there", "there.test", GNUTLS_KP_TLS_WWW_SERVER, -7200, -3600);
@@ -415,7 +417,8 @@ static void certificates_that_do_not_fit_are_refused(void **state)
 
     struct tls_files strangers;
     tls_files_make(&strangers);
-    open_ends_with(&e, tls_files_creds(&strangers, true, false), tls_files_creds(&files, true, true), "there.test", NULL);
+    open_ends_with(&e, tls_files_creds(&strangers, true, false), tls_files_creds(&files, true, true), "there.test",
+                   NULL);
     assert_server_refused(&e, "NOT trusted"); /* the client is the first to look: it knows another authority */
     char path[128];
     snprintf(path, sizeof(path), "%s/client-cert.pem", strangers.dir);

@@ -100,8 +100,8 @@ static void tls_files_make(struct tls_files *files)
 
 static void tls_files_remove(struct tls_files *files)
 {
-    static const char *const names[] = { "ca-key.pem",      "ca-cert.pem",    "ca-crl.pem", "server-cert.pem", "server-key.pem",
-                                         "client-cert.pem", "client-key.pem", "keys.psk" };
+    static const char *const names[] = { "ca-key.pem",     "ca-cert.pem",     "ca-crl.pem",     "server-cert.pem",
+                                         "server-key.pem", "client-cert.pem", "client-key.pem", "keys.psk" };
     char path[128];
     for (unsigned i = 0; i < sizeof(names) / sizeof(names[0]); i++) {
         snprintf(path, sizeof(path), "%s/%s", files->dir, names[i]);

@@ -33,8 +33,8 @@ struct place {
 static void *gather_run(void *opaque)
 {
     struct place *p = opaque;
-    p->rc =
-        channels_gather(NULL, p->listener, p->main_there, p->abort_fd, &ours, p->count, p->patience_ms, &p->data, &p->err);
+    p->rc = channels_gather(NULL, p->listener, p->main_there, p->abort_fd, &ours, p->count, p->patience_ms, &p->data,
+                            &p->err);
     return NULL;
 }
 
@@ -296,7 +296,8 @@ static void a_source_is_patient_only_so_long_and_can_be_called_off(void **state)
     channels_close(&data);
     err_clear(&err);
     int called_off = eventfd(1, EFD_CLOEXEC);
-    assert_int_equal(channels_connect(NULL, p.uri, p.main_here, called_off, &ours, 1, PATIENCE_MS, &data, &err), -ECANCELED);
+    assert_int_equal(channels_connect(NULL, p.uri, p.main_here, called_off, &ours, 1, PATIENCE_MS, &data, &err),
+                     -ECANCELED);
     channels_close(&data);
     close(called_off);
     close_place(&p);

@@ -81,7 +81,8 @@ static void end(struct sides *s, struct line *main)
 }
 
 /* `says` puts a message on its end of a line; is it good for `hears`, at that end? */
-static bool is_believed(struct lines *says, struct channel *from, struct lines *hears, struct channel *at, uint8_t spoil)
+static bool is_believed(struct lines *says, struct channel *from, struct lines *hears, struct channel *at,
+                        uint8_t spoil)
 {
     static struct message message;
     struct buf out = { 0 };
@@ -121,7 +122,8 @@ static void nobody_splices_a_line_in(void **state)
     open_line(&s, &data);
     open_line(&s, &other);
     assert_false(is_believed(&stranger.source, data.here, &s.destination, data.there, 0));
-    assert_false(is_believed(&s.source, other.here, &s.destination, data.there, 0)); /* carried over from another line */
+    assert_false(
+        is_believed(&s.source, other.here, &s.destination, data.there, 0)); /* carried over from another line */
     assert_false(is_believed(&s.destination, data.there, &s.destination, data.there, 0)); /* our own words, sent back */
     struct message bare = { .type = MESSAGE_RESUME, .key = ours };
     assert_false(lines_check(&s.destination, data.there, &bare));
