@@ -1,11 +1,12 @@
 /* What further connections bring: the street over loopback TCP to a loader in a process of its own, over one connection and over
  * several, in turn; and what the kernel asks for sending with and without a copy.
  *
- *   bench_channels [-m MIB] [-n REPEATS] [-w WORKERS] [-c none|lz4] [-z]
+ *   bench_channels [-m MIB] [-n REPEATS] [-w WORKERS] [-c none|lz4] [-z | -t [-p PRIORITY]]
  *
  * Memory is this program, again and again, xored with a counter, so that it does not repeat; all of it is sent in one round, the
  * last, until the other side has said that it is loaded. Fresh memory there each time. -z: 256 KiB pieces through one socket
- * instead, by sendmsg() plain and with MSG_ZEROCOPY, every completion waited for; CPU time of sender and receiver together. */
+ * instead, by sendmsg() plain and with MSG_ZEROCOPY, every completion waited for; CPU time of sender and receiver together.
+ * -t: over TLS with a pre-shared key, beside the same in plain; -p: GnuTLS's words for which cipher. */
 #include <errno.h>
 #include <getopt.h>
 #include <netinet/in.h>
@@ -23,6 +24,7 @@
 #include <linux/errqueue.h> /* needs struct timespec */
 
 #include "base/bytes.h"
+#include "base/channel_tls.h"
 #include "base/clock.h"
 #include "migration/threads/frame.h"
 #include "migration/threads/pipeline.h"
@@ -148,9 +150,43 @@ static void make_memory(size_t bytes)
     }
 }
 
+/* --- TLS ---------------------------------------------------------------------------------------------------- */
+
+static struct tls_creds *client_creds, *server_creds; /* NULL: plain */
+
+static void make_keys(const char *priority)
+{
+    struct tls_creds_options options = { .id = "bench" };
+    char dir[] = "/tmp/bench-channels-XXXXXX", path[64];
+    struct err err = { 0 };
+
+    require(mkdtemp(dir) != NULL, "no folder for a key");
+    snprintf(path, sizeof(path), "%s/keys.psk", dir);
+    FILE *keys = fopen(path, "w");
+    require(keys && fputs("qemu:000102030405060708090a0b0c0d0e0f\n", keys) >= 0 && fclose(keys) == 0, path);
+    snprintf(options.dir, sizeof(options.dir), "%s", dir);
+    snprintf(options.priority, sizeof(options.priority), "%s", priority);
+    require(tls_creds_new(&options, &client_creds, &err) == 0, err.text);
+    options.server = true;
+    require(tls_creds_new(&options, &server_creds, &err) == 0, err.text);
+    unlink(path);
+    rmdir(dir);
+}
+
+static struct channel *secured(struct channel *line, bool tls, struct tls_creds *creds)
+{
+    struct err err = { 0 };
+    if (tls) {
+        require(channel_tls_new(line, creds, "", NULL, &line, &err) == 0 &&
+                    channel_tls_handshake(line, -1, 10000, &err) == 0,
+                err.text);
+    }
+    return line;
+}
+
 /* --- the other side ---------------------------------------------------------------------------------------- */
 
-static void load_all(struct channel_listener *listener, unsigned count, unsigned workers)
+static void load_all(struct channel_listener *listener, unsigned count, unsigned workers, bool tls)
 {
     struct source *sources[] = { &memory.source };
     struct channel *main_channel, *data[PIPELINE_CHANNELS_MAX];
@@ -161,8 +197,10 @@ static void load_all(struct channel_listener *listener, unsigned count, unsigned
 
     memory.bytes = fresh(memory.source.units * UNIT);
     require(channel_accept(listener, -1, &main_channel, NULL) == 0, "accept");
+    main_channel = secured(main_channel, tls, server_creds);
     for (unsigned i = 0; i < count; i++) {
         require(channel_accept(listener, -1, &data[i], NULL) == 0, "accept");
+        data[i] = secured(data[i], tls, server_creds);
     }
     struct loader_options options = {
         .workers = workers,
@@ -209,7 +247,7 @@ static void end_child(pid_t child)
     require(waitpid(child, &status, 0) == child && WIFEXITED(status) && WEXITSTATUS(status) == 0, "the loader failed");
 }
 
-static void run_street(struct run *run, unsigned i, unsigned count, unsigned workers, enum codec codec)
+static void run_street(struct run *run, unsigned i, unsigned count, unsigned workers, enum codec codec, bool tls)
 {
     struct pipeline_tunables tunables = { .codec = codec, .acceleration = 1 };
     struct source *sources[] = { &memory.source };
@@ -226,12 +264,14 @@ static void run_street(struct run *run, unsigned i, unsigned count, unsigned wor
     double cpu = cpu_s();
     pid_t child = fork();
     if (child == 0) {
-        load_all(listener, count, workers);
+        load_all(listener, count, workers, tls);
     }
     const char *uri = channel_listener_name(listener);
     require(child > 0 && channel_connect(uri, -1, &main_channel, &err) == 0, err.text);
+    main_channel = secured(main_channel, tls, client_creds);
     for (unsigned c = 0; c < count; c++) {
         require(channel_connect(uri, -1, &data[c], &err) == 0, err.text);
+        data[c] = secured(data[c], tls, client_creds);
     }
     struct pipeline_options options = {
         .workers = workers,
@@ -371,16 +411,19 @@ int main(int argc, char **argv)
     size_t mib = 256;
     unsigned repeats = 9, workers = 2;
     enum codec codec = CODEC_RAW;
-    bool send_only = false;
+    const char *priority = "";
+    bool send_only = false, tls = false;
     int option;
 
-    while ((option = getopt(argc, argv, "m:n:w:c:z")) != -1) {
+    while ((option = getopt(argc, argv, "m:n:w:c:ztp:")) != -1) {
         switch (option) {
         case 'm': mib = strtoul(optarg, NULL, 10); break;
         case 'n': repeats = (unsigned)strtoul(optarg, NULL, 10); break;
         case 'w': workers = (unsigned)strtoul(optarg, NULL, 10); break;
         case 'c': codec = strcmp(optarg, "lz4") == 0 ? CODEC_LZ4 : CODEC_RAW; break;
         case 'z': send_only = true; break;
+        case 't': tls = true; break;
+        case 'p': priority = optarg; break;
         default: return 2;
         }
     }
@@ -390,19 +433,29 @@ int main(int argc, char **argv)
         return 2;
     }
     make_memory(mib << 20);
+    if (tls) {
+        make_keys(priority);
+    }
     unsigned variants = send_only ? 2 : VARIANTS;
     for (unsigned i = 0; i < repeats; i++) {
         for (unsigned v = 0; v < variants; v++) {
             if (send_only) {
                 run_send(&runs[v], i, v == 1);
+            } else if (tls) { /* plain and TLS, over one connection and beside two */
+                run_street(&runs[v], i, v / 2 * 2, workers, codec, v % 2);
             } else {
-                run_street(&runs[v], i, data_channels[v], workers, codec);
+                run_street(&runs[v], i, data_channels[v], workers, codec, false);
             }
         }
     }
     for (unsigned v = 0; v < variants; v++) {
         char name[32];
         snprintf(name, sizeof(name), "main and %u data channels", data_channels[v]);
+        if (tls) {
+            snprintf(name, sizeof(name), "%s%s", v / 2 ? "2 data channels" : "one connection", v % 2 ? ", TLS" : "");
+            tell(name, &runs[v], &runs[v / 2 * 2], repeats);
+            continue;
+        }
         const char *sends = v ? "send, MSG_ZEROCOPY" : "send";
         tell(send_only ? sends : v ? name : "one connection", &runs[v], &runs[0], repeats);
     }

@@ -17,6 +17,7 @@
 #include "base/chardev.h"
 #include "base/clock.h"
 #include "base/failpoint.h"
+#include "base/tls_object.h"
 #include "machine/machine.h"
 #include "machine/options.h"
 #include "migration/migration.h"
@@ -51,7 +52,8 @@ struct app {
     uv_async_t wake;
     uv_signal_t signal[APP_SIGNALS];
     unsigned signals;
-    bool leaving; /* the migration of -migrate is under way */
+    char last_refused[ERR_TEXT_MAX]; /* why somebody who called was sent away, as it was told */
+    bool leaving;                    /* the migration of -migrate is under way */
     bool quitting;
     bool pidfile_written;
     int ready_fd; /* -daemonize: the waiting parent; -1 none */
@@ -296,6 +298,11 @@ static void look_at_migration(struct app *app)
 {
     struct migration_info info;
     migration_query(app->migration, &info);
+    if (info.incoming && info.state == MIGRATION_SETUP && strcmp(info.error.text, app->last_refused) != 0) {
+        strcpy(app->last_refused, info.error.text);
+        if (info.error.code)
+            fprintf(stderr, "godwit: still waiting for a guest: %s\n", info.error.text);
+    }
     /* Whoever asked through a monitor is told there, and may send another. */
     bool asked_here = app->options.incoming[0] && strcmp(app->options.incoming, "defer") != 0;
     if (info.incoming && info.state == MIGRATION_FAILED && asked_here && machine_state(app->machine) == RUN_INMIGRATE) {
@@ -428,6 +435,15 @@ static int tunables_set(struct app *app, struct err *err)
     return 0;
 }
 
+static int objects_make(struct app *app, struct err *err)
+{
+    for (unsigned i = 0; i < app->options.objects; i++) {
+        if (tls_store_add_text(migration_objects(app->migration), app->options.object[i], err) < 0)
+            return err_prefix(err, "-object");
+    }
+    return 0;
+}
+
 static int machine_make(struct app *app, struct err *err)
 {
     struct machine_hosts hosts = { .find_chardev = console_find, .opaque = app };
@@ -439,6 +455,8 @@ static int machine_make(struct app *app, struct err *err)
         result = machine_new(&app->options.machine, &hosts, &app->machine, err);
     if (result == 0)
         result = migration_new(app->machine, &app->migration, err);
+    if (result == 0)
+        result = objects_make(app, err);
     if (result == 0)
         result = tunables_set(app, err);
     if (result == 0 && app->options.sandbox[0])

@@ -46,7 +46,7 @@ int channel_connect(const char *uri, int abort_fd, struct channel **out, struct 
     return unknown(uri, err);
 }
 
-int channel_listen(const char *uri, struct channel_listener **out, struct err *err)
+static int listen_on(const char *uri, bool guarded, struct channel_listener **out, struct err *err)
 {
     struct channel_listener *listener = calloc(1, sizeof(*listener));
     const char *rest;
@@ -58,7 +58,7 @@ int channel_listen(const char *uri, struct channel_listener **out, struct err *e
     listener->fd = -1;
     strncpy(listener->name, uri, sizeof(listener->name) - 1);
     switch (transport_of(uri, &rest)) {
-    case TCP: ret = channel_tcp_listen(rest, uri, listener, err); break;
+    case TCP: ret = channel_tcp_listen(rest, uri, guarded, listener, err); break;
     case UNIX: ret = channel_unix_listen(rest, uri, listener, err); break;
     case EXEC: ret = channel_exec_open(rest, uri, &listener->made, err); break;
     case FD: ret = channel_fd_open(rest, uri, false, &listener->made, err); break;
@@ -71,6 +71,16 @@ int channel_listen(const char *uri, struct channel_listener **out, struct err *e
     }
     *out = listener;
     return 0;
+}
+
+int channel_listen(const char *uri, struct channel_listener **out, struct err *err)
+{
+    return listen_on(uri, false, out, err);
+}
+
+int channel_listen_guarded(const char *uri, struct channel_listener **out, struct err *err)
+{
+    return listen_on(uri, true, out, err);
 }
 
 int channel_accept(struct channel_listener *listener, int abort_fd, struct channel **out, struct err *err)
@@ -94,6 +104,11 @@ const char *channel_listener_name(const struct channel_listener *listener)
 bool channel_listener_open(const struct channel_listener *listener)
 {
     return listener->fd >= 0 || listener->made;
+}
+
+bool channel_listener_is_socket(const struct channel_listener *listener)
+{
+    return listener->fd >= 0;
 }
 
 void channel_listener_close(struct channel_listener *listener)

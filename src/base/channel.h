@@ -2,6 +2,7 @@
  *
  * channel_connect() and channel_listen() understand
  *   tcp:HOST:PORT  tcp:[IPV6]:PORT  unix:PATH  exec:COMMAND  fd:N  file:PATH
+ * and, to listen only, tcp:HOST:PORT,insecure=on. tcp::PORT and tcp:0:PORT listen on all addresses of this host.
  * tcp, unix, fd (a socket) and exec (a socketpair to the command) are two-way; file, and fd of a pipe, one-way.
  *
  * One thread writes, one thread reads; shutdown may come from any thread and ends both at once. Writes never
@@ -26,6 +27,9 @@ struct channel_ops {
     int (*finish)(struct channel *channel, struct err *err);       /* all is written: fsync, wait for the command */
     void (*close)(struct channel *channel);                        /* frees it */
     bool (*fate)(struct channel *channel, char *out, size_t size); /* see channel_explain(); may be NULL */
+    /* Of a channel over another, NULL for others: is there something to read, its end or a failure? If not, which one to
+     * wait for, and for what, before it is asked again. By whoever reads. */
+    bool (*look)(struct channel *channel, struct channel **under, short *events);
 };
 
 struct channel {
@@ -56,11 +60,15 @@ int channel_connect(const char *uri, int abort_fd, struct channel **out, struct 
 
 /* The incoming side. Listens (tcp, unix) or opens (exec, fd, file); accept returns the next peer, or the one there is. */
 int channel_listen(const char *uri, struct channel_listener **out, struct err *err);
+/* As it, for somebody who lets nobody in without proof of who he is (TLS). channel_listen() refuses with -EPERM a tcp address
+ * that other hosts can reach, unless the URI ends with ",insecure=on": the user knows who may come. */
+int channel_listen_guarded(const char *uri, struct channel_listener **out, struct err *err);
 int channel_accept(struct channel_listener *listener, int abort_fd, struct channel **out, struct err *err);
 /* Where it listens, with the port the system chose when 0 was asked: "tcp:127.0.0.1:39215". */
 const char *channel_listener_name(const struct channel_listener *listener);
-bool channel_listener_open(const struct channel_listener *listener); /* can another peer come? */
-void channel_listener_close(struct channel_listener *listener);      /* NULL allowed; removes a unix socket's path */
+bool channel_listener_open(const struct channel_listener *listener);      /* can another peer come? */
+bool channel_listener_is_socket(const struct channel_listener *listener); /* many can call; else there is one line */
+void channel_listener_close(struct channel_listener *listener); /* NULL allowed; removes a unix socket's path */
 
 /* Helpers over ops, for either kind of caller. */
 ssize_t channel_writev(struct channel *channel, const struct iovec *iov, int count);

@@ -237,38 +237,83 @@ int channel_wait_fd(int fd, short events, int abort_fd)
     }
 }
 
-int channel_wait_any(struct channel_listener *listener, struct channel *const *channels, unsigned count, int abort_fd,
-                     int timeout_ms, struct channel_ready *out)
+int channel_fd_wait_abort(struct channel *channel, short events, int abort_fd, int timeout_ms)
+{
+    struct channel_fd *c = fd_of(channel);
+    struct pollfd fds[3] = {
+        { .fd = c->wake_fd, .events = POLLIN },
+        { .fd = abort_fd, .events = POLLIN },
+        { .fd = events & POLLOUT ? c->write_fd : c->read_fd, .events = events },
+    };
+
+    assert(channel->ops == &fd_ops);
+    int ready = poll(fds, 3, timeout_ms);
+    if (ready < 0) {
+        return errno == EINTR ? 1 : -errno; /* the caller looks again */
+    }
+    return fds[0].revents || fds[1].revents ? -ECANCELED : ready > 0;
+}
+
+/* What to poll for a channel; true: no need to, it is ready. */
+static bool set_polls(struct channel *channel, struct pollfd fds[2])
+{
+    short events = POLLIN;
+    bool ready = channel && channel->ops->look && channel->ops->look(channel, &channel, &events);
+
+    assert(!channel || channel->ops == &fd_ops);
+    struct channel_fd *c = channel ? fd_of(channel) : NULL;
+    fds[0] = (struct pollfd){ .fd = !c ? -1 : events & POLLOUT ? c->write_fd : c->read_fd, .events = events };
+    fds[1] = (struct pollfd){ .fd = c ? c->wake_fd : -1, .events = POLLIN };
+    return ready;
+}
+
+/* One poll: 1 when there is something, 0 when the time is up or nothing is known yet. */
+static int poll_any(struct channel_listener *listener, struct channel *const *channels, unsigned count, int abort_fd,
+                    int timeout_ms, struct channel_ready *out)
 {
     struct pollfd fds[2 + 2 * CHANNELS_MAX];
-    int64_t deadline_ns = timeout_ms < 0 ? INT64_MAX : clock_now_ns() + (int64_t)timeout_ms * NS_PER_MS;
+    bool any = false;
 
-    assert(count <= CHANNELS_MAX);
+    *out = (struct channel_ready){ .abort = false };
     fds[0] = (struct pollfd){ .fd = abort_fd, .events = POLLIN };
     fds[1] = (struct pollfd){ .fd = listener ? listener->fd : -1, .events = POLLIN };
     for (unsigned i = 0; i < count; i++) {
-        assert(!channels[i] || channels[i]->ops == &fd_ops);
-        struct channel_fd *c = channels[i] ? fd_of(channels[i]) : NULL;
-        fds[2 + 2 * i] = (struct pollfd){ .fd = c ? c->read_fd : -1, .events = POLLIN };
-        fds[3 + 2 * i] = (struct pollfd){ .fd = c ? c->wake_fd : -1, .events = POLLIN };
+        out->channel[i] = set_polls(channels[i], &fds[2 + 2 * i]);
+        any = any || out->channel[i];
     }
+    if (poll(fds, 2 + 2 * count, any ? 0 : timeout_ms) < 0) {
+        return errno == EINTR && !any ? 0 : any ? 1 : -errno;
+    }
+    out->abort = fds[0].revents;
+    out->peer = fds[1].revents;
+    any = any || out->abort || out->peer;
+    for (unsigned i = 0; i < count; i++) {
+        bool plain =
+            channels[i] && !channels[i]->ops->look; /* of others bytes are news only when something is in them */
+        out->channel[i] = out->channel[i] || fds[3 + 2 * i].revents || (plain && fds[2 + 2 * i].revents);
+        any = any || out->channel[i];
+    }
+    return any;
+}
+
+int channel_wait_any(struct channel_listener *listener, struct channel *const *channels, unsigned count, int abort_fd,
+                     int timeout_ms, struct channel_ready *out)
+{
+    int64_t deadline_ns = timeout_ms < 0 ? INT64_MAX : clock_now_ns() + (int64_t)timeout_ms * NS_PER_MS;
+    bool last = false;
+
+    assert(count <= CHANNELS_MAX);
     for (;;) {
         int64_t left_ns = deadline_ns == INT64_MAX ? -1 : deadline_ns - clock_now_ns();
         int left_ms = left_ns < 0 ? (timeout_ms < 0 ? -1 : 0) : (int)((left_ns + NS_PER_MS - 1) / NS_PER_MS);
-        int ready = poll(fds, 2 + 2 * count, left_ms);
-        if (ready == 0) {
+        int ready = poll_any(listener, channels, count, abort_fd, left_ms, out);
+        if (ready != 0) {
+            return ready < 0 ? ready : 0;
+        }
+        /* Once more after the time is up: what came in its last moment may have been a whole record. */
+        if (last) {
             return -ETIMEDOUT;
         }
-        if (ready > 0) {
-            break;
-        }
-        if (errno != EINTR) {
-            return -errno;
-        }
+        last = left_ms == 0 || (timeout_ms >= 0 && clock_now_ns() >= deadline_ns);
     }
-    *out = (struct channel_ready){ .abort = fds[0].revents, .peer = fds[1].revents };
-    for (unsigned i = 0; i < count; i++) {
-        out->channel[i] = fds[2 + 2 * i].revents || fds[3 + 2 * i].revents;
-    }
-    return 0;
 }

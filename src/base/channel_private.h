@@ -28,6 +28,9 @@ int channel_fd_new(int read_fd, int write_fd, bool is_socket, const char *name, 
 /* fd readable or writable (events) before abort_fd (-1: none) becomes readable: 0, -ECANCELED or -errno. */
 int channel_wait_fd(int fd, short events, int abort_fd);
 
+/* As channel_wait() on a channel over descriptors, and abort_fd (-1: none): 1, 0 timed out, -ECANCELED, -errno. */
+int channel_fd_wait_abort(struct channel *channel, short events, int abort_fd, int timeout_ms);
+
 struct channel_listener {
     /* fixed after listen */
     int fd;         /* a listening socket, or -1: then `made` is handed out once */
@@ -39,7 +42,8 @@ struct channel_listener {
 };
 
 int channel_tcp_connect(const char *rest, const char *uri, int abort_fd, struct channel **out, struct err *err);
-int channel_tcp_listen(const char *rest, const char *uri, struct channel_listener *out, struct err *err);
+/* guarded: other hosts may come, whoever they are. */
+int channel_tcp_listen(const char *rest, const char *uri, bool guarded, struct channel_listener *out, struct err *err);
 int channel_unix_connect(const char *rest, const char *uri, int abort_fd, struct channel **out, struct err *err);
 int channel_unix_listen(const char *rest, const char *uri, struct channel_listener *out, struct err *err);
 int channel_socket_accept(struct channel_listener *listener, int abort_fd, struct channel **out, struct err *err);

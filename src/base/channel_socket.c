@@ -1,4 +1,4 @@
-/* tcp:HOST:PORT, tcp:[IPV6]:PORT and unix:PATH. */
+/* tcp:HOST:PORT, tcp:[IPV6]:PORT (to listen, also with ,insecure=on) and unix:PATH. */
 #include <errno.h>
 #include <netdb.h>
 #include <netinet/in.h>
@@ -144,13 +144,56 @@ static int bind_tcp(const struct addrinfo *at, struct channel_listener *out)
     return 0;
 }
 
-int channel_tcp_listen(const char *rest, const char *uri, struct channel_listener *out, struct err *err)
+/* Can other hosts reach it? */
+static bool is_exposed(const struct addrinfo *at)
+{
+    const struct sockaddr_in *v4 = (const struct sockaddr_in *)at->ai_addr;
+    const struct sockaddr_in6 *v6 = (const struct sockaddr_in6 *)at->ai_addr;
+
+    if (at->ai_family == AF_INET) {
+        return ntohl(v4->sin_addr.s_addr) >> 24 != IN_LOOPBACKNET;
+    }
+    return at->ai_family != AF_INET6 || !IN6_IS_ADDR_LOOPBACK(&v6->sin6_addr);
+}
+
+/* Takes ",insecure=on" off the end of an address. */
+static int take_insecure(char *rest, bool *insecure, struct err *err)
+{
+    static const char key[] = "insecure=";
+    char *comma = strchr(rest, ',');
+
+    if (!comma) {
+        return 0;
+    }
+    bool on = strcmp(comma + 1, "insecure=on") == 0;
+    if (!on && strcmp(comma + 1, "insecure=off") != 0) {
+        return err_set(err, -EINVAL, "\"tcp:%.300s\": behind the port there may only be ,%son", rest, key);
+    }
+    *comma = 0;
+    *insecure = *insecure || on;
+    return 0;
+}
+
+int channel_tcp_listen(const char *rest, const char *uri, bool guarded, struct channel_listener *out, struct err *err)
 {
     struct addrinfo *list;
-    int ret = lookup(rest, true, &list, err);
+    char address[HOST_MAX + PORT_TEXT_MAX + 32];
 
+    snprintf(address, sizeof(address), "%s", rest);
+    int ret = take_insecure(address, &guarded, err);
+    ret = ret < 0 ? ret : lookup(address, true, &list, err);
     if (ret < 0) {
         return ret;
+    }
+    for (struct addrinfo *at = list; at && !guarded; at = at->ai_next) {
+        if (is_exposed(at)) {
+            freeaddrinfo(list);
+            return err_set(
+                err, -EPERM,
+                "%.200s: other hosts could send a guest there, whoever they are: name a loopback address, set "
+                "tls-creds, or add ,insecure=on if that is meant",
+                uri);
+        }
     }
     ret = -EADDRNOTAVAIL;
     for (struct addrinfo *at = list; at && out->fd < 0; at = at->ai_next) {

@@ -15,6 +15,8 @@ enum {
     OPTION_CHARDEVS_MAX = 16,
     OPTION_MONITORS_MAX = 8,
     OPTION_TUNABLES_MAX = 32,
+    OPTION_OBJECTS_MAX = 16,
+    OPTION_VALUE_MAX = 256,
 };
 
 struct option_chardev {
@@ -32,7 +34,7 @@ struct option_monitor {
 struct option_tunable {
     char option[OPTION_ID_MAX]; /* what the user wrote, for messages */
     char name[OPTION_ID_MAX];
-    char value[OPTION_ID_MAX];
+    char value[OPTION_VALUE_MAX];
 };
 
 struct options {
@@ -51,6 +53,8 @@ struct options {
     bool migrate_on_signal;         /* wait for SIGUSR1 with that */
     struct option_tunable tunable[OPTION_TUNABLES_MAX];
     unsigned tunables;
+    char object[OPTION_OBJECTS_MAX][OPTION_SPEC_MAX]; /* for migrations, as typed: base/tls_object.h */
+    unsigned objects;
 
     char pidfile[MACHINE_TEXT_MAX];
     char state_dir[MACHINE_TEXT_MAX];  /* of this guest alone; "": beside the pid file, or where all are */

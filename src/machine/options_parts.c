@@ -4,6 +4,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/tls_object.h"
 #include "machine/options_impl.h"
 
 /* --- -device --------------------------------------------------------------------------------------------- */
@@ -127,12 +128,22 @@ int option_devices_done(struct parser *p)
 
 int option_object(struct parser *p, const char *argument)
 {
+    struct options *out = p->out;
     struct part part;
+    const char *all = argument;
     int result = part_next(p, &argument, &part);
     if (result < 0)
         return result;
+    if (result > 0 && !part.has_value && tls_object_known(part.key)) {
+        if (out->objects == OPTION_OBJECTS_MAX)
+            return option_bad(p, "more than %d of them", OPTION_OBJECTS_MAX);
+        return option_text(p, out->object[out->objects++], OPTION_SPEC_MAX, all);
+    }
     if (result == 0 || part.has_value || (strcmp(part.key, "rng-random") && strcmp(part.key, "rng-builtin")))
-        return option_bad(p, "no object '%s' (there are rng-random, rng-builtin)", result ? part.key : "");
+        return option_bad(p,
+                          "no object '%s' (there are rng-random, rng-builtin, tls-creds-psk, tls-creds-x509, "
+                          "authz-simple, authz-list)",
+                          result ? part.key : "");
     while ((result = part_next(p, &argument, &part)) > 0) {
         if (strcmp(part.key, "id") == 0)
             continue;

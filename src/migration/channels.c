@@ -34,14 +34,14 @@ void channels_close(struct channels *channels)
     *channels = (struct channels){ 0 };
 }
 
-static int say(struct channel *channel, const struct message_key *key, unsigned number, unsigned count, int timeout_ms,
-               struct err *err)
+static int say(struct lines *lines, struct channel *channel, const struct message_key *key, unsigned number,
+               unsigned count, int timeout_ms, struct err *err)
 {
     uint8_t payload[HELLO_BYTES];
     struct buf out = { 0 };
     be32_put(payload, number);
     be32_put(payload + 4, count);
-    message_put(&out, MESSAGE_CHANNEL, key, payload, sizeof(payload));
+    lines_put(lines, channel, &out, MESSAGE_CHANNEL, key, payload, sizeof(payload));
     int rc = channel_write_all(channel, out.data, out.size, timeout_ms, err);
     buf_free(&out);
     return rc;
@@ -56,8 +56,8 @@ static int left_ms(int64_t until_ns)
 /* --- the source ------------------------------------------------------------------------------------------------ */
 
 /* The answer on `channel`, or what the main one says instead. */
-static int read_answer(struct channel *main, struct channel *channel, unsigned number, int abort_fd, int patience_ms,
-                       struct message *message, struct err *err)
+static int read_answer(struct lines *lines, struct channel *main, struct channel *channel, unsigned number,
+                       int abort_fd, int patience_ms, struct message *message, struct err *err)
 {
     struct channel *const both[] = { main, channel };
     struct channel_ready ready;
@@ -77,24 +77,27 @@ static int read_answer(struct channel *main, struct channel *channel, unsigned n
     if (message->type != MESSAGE_CHANNEL || !ready.channel[1])
         return err_set(err, -EPROTO, "data channel %u: the destination answers with message type %u", number,
                        message->type);
+    if (!lines_check(lines, channel, message))
+        return err_set(err, -EACCES, "data channel %u ends somewhere else than the main one", number);
     return 0;
 }
 
-int channels_connect(const char *uri, struct channel *main, int abort_fd, const struct message_key *key, unsigned count,
-                     int patience_ms, struct channels *out, struct err *err)
+int channels_connect(struct lines *lines, const char *uri, struct channel *main, int abort_fd,
+                     const struct message_key *key, unsigned count, int patience_ms, struct channels *out,
+                     struct err *err)
 {
     struct message *message = malloc(sizeof(*message));
     int rc = 0;
     assert(message && count <= PIPELINE_CHANNELS_MAX);
     for (unsigned i = 0; rc == 0 && i < count; i++) {
-        rc = channel_connect(uri, abort_fd, &out->data[i], err);
+        rc = lines_connect(lines, uri, abort_fd, patience_ms, &out->data[i], err);
         if (rc == 0)
-            rc = say(out->data[i], key, i + 1, count, patience_ms, err);
+            rc = say(lines, out->data[i], key, i + 1, count, patience_ms, err);
         if (rc < 0)
             err_prefix(err, "data channel %u of %u", i + 1, count);
     }
     for (unsigned i = 0; rc == 0 && i < count; i++)
-        rc = read_answer(main, out->data[i], i + 1, abort_fd, patience_ms, message, err);
+        rc = read_answer(lines, main, out->data[i], i + 1, abort_fd, patience_ms, message, err);
     out->count = rc == 0 ? count : 0;
     free(message);
     return rc;
@@ -103,6 +106,7 @@ int channels_connect(const char *uri, struct channel *main, int abort_fd, const 
 /* --- the destination --------------------------------------------------------------------------------------------- */
 
 struct gathering {
+    struct lines *calls; /* how they call */
     struct channel_listener *listener;
     struct channel *lines[1 + KNOCKS_MAX]; /* the main channel, and those that have not said who they are; NULL: free */
     int64_t until_ns[1 + KNOCKS_MAX];
@@ -138,9 +142,10 @@ static void meet(struct gathering *g, unsigned at)
         g->lines[at] = NULL;
         return;
     }
+    bool genuine = lines_check(g->calls, g->lines[at], message);
     struct reader in = reader_of(message->payload, message->bytes);
     uint32_t number = reader_be32(&in), count = reader_be32(&in);
-    if (message->type != MESSAGE_CHANNEL || !message_key_equal(&message->key, g->key)) {
+    if (message->type != MESSAGE_CHANNEL || !message_key_equal(&message->key, g->key) || !genuine) {
         send_away(g, at, "it waits for the data channels of another migration");
         return;
     }
@@ -154,7 +159,7 @@ static void meet(struct gathering *g, unsigned at)
         send_away(g, at, why);
         return;
     }
-    if (say(g->lines[at], g->key, number, count, KNOCK_MS, NULL) < 0) {
+    if (say(g->calls, g->lines[at], g->key, number, count, KNOCK_MS, NULL) < 0) {
         channel_close(g->lines[at]);
     } else {
         g->out->data[number - 1] = g->lines[at];
@@ -172,7 +177,7 @@ static void let_in(struct gathering *g)
             at = i;
     channel_close(g->lines[at]);
     g->lines[at] = NULL;
-    if (channel_accept(g->listener, g->abort_fd, &g->lines[at], NULL) == 0)
+    if (lines_accept(g->calls, g->listener, g->abort_fd, &g->lines[at], NULL) == 0)
         g->until_ns[at] = clock_now_ns() + KNOCK_MS * NS_PER_MS;
 }
 
@@ -208,11 +213,12 @@ static int look(struct gathering *g, int64_t until_ns, struct err *err)
     return 0;
 }
 
-int channels_gather(struct channel_listener *listener, struct channel *main, int abort_fd,
+int channels_gather(struct lines *lines, struct channel_listener *listener, struct channel *main, int abort_fd,
                     const struct message_key *key, unsigned count, int patience_ms, struct channels *out,
                     struct err *err)
 {
     struct gathering g = {
+        .calls = lines,
         .listener = listener,
         .lines = { main },
         .abort_fd = abort_fd,

@@ -18,6 +18,7 @@
 #include "migration/sources.h"
 
 enum { LOADED_EVERY_NS = 10 * 1000000, KEEP_ALIVE_MS = 500, LOADED_EVERY_MS = 10 };
+enum { TLS_HELLO_MAGIC = 0x1603 };       /* a handshake record, RFC 8446 section 5.1 */
 enum { MET_ANOTHER = 1, MET_PROBE = 2 }; /* instead of 0: not the source that is waited for; one that only asks */
 
 /* --- talking back ------------------------------------------------------------------------------------------- */
@@ -49,9 +50,12 @@ static int say_loaded(struct incoming *i)
 static int accept_peer(struct incoming *i)
 {
     struct migration *m = i->m;
-    int rc = channel_accept(m->listener, m->abort_fd, &i->channel, &i->err);
+    /* On an inherited line nobody has called yet, as little as where we listen. */
+    int patience_ms = strncmp(m->uri, "fd:", 3) == 0 ? -1 : incoming_timeout_ms(i);
+    int rc = lines_answer(&m->lines, m->listener, m->abort_fd, patience_ms, &i->channel, migration_refused, m, &i->err);
     if (rc < 0)
         return rc;
+    lines_bind(&m->lines, i->channel);
     i->line = i->channel;
     i->one_way = i->channel->stream_local || !i->channel->can_write;
     migration_hold_channel(m, i->channel);
@@ -136,10 +140,12 @@ static int meet(struct incoming *i)
         if (rc == 0 && i->probe)
             rc = MET_PROBE;
         if (rc == 0)
-            rc = channels_gather(i->m->listener, i->channel, i->m->abort_fd, &i->key, i->data_wanted,
+            rc = channels_gather(&i->m->lines, i->m->listener, i->channel, i->m->abort_fd, &i->key, i->data_wanted,
                                  incoming_timeout_ms(i), &i->data, &i->err);
         if (rc != 0)
             return rc;
+    } else if (be32_get(raw) >> 16 == TLS_HELLO_MAGIC) {
+        return err_set(&i->err, -EPROTO, "the peer speaks TLS, and tls-creds is not set here");
     } else {
         return err_set(&i->err, -EPROTO, "the stream begins with 0x%08x: it is no migration stream", be32_get(raw));
     }

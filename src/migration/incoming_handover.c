@@ -224,7 +224,8 @@ static bool take_line(struct incoming *i)
 static bool answer_knock(struct incoming *i)
 {
     int rc = message_read(i->knock, false, i->message, KNOCK_MS, NULL);
-    if (rc == 0 && i->message->type == MESSAGE_RESUME && message_key_equal(&i->message->key, &i->key) && take_line(i))
+    if (rc == 0 && i->message->type == MESSAGE_RESUME && message_key_equal(&i->message->key, &i->key) &&
+        lines_check(&i->m->lines, i->knock, i->message) && take_line(i))
         return true;
     if (rc == 0) {
         struct message_key key = i->message->key;
@@ -342,7 +343,7 @@ static bool look(struct incoming *i, int64_t until_ns, enum handover_event *even
     } else if (i->knock && ready.channel[1]) {
         if (answer_knock(i))
             *event = HANDOVER_ASK;
-    } else if (ready.peer && channel_accept(m->listener, m->abort_fd, &i->knock, NULL) == 0) {
+    } else if (ready.peer && lines_accept(&m->lines, m->listener, m->abort_fd, &i->knock, NULL) == 0) {
         i->knock_until_ns = clock_now_ns() + (int64_t)KNOCK_MS * NS_PER_MS;
         failpoint(FAILPOINT_TARGET_KNOCK);
     }

@@ -4,6 +4,7 @@
 #include "base/thread.h"
 #include "migration/converge.h"
 #include "migration/handover.h"
+#include "migration/lines.h"
 #include "migration/migration.h"
 #include "migration/released.h"
 #include "migration/return_path.h"
@@ -29,6 +30,8 @@ struct migration {
     /* the main thread's: whoever starts, frees and joins */
     struct thread thread;
     struct channel_listener *listener; /* the thread's once it exists */
+    struct lines lines;                /* the thread's once it exists */
+    struct tls_store *objects;
 
     _Atomic bool run_on_arrival;
 
@@ -94,6 +97,9 @@ void migration_set_where(struct migration *m, enum migration_where where);
 
 /* Equal for all processes that read the same CLOCK_MONOTONIC; zeroes: this host does not say. */
 void migration_host_id(uint8_t id[REPORT_HOST_BYTES]);
+
+/* Somebody who called was sent away, and people should know why: the state stays SETUP. */
+void migration_refused(void *opaque, const struct err *why);
 
 /* Make visible to cancel what it has to shut down, or take it away again. A channel set after a cancel is shut down
  * at once. */

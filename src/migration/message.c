@@ -47,6 +47,8 @@ int message_read(struct channel *channel, bool magic_seen, struct message *out, 
     int rc = channel_read_all(channel, head + have, sizeof(head) - have, timeout_ms, err);
     if (rc < 0)
         return rc;
+    if (be32_get(head) >> 16 == 0x1503) /* an alert record, RFC 8446 section 5.1 */
+        return err_set(err, -EPROTO, "%s: the peer speaks TLS, and tls-creds is not set here", channel->name);
     if (be32_get(head) != MESSAGE_MAGIC)
         return err_set(err, -EPROTO, "%s: a message begins with 0x%08x: no godwit answers there", channel->name,
                        be32_get(head));

@@ -106,6 +106,15 @@ void migration_set_where(struct migration *m, enum migration_where where)
     unlock(&m->lock);
 }
 
+void migration_refused(void *opaque, const struct err *why)
+{
+    struct migration *m = opaque;
+    lock(&m->lock);
+    m->error = *why;
+    unlock(&m->lock);
+    migration_set_state(m, MIGRATION_SETUP);
+}
+
 void migration_hold_channel(struct migration *m, struct channel *channel)
 {
     lock(&m->lock);
@@ -150,6 +159,8 @@ int migration_new(struct machine *machine, struct migration **out, struct err *e
         return err_set_errno(err, code, "no eventfd for the migration");
     }
     int rc = source_ram_new(machine_ram(machine), 1, &m->ram, err);
+    if (rc == 0 && (rc = tls_store_new(&m->objects, err)) < 0)
+        source_ram_free(m->ram);
     if (rc < 0) {
         close(m->abort_fd);
         free(m);
@@ -202,6 +213,8 @@ void migration_free(struct migration *m)
     unlock(&m->lock);
     thread_join(&m->thread);
     channel_listener_close(m->listener);
+    lines_end(&m->lines);
+    tls_store_free(m->objects);
     source_ram_free(m->ram);
     close(m->abort_fd);
     cond_destroy(&m->changed);
@@ -212,6 +225,11 @@ void migration_free(struct migration *m)
 struct migration_params *migration_params_of(struct migration *m)
 {
     return &m->params;
+}
+
+struct tls_store *migration_objects(struct migration *m)
+{
+    return m->objects;
 }
 
 void migration_on_event(struct migration *m,
@@ -356,7 +374,8 @@ static int start(struct migration *m, const char *uri, enum migration_purpose pu
     if (purpose != PURPOSE_MOVE && (rc = rehearse_possible(m, uri, err)) < 0)
         return rc;
     m->disk_copy = purpose == PURPOSE_PLAN ? DISK_SHARED : copy;
-    return launch(m, uri, false, purpose, err);
+    rc = lines_begin(&m->lines, m->objects, &m->params, uri, false, err);
+    return rc < 0 ? rc : launch(m, uri, false, purpose, err);
 }
 
 int migration_start(struct migration *m, const char *uri, struct err *err)
@@ -390,7 +409,9 @@ int migration_incoming(struct migration *m, const char *uri, bool run, struct er
         return err_set(err, -EINVAL, "the machine is not waiting for a guest: start it with -incoming");
     channel_listener_close(m->listener);
     m->listener = NULL;
-    rc = channel_listen(uri, &m->listener, err);
+    rc = lines_begin(&m->lines, m->objects, &m->params, uri, true, err);
+    if (rc == 0)
+        rc = m->lines.creds ? channel_listen_guarded(uri, &m->listener, err) : channel_listen(uri, &m->listener, err);
     if (rc < 0)
         return rc;
     migration_run_on_arrival(m, run);

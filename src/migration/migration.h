@@ -93,6 +93,8 @@ struct migration_info {
 
 struct migration;
 
+struct tls_store;
+
 int migration_new(struct machine *machine, struct migration **out, struct err *err);
 void migration_free(struct migration *m); /* cancels, waits for its threads */
 struct migration_params *migration_params_of(struct migration *m);
@@ -100,6 +102,9 @@ struct migration_params *migration_params_of(struct migration *m);
 /* What the next migration_start() or _rehearse() does with the disks: DISK_SHARED, as ever, or copies. Once: the one after
  * that is as the capability `block` says. -EINVAL with a sentence for DISK_TOP where a disk has nothing below. */
 int migration_copy_disks(struct migration *m, enum disk_copy copy, struct err *err);
+/* The objects that tls-creds and tls-authz name; main thread. */
+struct tls_store *migration_objects(struct migration *m);
+
 /* Outgoing. -EBUSY when one runs; -EINVAL for a bad URI, from states that cannot migrate. Connecting happens on the
  * migrate thread: refused connections show as FAILED. */
 int migration_start(struct migration *m, const char *uri, struct err *err);

@@ -113,9 +113,10 @@ static int connect_peer(struct outgoing *o)
         return channels;
     int rc = failpoint_err(FAILPOINT_SOURCE_CONNECT, &o->err);
     if (rc == 0)
-        rc = channel_connect(m->uri, m->abort_fd, &o->channel, &o->err);
+        rc = lines_connect(&m->lines, m->uri, m->abort_fd, (int)outgoing_silence_ms(o), &o->channel, &o->err);
     if (rc < 0)
         return rc;
+    lines_bind(&m->lines, o->channel);
     migration_hold_channel(m, o->channel);
 
     /* A command may just store what it is given; only the user knows. */
@@ -138,8 +139,8 @@ static int connect_peer(struct outgoing *o)
     rc = say_hello(o, (unsigned)channels);
     failpoint(FAILPOINT_SOURCE_MET);
     if (rc == 0)
-        rc = channels_connect(m->uri, o->channel, m->abort_fd, &o->key, (unsigned)channels, (int)outgoing_silence_ms(o),
-                              &o->data, &o->err);
+        rc = channels_connect(&m->lines, m->uri, o->channel, m->abort_fd, &o->key, (unsigned)channels,
+                              (int)outgoing_silence_ms(o), &o->data, &o->err);
     if (rc == 0)
         rc = return_path_start(&o->ear, o->channel, &o->key, peer_lost, o, &o->err);
     if (rc < 0)

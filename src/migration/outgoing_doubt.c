@@ -110,7 +110,7 @@ static int connect_again(struct doubt *d, struct channel **out, struct err *why)
 {
     struct itimerspec limit = { .it_value = { .tv_sec = CONNECT_MS / 1000, .tv_nsec = CONNECT_MS % 1000 * 1000000 } };
     timerfd_settime(d->timer_fd, 0, &limit, NULL);
-    int rc = channel_connect(d->o->m->uri, d->stop_fd, out, why);
+    int rc = lines_connect(&d->o->m->lines, d->o->m->uri, d->stop_fd, CONNECT_MS, out, why);
     return rc == -ECANCELED ? err_set(why, rc, "nobody answers") : rc;
 }
 
@@ -195,7 +195,7 @@ static void ask_peer(struct doubt *d)
     if (rc == 0)
         rc = connect_again(d, &line, &why);
     if (rc == 0) {
-        message_put(&out, MESSAGE_RESUME, &o->key, NULL, 0);
+        lines_put(&o->m->lines, line, &out, MESSAGE_RESUME, &o->key, NULL, 0);
         rc = channel_write_all(line, out.data, out.size, (int)outgoing_silence_ms(o), &why);
         buf_free(&out);
     }
@@ -340,7 +340,7 @@ static bool peer_holds_nothing(const struct outgoing *o)
 static bool recall_over(struct doubt *d, struct channel *line)
 {
     struct buf out = { 0 };
-    message_put(&out, MESSAGE_RESUME, &d->o->key, NULL, 0);
+    lines_put(&d->o->m->lines, line, &out, MESSAGE_RESUME, &d->o->key, NULL, 0);
     message_put(&out, MESSAGE_RETRACT, &d->o->key, NULL, 0);
     int rc = channel_write_all(line, out.data, out.size, (int)outgoing_silence_ms(d->o), NULL);
     buf_free(&out);

@@ -64,6 +64,14 @@ const struct param_row param_table[] = {
 };
 const unsigned param_rows = sizeof(param_table) / sizeof(param_table[0]);
 
+const struct text_row text_table[] = {
+    { "tls-creds", AT(tls_creds), "TLS 1.3 on all connections, with the credentials of this -object; empty: no TLS" },
+    { "tls-hostname", AT(tls_hostname),
+      "name that the destination's certificate must be for; empty: the host of tcp:HOST:PORT" },
+    { "tls-authz", AT(tls_authz), "destination: the -object authz-... that lists who may send a guest; empty: all" },
+};
+const unsigned text_rows = sizeof(text_table) / sizeof(text_table[0]);
+
 const struct capability_row capability_table[] = {
     { "events", NULL, AT(capability_events), false, "send MIGRATION events to QMP clients" },
     { "auto-converge", NULL, AT(capability_auto_converge), false,
@@ -111,6 +119,8 @@ void params_init(struct migration_params *params)
         atomic_init(param_cell(params, &param_table[i]), param_table[i].start);
     for (unsigned i = 0; i < capability_rows; i++)
         atomic_init(capability_cell(params, &capability_table[i]), capability_table[i].start);
+
+    params->tls_creds[0] = params->tls_hostname[0] = params->tls_authz[0] = '\0';
 
     int cpus = thread_host_cpus();
     atomic_init(&params->threads, (uint64_t)(cpus > PIPELINE_WORKERS_MAX ? PIPELINE_WORKERS_MAX : cpus));
@@ -198,8 +208,32 @@ static int no_such(const char *what, const char *name, struct err *err)
     return err_set(err, -EINVAL, "there is no migration %s '%.64s'", what, name);
 }
 
+const struct text_row *param_find_words(const char *name)
+{
+    for (unsigned i = 0; i < text_rows; i++)
+        if (strcmp(text_table[i].name, name) == 0)
+            return &text_table[i];
+    return NULL;
+}
+
+const char *param_get_words(const struct migration_params *params, const struct text_row *row)
+{
+    return (const char *)params + row->offset;
+}
+
+static int set_words(struct migration_params *params, const struct text_row *row, const char *text, struct err *err)
+{
+    if (strlen(text) >= PARAM_TEXT_MAX)
+        return err_set(err, -EINVAL, "parameter %s: it has up to %d bytes", row->name, PARAM_TEXT_MAX - 1);
+    strcpy((char *)params + row->offset, text);
+    return 0;
+}
+
 int param_set_text(struct migration_params *params, const char *name, const char *text, struct err *err)
 {
+    const struct text_row *words = param_find_words(name);
+    if (words)
+        return set_words(params, words, text, err);
     const struct param_row *row = param_find(name);
     if (!row)
         return no_such("parameter", name, err);

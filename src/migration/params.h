@@ -8,6 +8,7 @@
 #include "migration/threads/pipeline.h"
 
 enum verify_how { VERIFY_DIGEST, VERIFY_FULL };
+enum { PARAM_TEXT_MAX = 256 };
 
 struct migration_params {
     _Atomic uint64_t max_bandwidth_bytes_per_s;  /* "max-bandwidth"; 0: no cap */
@@ -35,6 +36,10 @@ struct migration_params {
     _Atomic uint64_t cpu_throttle_increment; /* "cpu-throttle-increment": %, so much more after each round */
     _Atomic uint64_t max_cpu_throttle;       /* "max-cpu-throttle": %, and never more */
     struct pipeline_tunables live;           /* what a running street reads; every set is passed on at once */
+    /* the main thread's; a migration reads them when it begins (lines.h) */
+    char tls_creds[PARAM_TEXT_MAX];    /* "tls-creds": an object's id; "": no TLS */
+    char tls_hostname[PARAM_TEXT_MAX]; /* "tls-hostname"; "": the address's */
+    char tls_authz[PARAM_TEXT_MAX];    /* "tls-authz": an object's id; "": whoever has credentials */
 };
 
 enum param_kind { PARAM_SIZE, PARAM_MS, PARAM_COUNT, PARAM_CHOICE, PARAM_SIZE_PER_S };
@@ -51,6 +56,16 @@ struct param_row {
 extern const struct param_row param_table[];
 extern const unsigned param_rows;
 
+struct text_row {
+    const char *name; /* as QEMU spells it */
+    size_t offset;    /* of a char[PARAM_TEXT_MAX] */
+    const char *help;
+};
+extern const struct text_row text_table[];
+extern const unsigned text_rows;
+const struct text_row *param_find_words(const char *name); /* NULL: none that is words */
+const char *param_get_words(const struct migration_params *params, const struct text_row *row);
+
 struct capability_row {
     const char *name;  /* as QEMU spells it where it has one */
     const char *alias; /* its other spelling, or NULL */
@@ -64,7 +79,7 @@ const struct capability_row *capability_find(const char *name); /* name or alias
 
 void params_init(struct migration_params *params);    /* start values */
 const struct param_row *param_find(const char *name); /* name or alias; NULL */
-/* Parse as a person types it ("300", "50M", "1.5G", "lz4") and set; -EINVAL with name, value and range. */
+/* Parse as a person types it ("300", "50M", "1.5G", "lz4", words) and set; -EINVAL with name, value and range. */
 int param_set_text(struct migration_params *params, const char *name, const char *text, struct err *err);
 int param_set_number(struct migration_params *params, const char *name, uint64_t value, struct err *err);
 uint64_t param_get(const struct migration_params *params, const struct param_row *row);

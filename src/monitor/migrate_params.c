@@ -16,6 +16,11 @@ static struct migration_params *params_of(struct call *call)
 static int set_one(struct migration_params *params, const char *name, struct json_object *value, struct err *err)
 {
     const struct param_row *row = param_find(name);
+    if (param_find_words(name)) {
+        if (value && !json_object_is_type(value, json_type_string))
+            return err_set(err, -EINVAL, "Invalid parameter type for '%s', expected: string", name);
+        return param_set_text(params, name, value ? json_object_get_string(value) : "", err); /* null: none */
+    }
     if (!row)
         return err_set(err, -EINVAL, "Parameter '%s' is unexpected", name);
     bool choice = row->kind == PARAM_CHOICE;
@@ -60,6 +65,8 @@ int cmd_query_parameters(struct call *call)
         else
             json_put_u64(call->result, row->name, value);
     }
+    for (unsigned i = 0; i < text_rows; i++)
+        json_put_str(call->result, text_table[i].name, param_get_words(params_of(call), &text_table[i]));
     return 0;
 }
 
@@ -79,7 +86,7 @@ void print_parameters(struct call *call)
 int cmd_set_parameter(struct call *call)
 {
     const char *name = json_get_str(call->args, "parameter");
-    if (!param_find(name))
+    if (!param_find(name) && !param_find_words(name))
         return err_set(&call->err, -EINVAL, "invalid parameter value: %s", name);
     return param_set_text(params_of(call), name, json_get_str(call->args, "value"), &call->err);
 }

@@ -4,6 +4,7 @@
  *   commands.c  THE command table, and what arguments a command takes
  *   control.c   stop, cont, quit, reset, power
  *   migrate.c   everything about migration
+ *   object.c    credentials, and who may come
  *   info.c      questions about the machine
  *   qmp.c hmp.c the two languages
  *
@@ -115,8 +116,9 @@ command_run cmd_query_status, cmd_query_version, cmd_query_name, cmd_query_uuid,
     cmd_query_events, cmd_query_chardev, cmd_query_kvm, cmd_query_machines, cmd_query_jit, cmd_info_registers,
     cmd_info_memory, cmd_info_qtree, cmd_info_mtree;
 command_run cmd_migrate, cmd_migrate_plan, cmd_migrate_cancel, cmd_migrate_incoming, cmd_migrate_continue,
-    cmd_migrate_resolve, cmd_query_migrate, cmd_set_parameters, cmd_query_parameters, cmd_set_capabilities,
-    cmd_query_capabilities, cmd_set_parameter, cmd_set_capability, cmd_set_speed, cmd_set_downtime;
+    cmd_object_add, cmd_hmp_object_add, cmd_object_del, cmd_migrate_resolve, cmd_query_migrate, cmd_set_parameters,
+    cmd_query_parameters, cmd_set_capabilities, cmd_query_capabilities, cmd_set_parameter, cmd_set_capability,
+    cmd_set_speed, cmd_set_downtime;
 command_run cmd_query_commands, cmd_human_monitor_command, cmd_help;
 
 typedef void command_print(struct call *call);

@@ -33,8 +33,8 @@ struct place {
 static void *gather_run(void *opaque)
 {
     struct place *p = opaque;
-    p->rc =
-        channels_gather(p->listener, p->main_there, p->abort_fd, &ours, p->count, p->patience_ms, &p->data, &p->err);
+    p->rc = channels_gather(NULL, p->listener, p->main_there, p->abort_fd, &ours, p->count, p->patience_ms, &p->data,
+                            &p->err);
     return NULL;
 }
 
@@ -249,7 +249,7 @@ static void both_ends_find_each_other(void **state)
         struct err err = { 0 };
 
         open_place(&p, count, PATIENCE_MS);
-        if (channels_connect(p.uri, p.main_here, -1, &ours, count, PATIENCE_MS, &data, &err) < 0)
+        if (channels_connect(NULL, p.uri, p.main_here, -1, &ours, count, PATIENCE_MS, &data, &err) < 0)
             fail_msg("%s", err.text);
         assert_int_equal(join(&p), 0);
         assert_int_equal(data.count, count);
@@ -269,7 +269,7 @@ static void a_source_hears_why_it_was_refused(void **state)
 
     stale.attempt = 7;
     open_place(&p, 2, PATIENCE_MS);
-    assert_int_equal(channels_connect(p.uri, p.main_here, -1, &stale, 2, PATIENCE_MS, &data, &err), -EREMOTEIO);
+    assert_int_equal(channels_connect(NULL, p.uri, p.main_here, -1, &stale, 2, PATIENCE_MS, &data, &err), -EREMOTEIO);
     assert_string_equal(err.text, "the destination refuses: it waits for the data channels of another migration");
     channels_close(&data);
     channel_shutdown(p.main_here);
@@ -291,12 +291,13 @@ static void a_source_is_patient_only_so_long_and_can_be_called_off(void **state)
     channel_close(p.main_there);
     assert_int_equal(channel_connect(p.uri, -1, &p.main_here, NULL), 0);
     assert_int_equal(channel_accept(p.listener, -1, &p.main_there, NULL), 0);
-    assert_int_equal(channels_connect(p.uri, p.main_here, -1, &ours, 1, 50, &data, &err), -ETIMEDOUT);
+    assert_int_equal(channels_connect(NULL, p.uri, p.main_here, -1, &ours, 1, 50, &data, &err), -ETIMEDOUT);
     assert_non_null(strstr(err.text, "data channel 1: no answer"));
     channels_close(&data);
     err_clear(&err);
     int called_off = eventfd(1, EFD_CLOEXEC);
-    assert_int_equal(channels_connect(p.uri, p.main_here, called_off, &ours, 1, PATIENCE_MS, &data, &err), -ECANCELED);
+    assert_int_equal(channels_connect(NULL, p.uri, p.main_here, called_off, &ours, 1, PATIENCE_MS, &data, &err),
+                     -ECANCELED);
     channels_close(&data);
     close(called_off);
     close_place(&p);

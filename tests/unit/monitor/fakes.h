@@ -16,6 +16,7 @@
 
 #include "base/chardev.h"
 #include "base/json.h"
+#include "base/tls_object.h"
 #include "monitor/monitor.h"
 
 struct machine {
@@ -151,6 +152,15 @@ const char *migration_state_name(enum migration_state state)
     static const char *const names[] = { "none",   "setup",      "active",    "device",    "completed",
                                          "failed", "cancelling", "cancelled", "unresolved" };
     return names[state];
+}
+
+struct tls_store *migration_objects(struct migration *m)
+{
+    static struct tls_store *store; /* of the one monitor there is */
+    (void)m;
+    if (!store)
+        assert_int_equal(tls_store_new(&store, NULL), 0);
+    return store;
 }
 
 struct migration_params *migration_params_of(struct migration *m)
