@@ -14,7 +14,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent / 'lib'))
 from vm import GODWIT, LONG, PATIENCE_S, Failure, Vm, listening, main, test, wait_for
-from chaos import Chaos
+from proxy import Chaos
 from guests import finish, machine, memcheck, wait_alive, wait_running_on
 
 SEED = int(os.environ.get('GODWIT_SEED', random.randrange(2 ** 31)))
@@ -150,10 +150,10 @@ class World:
                 wait_for(f'{what}', lambda: process_state(vm) in ('T' if action == 'stop' else 'ZX'), 20)
         seen = self.case.plan and f'the line to see {self.case.plan[2]}'
         if seen and self.case.plan[0] == 'stall':
-            self.wait_for_it(seen, line.hit.is_set)
+            self.wait_for_it(seen, line.happened.is_set)
         self.go_on(line, dice)
         if seen:
-            self.wait_for_it(seen, line.hit.is_set)
+            self.wait_for_it(seen, line.happened.is_set)
 
     def wait_for_it(self, what, condition):
         stops = any(action == 'stop' for *_, action in self.case.faults)
@@ -178,7 +178,7 @@ class World:
             time.sleep((self.case.hold_ms or dice.choice([15, 450, 900])) / 1e3)  # what the peer makes of it is the test's input
         for vm in held:
             vm.process.send_signal(signal.SIGCONT)
-        line.release()
+        line.let_go.set()
 
     # --- how it ends
 
