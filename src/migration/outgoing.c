@@ -354,6 +354,8 @@ static int pause_guest(struct outgoing *o)
         rc = failpoint_err(FAILPOINT_SOURCE_PAUSE, &o->err);
     if (rc < 0)
         return rc;
+    if (!o->to_file && !o->rehearsal)
+        o->epoch = lease_count_up(machine_config_of(o->machine), &o->key, "offered");
     if (!o->to_file) /* one that fails is tried again, and told, when it is due */
         released_prepare(&o->key, "RELEASED", o->channel->name, machine_config_of(o->machine), o->note_path, NULL);
     o->time_ns.requested = clock_now_ns();

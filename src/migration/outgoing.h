@@ -7,6 +7,7 @@
 #include "migration/audit.h"
 #include "migration/channels.h"
 #include "migration/internal.h"
+#include "migration/lease.h"
 #include "migration/released.h"
 #include "migration/sections.h"
 #include "migration/throttle.h"
@@ -40,6 +41,7 @@ struct outgoing {
     struct message_key recall;
     struct channel *again; /* the new line, while there is one */
     char released_path[RELEASED_PATH_MAX];
+    uint64_t epoch;                    /* of the lease beside the disks, this pause's; 0: there is none */
     char note_path[RELEASED_PATH_MAX]; /* of RELEASED, prepared for this pause */
 
     struct converge converge;

@@ -19,7 +19,7 @@ sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent))
 from vm import PATIENCE_S, Failure, Skip, Vm, linux_args, listening, wait_for
 from proxy import Chaos
 from guests import BAD, check, guest, machine
-from faults import RAN, QUIET_MS, RESOLVE, NotMet, is_as_before, notes, own, points, process_state, run_case
+from faults import RAN, QUIET_MS, RESOLVE, NotMet, belongings, is_as_before, notes, own, points, process_state, run_case
 from hops import state as traveller_state
 
 PARALLEL = 2
@@ -111,7 +111,7 @@ class Step:
         self.fault = dice.choice(['none'] * 6 + ['cancel'] * 4 + ['stop there', 'stop source', 'refused'] +
                                  (['line'] * 4 if self.way == 'tcp4' else []) + (['full'] * 3 if self.way == 'file' else []) +
                                  (['kill there'] * 2 if self.way in SOCKETS else []))
-        if self.way in STORED and self.fault.startswith('stop there'):
+        if self.way in STORED and self.fault in ('stop there', 'refused'):
             self.fault = 'none'
         self.moment_s = dice.random() * dice.choice([0.01, 0.05, 0.3])
         self.hold_s = dice.choice([0.015, 0.45, 0.9])
@@ -133,7 +133,7 @@ class Step:
     def timeout_ms(self):
         """Short, where silence is the fault."""
         silent = self.fault.startswith('stop') or self.fault == 'line' and self.line[0] in ('stall', 'half')
-        return QUIET_MS if silent else 5000
+        return QUIET_MS if silent else 20000
 
 
 # Where a destination that dies has not run the guest: a source that is in doubt may be told so.
@@ -255,7 +255,7 @@ class Journey:
             for later in self.steps[number:]:
                 later.way = 'tcp4' if later.way == 'fd' else later.way
         else:
-            is_as_before(at, before, 10 + RECONNECT_MS / 1e3)
+            nothing_more(at, before)
         if notes(at):
             raise Failure(f'{notes(at)} are left over')
         return at
@@ -355,15 +355,26 @@ class Journey:
     def never_called(vm):
         try:
             return vm.migration().get('status') == 'setup'
-        except Failure:
+        except (Failure, OSError, ValueError):
             return False
 
     @staticmethod
     def status(vm):
         try:
             return vm.status()
-        except Failure:  # it ended while it was asked
+        except (Failure, OSError, ValueError):  # it ended while it was asked
             return 'dead'
+
+
+def nothing_more(vm, before):
+    """What a process that has just arrived still had for a source that might come back may go."""
+    def more():
+        kinds, names = belongings(vm)
+        return kinds - before[0] or names - before[1]
+    try:
+        wait_for('nothing to be left over', lambda: not more(), 10 + RECONNECT_MS / 1e3)
+    except Failure:
+        raise Failure(f'{vm.name} has {dict(more())} more than before')
 
 
 @contextlib.contextmanager
@@ -371,10 +382,10 @@ def small_disk(vm, folder):
     """A folder with room for less than a guest; where nothing may be mounted, files of this process end early instead."""
     path = f'{folder}/small'
     os.makedirs(path, exist_ok=True)
-    mounted = subprocess.run(['mount', '-t', 'tmpfs', '-o', 'size=64k', 'tmpfs', path], stderr=subprocess.DEVNULL).returncode == 0
+    mounted = subprocess.run(['mount', '-t', 'tmpfs', '-o', 'size=8k', 'tmpfs', path], stderr=subprocess.DEVNULL).returncode == 0
     kept = None
     if not mounted:
-        kept = resource.prlimit(vm.process.pid, resource.RLIMIT_FSIZE, (65536, resource.RLIM_INFINITY))
+        kept = resource.prlimit(vm.process.pid, resource.RLIMIT_FSIZE, (8192, resource.RLIM_INFINITY))
     try:
         yield path
     finally:
@@ -446,7 +457,9 @@ class Stay:
             self.counts['tcp4', fault, 'stayed' if stayed else 'went'] += 1
             if stayed:
                 at.wait_status('running')
-                there.wait_exit()
+                # One that nobody has called waits on.
+                wait_for('the destination to end', lambda: there.process.poll() is not None or
+                         fault == 'cancel' and Journey.never_called(there))
                 vm_lives(at)
             else:
                 there.wait_status('running')

@@ -9,7 +9,7 @@ held it was killed.
     GODWIT_SEED=N                                        which sample, and which offsets
     GODWIT_FAULTS=N                                      a sample N times as large
 """
-import collections, os, pathlib, random, sys, threading, time
+import collections, contextlib, os, pathlib, random, sys, threading, time
 from concurrent.futures import ThreadPoolExecutor
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent / 'lib'))
@@ -151,6 +151,58 @@ def doubt_ends(by):
         finish(there)
 
 
+# --- the lease beside the disk ------------------------------------------------------------------------------------------
+
+
+def lease(world):
+    """(epoch, word) beside the world's disk."""
+    lines = dict(line.split(' ', 1) for line in pathlib.Path(f'{world.folder.name}/disk.lease').read_text().splitlines()[1:4])
+    return int(lines['epoch']), lines['word']
+
+
+@contextlib.contextmanager
+def in_doubt_with_a_disk(cut):
+    """The line is cut and stays so: the source does not know where the guest runs."""
+    with World(Case(f'disk=1 line=cut,{cut}:1:before')) as world:
+        with Chaos(listening(world.there), world.case.plan) as line:
+            wait_alive(world.source)
+            world.source.start_migration(line.uri, reconnect_time=0)
+            world.source.wait_migration('unresolved')
+        yield world
+
+
+def a_guest_that_ran_and_ended():
+    """Its process is gone and the disk's lock is free: the lease remembers, whatever a person says."""
+    for answer in 'ask', 'here':
+        with in_doubt_with_a_disk('back,RUNNING') as world:
+            world.there.wait_status('running')
+            wait_for('the lease to say so', lambda: lease(world) == (2, 'runs'))
+            finish(world.there)
+            world.source.qmp(RESOLVE, answer=answer)
+            world.source.wait_migration('completed')
+            settled_by(world.source, 'lease')
+
+
+def a_guest_that_was_not_started():
+    """The lease does not say that it was, so a person has to; the copy that the destination still holds is stale from then on."""
+    with in_doubt_with_a_disk('there,GO') as world:
+        source, there = world.source, world.there
+        there.wait_migration('unresolved')
+        source.qmp(RESOLVE, answer='ask')
+        wait_for('what the lease says', lambda: 'epoch 1' in source.migration().get('error-desc', ''), alive=source.alive)
+        source.qmp(RESOLVE, answer='here')
+        source.wait_status('running')
+        settled_by(source, 'operator')
+        if lease(world) != (2, 'back'):
+            raise Failure(f'the lease is {lease(world)}')
+        wait_running_on(source)
+        finish(source)  # the locks are free
+        there.qmp(RESOLVE, answer='here')
+        wait_for('a refusal', lambda: 'epoch 2 (back)' in there.migration().get('error-desc', ''), 20, alive=there.alive)
+        if there.status() != 'inmigrate':
+            raise Failure(f'the second copy is {there.status()}')
+
+
 # --- cancels ----------------------------------------------------------------------------------------------------------
 
 
@@ -243,6 +295,14 @@ else:
     def a_doubt_is_settled_by_the_peer_else_by_its_disks_lock_else_by_a_person():
         for by in ('peer', 'lease', 'operator'):
             doubt_ends(by)
+
+    @test
+    def the_lease_beside_the_disk_remembers_a_guest_that_ran():
+        a_guest_that_ran_and_ended()
+
+    @test
+    def a_copy_that_is_older_than_the_lease_runs_by_nobodys_word():
+        a_guest_that_was_not_started()
 
     @test
     def a_cancel_at_any_moment_leaves_the_guest_here_or_whole_there():
