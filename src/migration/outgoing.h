@@ -30,6 +30,7 @@ struct outgoing {
     bool hot_code_sent;
     bool rehearsal, plan;  /* it is one */
     bool stayed;           /* and has come to its good end */
+    bool hears_later;      /* the peer's last words, behind the end that people see */
     struct source *sample; /* a plan's, instead of RAM */
     unsigned codecs;       /* mask of 1 << enum codec: what the peer reads; 0: nobody said */
 

@@ -332,7 +332,12 @@ class Journey:
 
     def settle(self, at, there, step):
         """'here' or 'there', when nobody has to say anything any more; a person speaks only where one of them was killed."""
+        begun = time.monotonic()
         def look():
+            nonlocal begun
+            if time.monotonic() > begun + PATIENCE_S / 2:  # too much is written for this limit on this host: as a person would
+                at.qmp('migrate-set-parameters', **{'downtime-limit': 20000, 'max-bandwidth': 0})
+                begun = float('inf')
             runs_there = there.process.poll() is None and self.status(there) == 'running'
             status, info = self.status(at), at.migration()
             if runs_there and status == 'running':
