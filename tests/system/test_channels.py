@@ -4,7 +4,7 @@ import pathlib, sys, time
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent / 'lib'))
 from vm import Failure, Vm, listening, main, test, wait_for
-from proxy import GO, PREPARED, Bundle, Lines
+from proxy import GO, PREPARED, Bundle, Cut, Elements, Lines, Relay
 from guests import arrived, finish, machine, memcheck, wait_alive, wait_running_on
 
 CHANNELS = 4
@@ -176,6 +176,56 @@ def a_pause_that_is_taken_back_goes_on_over_the_same_channels():
         arrived(source, there)
         wait_running_on(there)
         finish(there)
+
+
+class LateRetract(Bundle):
+    """RETRACT, too, is held, for as long as data channels that did not wait for its answer would need to show it."""
+
+    def change(self, piece):
+        if piece.way == 'there' and piece.connection == 0 and piece.name == 'RETRACT':
+            before = sum(self.carried[1:])
+            self.over.wait(1)
+            self.early = sum(self.carried[1:]) - before
+            self.let_go.set()
+        return super().change(piece)
+
+
+@test
+def nothing_follows_a_pause_that_is_taken_back_before_the_destination_knows():
+    with source_vm() as source, destination_vm() as there, LateRetract(listening(there), hold=PREPARED) as bundle:
+        wait_alive(source, 2)
+        source.start_migration(bundle.uri, channels=CHANNELS, downtime_limit=200, compression='none')
+        wait_for('RETRACT', lambda: hasattr(bundle, 'early'), alive=source.alive)
+        if bundle.early:
+            raise Failure(f'{bundle.early} bytes of the next round overtook RETRACT')
+        source.qmp('migrate-set-parameters', downtime_limit=20000)
+        source.wait_migration('completed')
+        arrived(source, there)
+        finish(there)
+
+
+class HeldMark(Relay):
+    """The end of a round never comes over data channel 1; all of its pages do, and the main line is well."""
+
+    read = Elements
+
+    def change(self, piece):
+        if piece.way == 'there' and piece.connection == 1 and piece.name == 'MARK':
+            self.over.wait()
+            return Cut()
+        return piece.data
+
+
+@test
+def a_round_whose_rest_does_not_come_is_given_up():
+    with source_vm() as source, destination_vm() as there, HeldMark(listening(there)) as line:
+        there.qmp('migrate-set-parameters', peer_timeout=1000)
+        wait_alive(source, 2)
+        source.start_migration(line.uri, channels=CHANNELS, compression='none')
+        source.wait_migration('failed')
+        if 'a round has ended' not in source.migration()['error-desc']:
+            raise Failure(f'the source says "{source.migration()["error-desc"]}"')
+        wait_running_on(source)
 
 
 @test
