@@ -61,7 +61,7 @@ $(FUZZ): $(BUILD)/%: $(BUILD)/obj/%.o $(LIB)
 
 -include tests/guest/guest.mk
 
-.PHONY: unit bench-tools bench bench-full bench-convergence bench-cpu fuzzers guests test test-unit test-tsan reliability model fuzz-smoke stress demo lint format deps install install-bench clean help
+.PHONY: unit bench-tools bench bench-full bench-convergence bench-cpu fuzzers guests test test-unit test-tsan reliability soak hops model fuzz-smoke stress demo lint format deps install install-bench clean help
 unit: $(UNIT)
 bench-tools: $(BENCH)
 fuzzers: $(FUZZ)
@@ -76,6 +76,10 @@ test-tsan:                               ## all of it but the Linux boots, under
 	GODWIT_PATIENCE=$${GODWIT_PATIENCE:-300} tests/run --build $(BUILD)-tsan --no-linux --limit 1800
 reliability: all guests                  ## cuts, kills, stops, errors and cancels of real processes, 20 minutes (GODWIT_SEED=)
 	GODWIT_LONG=1 GODWIT_BUILD=$(abspath $(BUILD)) python3 tests/system/test_reliability.py
+soak: all guests                         ## random migrations of random guests with random faults (HOURS=1 or MINUTES=, MIGRATIONS=, SEED=)
+	GODWIT_BUILD=$(abspath $(BUILD)) HOURS=$(HOURS) MINUTES=$(MINUTES) MIGRATIONS=$(MIGRATIONS) SEED=$(SEED) python3 tests/soak/soak.py
+hops: all guests                         ## one guest handed on so often, with everything in flight (HOPS=1000, DEBIAN=50, SEED=)
+	GODWIT_BUILD=$(abspath $(BUILD)) HOPS=$(HOPS) DEBIAN=$(DEBIAN) SEED=$(SEED) python3 tests/soak/hops.py
 model: $(BUILD)/tests/unit/migration/test_handover_model ## the hand-over's model, searched by SPIN (FAULTS=4)
 	tests/model/check $(BUILD)
 fuzz-smoke:                              ## each fuzzer for 20 s (FUZZ_S=...), with ASan and UBSan

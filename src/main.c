@@ -20,6 +20,7 @@
 #include "base/tls_object.h"
 #include "machine/machine.h"
 #include "machine/options.h"
+#include "migration/lease.h"
 #include "migration/migration.h"
 #include "migration/params.h"
 #include "migration/released.h"
@@ -453,6 +454,8 @@ static int machine_make(struct app *app, struct err *err)
         result = end_take(serial, "serial", &hosts.serial, err);
     if (result == 0)
         result = machine_new(&app->options.machine, &hosts, &app->machine, err);
+    if (result == 0 && !app->options.incoming[0]) /* its disks are ours now: whoever still holds a copy is late */
+        lease_count_up(&app->options.machine, NULL, "started");
     if (result == 0)
         result = migration_new(app->machine, &app->migration, err);
     if (result == 0)

@@ -176,16 +176,19 @@ static int confine(struct incoming *i)
 {
     const struct machine_config *config = machine_config_of(i->machine);
     struct sandbox_kept kept = { 0 };
-    char folder[RELEASED_PATH_MAX];
+    char folder[RELEASED_PATH_MAX], lease[MACHINE_DRIVES_MAX][LEASE_PATH_MAX];
     struct err err = { 0 };
-    _Static_assert((int)MACHINE_DRIVES_MAX <= (int)SANDBOX_FILES_MAX,
-                   "images that are opened to write at the hand-over");
+    _Static_assert(2 * (int)MACHINE_DRIVES_MAX <= (int)SANDBOX_FILES_MAX,
+                   "images that are opened to write at the hand-over, and what is beside them");
     if (i->one_way || i->m->confined || i->m->sandbox == MIGRATION_SANDBOX_OFF)
         return 0;
     if (released_folder(folder, sizeof(folder)) == 0)
         kept.folder = folder;
     for (unsigned d = 0; d < config->drives; d++)
         kept.file[kept.files++] = config->drive[d].file;
+    for (unsigned d = 0; d < config->drives; d++)
+        if (lease_make(&config->drive[d], lease[d]) == 0)
+            kept.file[kept.files++] = lease[d];
     socket_folder(i->m, kept.remove_in, sizeof(kept.remove_in));
     int rc = sandbox_enter(SANDBOX_READER, &kept, &err);
     if (rc < 0 && i->m->sandbox == MIGRATION_SANDBOX_MUST)

@@ -2,6 +2,7 @@
 #pragma once
 #include "migration/channels.h"
 #include "migration/internal.h"
+#include "migration/lease.h"
 #include "migration/released.h"
 #include "migration/sections.h"
 
@@ -46,6 +47,7 @@ struct incoming {
     bool in_doubt; /* UNRESOLVED is what people see */
     bool done;     /* the source has heard how it ended */
     char refused_path[RELEASED_PATH_MAX];
+    struct lease lease; /* beside the disks, when the guest was loaded */
     struct err err;
 };
 

@@ -110,6 +110,8 @@ static void start_guest(struct incoming *i)
     err_clear(&i->err); /* of a line that was lost before */
     failpoint(FAILPOINT_TARGET_GO);
     int rc = failpoint_err(FAILPOINT_TARGET_TAKE, &i->err);
+    if (rc == 0)
+        rc = lease_check(&i->lease, machine_config_of(i->machine), &i->err);
     if (rc == 0 && m->take)
         rc = m->take(m->take_opaque, &i->err);
     if (rc < 0)
@@ -127,6 +129,8 @@ static void start_guest(struct incoming *i)
         ram_want_huge_pages(i->ram);
     if (rc == 0 && machine_state(i->machine) == RUN_RUNNING)
         machine_warm_arrived(i->machine);
+    if (rc == 0 && !i->one_way) /* not in the pause: whoever asks before finds the lock */
+        lease_count_up(machine_config_of(i->machine), &i->key, "runs");
     incoming_feed(i, rc < 0 ? HANDOVER_START_FAILED : HANDOVER_STARTED);
 }
 
@@ -136,6 +140,8 @@ void incoming_feed(struct incoming *i, enum handover_event event)
     i->at = step.state;
     if (step.actions & DO_UNLOAD)
         unload(i);
+    if (event == HANDOVER_LOADED) /* once: what counts up from here on makes this copy stale */
+        lease_read(machine_config_of(i->machine), &i->lease);
     if (step.actions & DO_SEND_PREPARED)
         say_prepared(i);
     if (step.actions & DO_START)
@@ -426,6 +432,8 @@ void incoming_linger(struct incoming *i)
             drain_line(i);
         return;
     }
+    if (i->at == TARGET_REFUSED && i->in_doubt) /* by an operator's word it was to run here, and does not: why */
+        tell_doubt(i);
     int64_t until_ns = clock_now_ns() + (int64_t)LINGER_MS * NS_PER_MS;
     enum handover_event event;
     while (!i->done && (i->line || i->m->listener) &&

@@ -389,6 +389,8 @@ static int pause_guest(struct outgoing *o)
         rc = failpoint_err(FAILPOINT_SOURCE_PAUSE, &o->err);
     if (rc < 0)
         return rc;
+    if (!o->to_file && !o->rehearsal)
+        o->epoch = lease_count_up(machine_config_of(o->machine), &o->key, "offered");
     if (!o->to_file) /* one that fails is tried again, and told, when it is due */
         released_prepare(&o->key, "RELEASED", o->channel->name, machine_config_of(o->machine), o->note_path, NULL);
     o->time_ns.requested = clock_now_ns();
@@ -537,12 +539,9 @@ static void free_street(struct outgoing *o)
     channels_close(&o->data); /* what came over them is loaded, or void */
 }
 
-/* What people see the end of: the guest, tracking. */
-static void tear_down(struct outgoing *o)
+/* A peer that got the EOF should hear RETRACT before the line is cut; a peer that failed has a sentence for us. */
+static void hear_last_words(struct outgoing *o)
 {
-    struct migration *m = o->m;
-    failpoint(FAILPOINT_SOURCE_END);
-    /* A peer that got the EOF should hear RETRACT before the line is cut; a peer that failed has a sentence for us. */
     if (o->stayed && o->rehearsal)
         rehearse_wait_dropped(o);
     else if (o->retract_sent && o->ear.started)
@@ -553,11 +552,19 @@ static void tear_down(struct outgoing *o)
         err_clear(&o->err);
         return_path_wait(&o->ear, HEARD_ERROR, 0, 0, &o->err);
     }
-    released_discard(o->note_path);
     if (o->pipeline && o->at != SOURCE_AWAY)
         pipeline_fail(o->pipeline, -ECONNABORTED, "the migration has ended");
+}
+
+/* What people see the end of: the guest, tracking. */
+static void tear_down(struct outgoing *o)
+{
+    failpoint(FAILPOINT_SOURCE_END);
+    if (!o->hears_later)
+        hear_last_words(o);
+    released_discard(o->note_path);
     outgoing_disks_end(o);
-    migration_hold_pipeline(m, NULL);
+    migration_hold_pipeline(o->m, NULL);
     if (o->at == SOURCE_AWAY)
         free_street(o); /* its last word goes out */
     outgoing_throttle_end(o);
@@ -681,10 +688,16 @@ void outgoing_run(struct migration *m)
     if (stayed)
         rehearse_report(o);
     bool more = (o->at == SOURCE_AWAY || stayed) && outgoing_report_away(o);
+    o->hears_later =
+        o->retract_sent && o->at == SOURCE_HERE && o->err.code == -ECANCELED; /* who cancels does not wait */
     tear_down(o);
-    if (!more)
+    if (!more && !o->hears_later)
         hang_up(o);
     report_end(o);
+    if (o->hears_later) {
+        hear_last_words(o);
+        hang_up(o);
+    }
     if (more) {
         outgoing_report_result(o);
         hang_up(o);

@@ -8,6 +8,7 @@
 #include "migration/channels.h"
 #include "migration/internal.h"
 #include "migration/outgoing_disks.h"
+#include "migration/lease.h"
 #include "migration/released.h"
 #include "migration/sections.h"
 #include "migration/throttle.h"
@@ -32,6 +33,7 @@ struct outgoing {
     bool hot_code_sent;
     bool rehearsal, plan;  /* it is one */
     bool stayed;           /* and has come to its good end */
+    bool hears_later;      /* the peer's last words, behind the end that people see */
     struct source *sample; /* a plan's, instead of RAM */
     struct digest_key key_bytes;
     const struct digest_key *digest_key; /* that, when the peer uses it too; else NULL */
@@ -47,6 +49,7 @@ struct outgoing {
     struct message_key recall;
     struct channel *again; /* the new line, while there is one */
     char released_path[RELEASED_PATH_MAX];
+    uint64_t epoch;                    /* of the lease beside the disks, this pause's; 0: there is none */
     char note_path[RELEASED_PATH_MAX]; /* of RELEASED, prepared for this pause */
 
     struct converge converge;

@@ -151,9 +151,21 @@ static enum handover_event hear(struct doubt *d, struct channel *line, struct er
     }
 }
 
+/* The lease says that the guest ran there: nobody's word makes it run here as well, beside a disk that went on. */
+static bool ran_there(struct outgoing *o)
+{
+    return lease_says_it_ran(machine_config_of(o->machine), &o->key, o->epoch);
+}
+
 static void operator_says(struct outgoing *o, enum resolve_wish wish)
 {
+    if (wish == WISH_HERE && ran_there(o)) {
+        settle(o, HANDOVER_RESOLVE_THERE, "lease");
+        return;
+    }
     if (wish == WISH_HERE) {
+        if (o->epoch) /* first: a copy that is still held there is stale from here on */
+            o->epoch = lease_count_up(machine_config_of(o->machine), &o->key, "back");
         channel_shutdown(o->channel); /* a GO that still waits to be sent must not leave after the guest runs here */
         err_clear(&o->err);
         err_set(&o->err, -ECONNABORTED,
@@ -217,18 +229,32 @@ static void ask_peer(struct doubt *d)
     }
 }
 
-/* The lock on the disk's image is a lease: nobody takes it before the guest starts there. Taken, the guest runs; free, it
- * may have run and ended, which only a person can tell. */
+/* The lease beside the disk's image says so when the guest was started there. It is written a moment behind the start, the lock
+ * on the image is taken before: taken, the guest runs. Free, and the lease is still ours, it may not have been started yet, which
+ * only a person can tell. */
 static void read_lease(struct doubt *d)
 {
     struct outgoing *o = d->o;
     struct err why = { 0 };
+    if (ran_there(o)) {
+        settle(o, HANDOVER_RESOLVE_THERE, "lease");
+        return;
+    }
     int rc = machine_take_disks(o->machine, &why);
     if (rc == -EBUSY) {
         settle(o, HANDOVER_RESOLVE_THERE, "lease");
         return;
     }
     machine_pause(o->machine, RUN_POSTMIGRATE); /* let go again */
+    if (o->epoch) {
+        err_clear(&why);
+        err_set(&why, -EAGAIN,
+                "%s; and the lease beside the disk, at epoch %llu, does not say that the guest was started: somebody "
+                "who has looked there must say here or there",
+                d->last.text, (unsigned long long)o->epoch);
+        set_last(d, &why);
+        tell(d);
+    }
 }
 
 /* --- the doubt -------------------------------------------------------------------------------------------- */

@@ -11,6 +11,7 @@
 
 #include "base/clock.h"
 #include "base/failpoint.h"
+#include "migration/lease.h"
 
 enum { NOTE_MAX = 16 * 1024 };
 
@@ -137,8 +138,13 @@ static int put_note(const struct message_key *key, const char *id, const char *w
         return -errno;
     fprintf(out, "%s\nmigration %s\nattempt %u\npeer %.256s\npid %d\ntime_ns %lld\n", word, id, key->attempt, peer,
             (int)getpid(), (long long)clock_realtime_ns());
-    if (guest)
+    if (guest) {
+        struct lease lease;
+        lease_read(guest, &lease);
+        if (lease.epoch)
+            fprintf(out, "epoch %llu\n", (unsigned long long)lease.epoch);
         put_guest(out, guest);
+    }
     return fclose(out) == 0 ? 0 : -ENOMEM;
 }
 

@@ -64,7 +64,7 @@ def stream_bytes():
         wait_alive(source)
         source.migrate(line.uri)
         there.wait_status('running')
-        return line.sent, line.answered
+        return line.passed['there'], line.passed['back']
 
 
 def state_of(there):

@@ -1,10 +1,10 @@
 #!/usr/bin/env python3
 """Memory over several connections: whatever happens to one of them, the guest is on one side, whole."""
-import pathlib, socket, sys, threading, time
+import pathlib, sys, time
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent / 'lib'))
 from vm import Failure, Vm, listening, main, test, wait_for
-from proxy import GO, PREPARED, Lines, message
+from proxy import GO, PREPARED, Bundle, Cut, Elements, Lines, Relay
 from guests import arrived, finish, machine, memcheck, wait_alive, wait_running_on
 
 CHANNELS = 4
@@ -16,72 +16,6 @@ def source_vm():
 
 def destination_vm(name='destination', incoming='tcp:127.0.0.1:0'):
     return Vm(machine(harts=2, more=['-incoming', incoming]), typing=True, name=name)
-
-
-class Bundle:
-    """Listens on a tcp port and passes connections on to `uri`, both ways. Connection 0 is the main one.
-
-    after: {connection: (bytes, what)}: when so many bytes of it went there, it is 'cut', or nothing passes any more ('stall').
-    hold: the first message of this kind that comes back over the main one, and what is behind it, waits for `let_go`.
-    """
-
-    def __init__(self, uri, after=None, hold=None):
-        self.hold, self.let_go = hold and message(hold), threading.Event()
-        host, port = uri[len('tcp:'):].rsplit(':', 1)
-        self.target, self.after, self.sent, self.ends, self.threads = (host, int(port)), after or {}, [], [], []
-        self.over, self.happened = threading.Event(), threading.Event()
-        self.listener = socket.create_server(('127.0.0.1', 0), backlog=32)
-        self.uri = f'tcp:127.0.0.1:{self.listener.getsockname()[1]}'
-
-    def __enter__(self):
-        self._start(self._accept)
-        return self
-
-    def __exit__(self, *_):
-        self.over.set()
-        self.let_go.set()
-        Lines._hang_up(self.listener, *self.ends)
-        for thread in self.threads:
-            thread.join()
-        for end in (self.listener, *self.ends):
-            end.close()
-
-    def _start(self, run, *args):
-        self.threads.append(threading.Thread(target=run, args=args, daemon=True))
-        self.threads[-1].start()
-
-    def _accept(self):
-        while True:
-            try:
-                here, _ = self.listener.accept()
-                there = socket.create_connection(self.target)
-            except OSError:
-                return
-            self.ends += [here, there]
-            self.sent.append(0)
-            self._start(self._pump, here, there, len(self.sent) - 1)
-            self._start(self._pump, there, here, None)
-
-    def _pump(self, source, sink, number):
-        limit, what = self.after.get(number, (float('inf'), None))
-        try:
-            while data := source.recv(16384):
-                if number is not None and self.sent[number] + len(data) > limit:
-                    sink.sendall(data[:limit - self.sent[number]])
-                    self.happened.set()
-                    if what == 'stall':
-                        self.over.wait()
-                    break
-                if number is None and self.hold and self.hold in data:
-                    self.happened.set()
-                    self.let_go.wait()
-                    self.hold = None
-                sink.sendall(data)
-                if number is not None:
-                    self.sent[number] += len(data)
-        except OSError:
-            pass
-        Lines._hang_up(source, sink)
 
 
 def moves_after_all(source):
@@ -111,10 +45,10 @@ def every_connection_carries_memory():
         source.migrate(bundle.uri, channels=CHANNELS, compression='none', downtime_limit=20000)
         arrived(source, there)
         wait_running_on(there)
-        if len(bundle.sent) != 1 + CHANNELS or min(bundle.sent[1:]) < 1 << 20 or bundle.sent[0] > 1 << 17:
-            raise Failure(f'the connections carried {bundle.sent} bytes')
-        if not sum(bundle.sent[1:]) >= carried(source) >= 16 << 20:
-            raise Failure(f'{carried(source)} bytes are said to have gone over {bundle.sent}')
+        if len(bundle.carried) != 1 + CHANNELS or min(bundle.carried[1:]) < 1 << 20 or bundle.carried[0] > 1 << 17:
+            raise Failure(f'the connections carried {bundle.carried} bytes')
+        if not sum(bundle.carried[1:]) >= carried(source) >= 16 << 20:
+            raise Failure(f'{carried(source)} bytes are said to have gone over {bundle.carried}')
         finish(there)
 
 
@@ -128,8 +62,8 @@ def the_names_that_qemu_has_are_understood():
                 vm.qmp('migrate-set-parameters', **parameters)
             source.migrate(bundle.uri)
             arrived(source, there)
-            if len(bundle.sent) != 1 + count:
-                raise Failure(f'{len(bundle.sent)} connections with {parameters}')
+            if len(bundle.carried) != 1 + count:
+                raise Failure(f'{len(bundle.carried)} connections with {parameters}')
             finish(there)
 
 
@@ -242,6 +176,56 @@ def a_pause_that_is_taken_back_goes_on_over_the_same_channels():
         arrived(source, there)
         wait_running_on(there)
         finish(there)
+
+
+class LateRetract(Bundle):
+    """RETRACT, too, is held, for as long as data channels that did not wait for its answer would need to show it."""
+
+    def change(self, piece):
+        if piece.way == 'there' and piece.connection == 0 and piece.name == 'RETRACT':
+            before = sum(self.carried[1:])
+            self.over.wait(1)
+            self.early = sum(self.carried[1:]) - before
+            self.let_go.set()
+        return super().change(piece)
+
+
+@test
+def nothing_follows_a_pause_that_is_taken_back_before_the_destination_knows():
+    with source_vm() as source, destination_vm() as there, LateRetract(listening(there), hold=PREPARED) as bundle:
+        wait_alive(source, 2)
+        source.start_migration(bundle.uri, channels=CHANNELS, downtime_limit=200, compression='none')
+        wait_for('RETRACT', lambda: hasattr(bundle, 'early'), alive=source.alive)
+        if bundle.early:
+            raise Failure(f'{bundle.early} bytes of the next round overtook RETRACT')
+        source.qmp('migrate-set-parameters', downtime_limit=20000)
+        source.wait_migration('completed')
+        arrived(source, there)
+        finish(there)
+
+
+class HeldMark(Relay):
+    """The end of a round never comes over data channel 1; all of its pages do, and the main line is well."""
+
+    read = Elements
+
+    def change(self, piece):
+        if piece.way == 'there' and piece.connection == 1 and piece.name == 'MARK':
+            self.over.wait()
+            return Cut()
+        return piece.data
+
+
+@test
+def a_round_whose_rest_does_not_come_is_given_up():
+    with source_vm() as source, destination_vm() as there, HeldMark(listening(there)) as line:
+        there.qmp('migrate-set-parameters', peer_timeout=1000)
+        wait_alive(source, 2)
+        source.start_migration(line.uri, channels=CHANNELS, compression='none')
+        source.wait_migration('failed')
+        if 'a round has ended' not in source.migration()['error-desc']:
+            raise Failure(f'the source says "{source.migration()["error-desc"]}"')
+        wait_running_on(source)
 
 
 @test

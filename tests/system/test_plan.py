@@ -142,7 +142,7 @@ def a_destination_that_dies_meanwhile_is_told():
         before = sockets(source)
         with Proxy(listening(there)) as line:
             start_plan(source, line.uri)
-            wait_for('samples on the line', lambda: line.sent > 100000)
+            wait_for('samples on the line', lambda: line.passed['there'] > 100000)
             there.process.kill()
             why = source.wait_migration('failed').get('error-desc', '')
             if not re.search('closed|reset|ended|pipe', why, re.I):

@@ -54,6 +54,8 @@ def a_guest_is_rehearsed_and_then_moves():
             report = rehearse(source, uri)['__org.godwit_report']
             if report['where'] != 'here' or not report['rehearsal'] or not report['dropped']:
                 raise Failure(f'{report}')
+            if report['pauses-taken-back'] or report['stood-ms']:
+                raise Failure(f'the good end of a rehearsal is told as {report["pauses-taken-back"]} pauses taken back')
             print(f'# predicted {report["predicted-downtime-ms"]:.1f} ms, a migration would have had '
                   f'{report["downtime-ms"]:.1f} ms, it stood still for {report["held-ms"]:.1f} ms')
             left_as_it_was(source)

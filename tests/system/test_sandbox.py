@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
 """What reads a stranger's guest is confined while it does so, and nothing else of the process is; the guest is none the worse."""
-import pathlib, sys
+import pathlib, sys, tempfile
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent / 'lib'))
 from vm import Failure, Vm, listening, main, test, wait_for
@@ -74,6 +74,20 @@ def a_guest_that_arrived_in_a_sandbox_moves_on():
         second.migrate(listening(third))
         arrived(second, third)
         finish(third)
+
+
+@test
+def the_socket_that_a_guest_came_over_is_removed_from_within():
+    """By a confined thread: nobody else does so, and the name would be in the way of the next one."""
+    for channels in 1, 3:
+        with tempfile.TemporaryDirectory(prefix='godwit-') as folder, \
+             Vm(machine() + memcheck('2M'), typing=True, name='source') as source, \
+             Vm(machine(more=['-incoming', f'unix:{folder}/road']), typing=True, name='destination') as there:
+            wait_alive(source)
+            source.migrate(listening(there), channels=channels)
+            arrived(source, there)
+            wait_for('the socket to be removed', lambda: not pathlib.Path(folder, 'road').exists(), 10, alive=there.alive)
+            finish(there)
 
 
 if __name__ == '__main__':

@@ -12,7 +12,7 @@ static uint8_t wire[FRAME_AROUND_BYTES + COMPRESS_OUT_MAX];
 static uint8_t *const payload = wire + FRAME_PREFIX_BYTES + FRAME_HEAD_BYTES;
 
 /* A loader with two data channels and nobody who reads the main one: the test is its receive thread. */
-static void open_here(struct road *road)
+static void open_patient(struct road *road, int silence_ms)
 {
     road_open_wide(road, UNITS, 0, 0, 0, false, 2);
     struct loader_options options = {
@@ -22,9 +22,15 @@ static void open_here(struct road *road)
         .channel = road->in,
         .data = road->data_in,
         .data_count = 2,
+        .silence_ms = silence_ms,
     };
     assert_int_equal(loader_new(&options, &road->loader, NULL), 0);
     assert_int_equal(loader_receive(road->loader, NULL), 0);
+}
+
+static void open_here(struct road *road)
+{
+    open_patient(road, -1);
 }
 
 static void say(struct road *road, unsigned channel, size_t bytes)
@@ -90,6 +96,26 @@ static int failure(struct road *road)
     while (loader_wait(road->loader, -1) >= 0) {
     }
     return loader_error(road->loader, &road->err);
+}
+
+/* A channel whose sender stops in the middle of a frame, after each part of it; between frames it may wait as long as it likes. */
+static void silence_in_the_middle_of_a_frame_ends_the_load(void **state)
+{
+    static const size_t cuts[] = { 1, FRAME_PREFIX_BYTES, FRAME_PREFIX_BYTES + 7,
+                                   FRAME_PREFIX_BYTES + FRAME_HEAD_BYTES + 9 };
+    (void)state;
+    for (unsigned i = 0; i < sizeof(cuts) / sizeof(cuts[0]); i++) {
+        struct road road;
+        struct frame frame = { .kind = FRAME_CHUNK, .round = 1, .data = 1, .payload_bytes = FAKE_UNIT };
+        open_patient(&road, 20);
+        say_page(&road, 2, 1, 1, 0xaa);
+        memset(payload, 0xbb, FAKE_UNIT);
+        frame_seal(wire, 1, &frame);
+        say(&road, 1, cuts[i]);
+        assert_int_equal(failure(&road), -ETIMEDOUT);
+        assert_non_null(strstr(road.err.text, "nothing came for 20 ms in the middle of a frame"));
+        road_close(&road);
+    }
 }
 
 static void a_round_comes_over_all_channels(void **state)
@@ -365,6 +391,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(a_round_comes_over_all_channels),
+        cmocka_unit_test(silence_in_the_middle_of_a_frame_ends_the_load),
         cmocka_unit_test(a_page_of_the_next_round_waits_for_this_ones),
         cmocka_unit_test(a_round_does_not_end_before_its_slowest_channel),
         cmocka_unit_test(a_frame_that_one_channel_lost_is_noticed_by_its_mark),
