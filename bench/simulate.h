@@ -18,8 +18,9 @@
 #include "migration/heat.h"
 #include "migration/throttle.h"
 
-enum { SIM_GROUPS = 24, SIM_PHASES = 2, SIM_HARTS = 4, SIM_OVERRUNS = 4 };
+enum { SIM_GROUPS = 24, SIM_PHASES = 2, SIM_HARTS = 4, SIM_OVERRUNS = 4, SIM_STALL_ROUNDS = 5 };
 #define SIM_MS         INT64_C(1000000)
+#define SIM_STALL_NS   (10000 * SIM_MS) /* as params.c has it */
 #define SIM_STEP_NS    INT64_C(100000)
 #define SIM_MIB        1048576.0
 #define SIM_DEVICES_MS 1.5
@@ -59,7 +60,8 @@ struct sim_case {
     struct sim_guest guest;
     struct sim_link link;
     double limit_ms, share_max; /* share_max 0: 0.5 */
-    double patience_s;          /* given up then; 0: 30 */
+    double patience_s;          /* played no longer; 0: 30 */
+    enum converge_on_stall on_stall;
     /* what is expected, without throttling and with it: the most seconds, 0: never ends */
     double alone_s, held_s;
     bool saturates; /* a tick touches most of what it touches at all, so that work cannot be told well by touches */
@@ -67,7 +69,7 @@ struct sim_case {
 };
 
 struct sim_result {
-    bool completed;
+    bool completed, gave_up; /* gave_up: by policy, on_stall */
     unsigned rounds, overruns;
     double
         best_s; /* the least total of all moments at which the pause would have kept the limit; INFINITY: there was none */
@@ -208,6 +210,9 @@ static inline void sim_start(struct sim *s, const struct sim_case *c, bool throt
     throttle_init(&s->throttle, NULL, 0);
     s->policy = (struct converge_policy){ .downtime_limit_ns = (int64_t)(c->limit_ms * (double)SIM_MS),
                                           .max_bytes_per_s = (uint64_t)c->link.cap_bytes_per_s,
+                                          .on_stall = c->on_stall,
+                                          .stall_rounds = SIM_STALL_ROUNDS,
+                                          .stall_ns = SIM_STALL_NS,
                                           .workers = 2 };
 }
 
@@ -417,7 +422,9 @@ static inline bool sim_round(struct sim *s, bool paused, int64_t until_ns, struc
 /* True: the guest is there. */
 static inline bool sim_pause(struct sim *s)
 {
-    int64_t from_ns = s->now_ns, overrun_ns = from_ns + converge_overrun_ns(&s->policy);
+    struct converge_policy policy = s->policy;
+    policy.downtime_limit_ns = converge_limit_ns(&s->converge, policy.downtime_limit_ns);
+    int64_t from_ns = s->now_ns, overrun_ns = from_ns + converge_overrun_ns(&policy);
     struct converge_sample last;
 
     if (!sim_round(s, true, overrun_ns, &last)) {
@@ -466,6 +473,10 @@ static inline struct sim_result sim_play(const struct sim_case *c, bool throttle
         result.predicted_ms = (double)verdict.predicted_ns / (double)SIM_MS;
         result.lower_ms = (double)verdict.lower_ns / (double)SIM_MS;
         result.upper_ms = (double)verdict.upper_ns / (double)SIM_MS;
+        if (verdict.action == CONVERGE_GIVE_UP) {
+            result.gave_up = true;
+            break;
+        }
         if (verdict.action == CONVERGE_SWITCH_OVER) {
             sim_count_work(&s);
             result.completed = sim_pause(&s);

@@ -20,7 +20,8 @@ static inline struct sim_case sim_one_hart(const char *name, const char *about, 
                                          .write_ns = 4000,
                                          .late_ms = 10 },
                               .link = link,
-                              .limit_ms = limit_ms };
+                              .limit_ms = limit_ms,
+                              .on_stall = CONVERGE_STALL_GIVE_UP };
 }
 
 static inline struct sim_case sim_ends(struct sim_case c, double alone_s, double held_s)

@@ -211,7 +211,9 @@ static bool stop(struct forecaster *f)
     double ns =
         f->fixed * ((double)real->pause_ns + f->in->round_ns + (double)real->device_ns + (double)real->handover_ns) +
         pages * f->in->later.unit_ns / f->link;
-    int64_t overrun_ns = converge_overrun_ns(&f->policy);
+    struct converge_policy policy = f->policy;
+    policy.downtime_limit_ns = converge_limit_ns(&f->converge, policy.downtime_limit_ns);
+    int64_t overrun_ns = converge_overrun_ns(&policy);
     if (overrun_ns != INT64_MAX && ns > (double)overrun_ns) {
         f->now_ns += (double)overrun_ns;
         converge_learn(&f->converge, (int64_t)(f->run->predicted_ms * MS), overrun_ns);

@@ -265,7 +265,11 @@ struct converge_policy outgoing_policy(struct outgoing *o)
         .max_bytes_per_s = param(&params->max_bandwidth_bytes_per_s),
         .switchover_bytes_per_s = param(&params->avail_switchover_bandwidth),
         .max_rounds = param(&params->max_rounds),
+        .on_stall = (enum converge_on_stall)param(&params->on_stall),
+        .stall_rounds = param(&params->stall_rounds),
+        .stall_ns = (int64_t)param(&params->stall_ms) * NS_PER_MS,
         .workers = (unsigned)param(&params->threads),
+        .holds_more = outgoing_holds_more(o),
         .hurry = o->throttling,
         .guest_paused = machine_state(o->machine) != RUN_RUNNING,
     };
@@ -330,11 +334,7 @@ static int move(struct outgoing *o)
         migration_round_done(o->m, round);
         switch (verdict.action) {
         case CONVERGE_SWITCH_OVER: o->predicted_ns = verdict.predicted_ns; return 0;
-        case CONVERGE_GIVE_UP:
-            return err_set(&o->err, -ETIME, "given up after %" PRIu64 " rounds: %s; the pause would take %.0f ms%s",
-                           round, verdict.reason, (double)verdict.predicted_ns / NS_PER_MS,
-                           o->throttling ? "; max-cpu-throttle allows no more to be taken from the vCPUs that are held"
-                                         : "");
+        case CONVERGE_GIVE_UP: return outgoing_give_up(o, &verdict, round);
         case CONVERGE_AGAIN: rc = outgoing_wait(o, verdict.wait_ns); break;
         }
         if (rc < 0)
@@ -347,6 +347,7 @@ static int move(struct outgoing *o)
 static int pause_guest(struct outgoing *o)
 {
     struct converge_policy policy = outgoing_policy(o);
+    policy.downtime_limit_ns = converge_limit_ns(&o->converge, policy.downtime_limit_ns);
     int64_t overrun_ns = o->rehearsal ? rehearse_pause_ns(&policy) : converge_overrun_ns(&policy);
     /* What the disks' images have not on them yet: most of it while the guest runs, the rest in its pause. */
     int rc = machine_flush_disks(o->machine, &o->err);

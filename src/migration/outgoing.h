@@ -1,4 +1,4 @@
-/* The source's side of one migration, shared by outgoing.c (the story), outgoing_throttle.c (who is held back), outgoing_probe.c (the link without
+/* The source's side of one migration, shared by outgoing.c (the story), outgoing_throttle.c (who is held back), outgoing_stall.c (why it does not fit), outgoing_probe.c (the link without
  * its cap),
  * outgoing_handover.c (who owns the guest) and
  * outgoing_doubt.c (when the peer fell silent). */
@@ -103,8 +103,12 @@ void outgoing_digest(struct outgoing *o, struct section_digest *digest);
 void outgoing_throttle_begin(struct outgoing *o);
 void outgoing_throttle_round(struct outgoing *o);
 void outgoing_throttle_end(struct outgoing *o);
+bool outgoing_holds_more(struct outgoing *o); /* of held vCPUs' work more will be taken with the next rounds */
 /* Before a round that is not the last: pages that are dirtied again at once may be left, until outgoing_throttle_round() is over. */
 void outgoing_leave_hot(struct outgoing *o);
+
+/* The controller has decided so: -ETIME with a sentence that says what is missing, and what would make it fit. */
+int outgoing_give_up(struct outgoing *o, const struct converge_verdict *verdict, uint64_t rounds);
 
 /* Between rounds, and when RAM is sealed: -EBADE when a page changed and nobody marked it. */
 int outgoing_audit(struct outgoing *o, bool sealed);

@@ -17,6 +17,13 @@ static double share_max(struct outgoing *o)
     return (double)(share < most ? share : most) / 100;
 }
 
+bool outgoing_holds_more(struct outgoing *o)
+{
+    uint64_t most = atomic_load_explicit(&o->m->params.max_cpu_throttle, memory_order_relaxed);
+
+    return o->throttling && share_max(o) * 100 + 0.5 < (double)most;
+}
+
 static void take_back(struct outgoing *o)
 {
     if (o->throttling)
