@@ -53,6 +53,7 @@ struct sim_link {
     double bytes_per_s, cap_bytes_per_s; /* cap 0: none; it does not bind the pause */
     double rtt_ms, jitter;               /* jitter: share of the rate, by 10 ms */
     double stall_every_ms, stall_ms;
+    double probe_ms; /* a train that is sent to find out holds rounds up for so long */
 };
 
 struct sim_case {
@@ -64,7 +65,6 @@ struct sim_case {
     enum converge_on_stall on_stall;
     /* what is expected, without throttling and with it: the most seconds, 0: never ends */
     double alone_s, held_s;
-    bool saturates; /* a tick touches most of what it touches at all, so that work cannot be told well by touches */
     double ratio;   /* of the total to the best stop's, at most; 0: 1.2 */
 };
 
@@ -146,7 +146,7 @@ struct sim {
     uint64_t data_pages; /* the rest is zero */
     uint64_t *dirty;
     uint32_t *touched, epoch; /* of each page: the harvest since which it needs no mark */
-    int64_t now_ns, tick_ns;
+    int64_t now_ns, tick_ns, probed_ns;
     uint64_t left;                   /* dirty pages */
     uint64_t round_data, round_zero; /* of the running round */
     double round_bytes;
@@ -354,6 +354,12 @@ static inline void sim_step(struct sim *s, bool paused)
     s->now_ns = until_ns;
     if (!paused && s->now_ns % SIM_MS == 0)
         sim_try_stop(s);
+    if (!paused && s->throttles && until_ns - s->tick_ns == THROTTLE_TICK_NS / 2) {
+        struct quota_stats stats[SIM_HARTS];
+        for (unsigned i = 0; i < s->c->guest.harts; i++)
+            quota_stats(&s->runner[i].quota, &stats[i]);
+        throttle_middle(&s->throttle, until_ns - s->tick_ns, stats, s->c->guest.harts);
+    }
     if (!paused && until_ns - s->tick_ns >= THROTTLE_TICK_NS) {
         s->tick_ns = until_ns;
         sim_tick(s);
@@ -447,6 +453,21 @@ static inline void sim_count_work(struct sim *s)
     }
 }
 
+/* Trains that are sent to find out what the link gives: as outgoing_probe.c does. */
+static inline void sim_probe(struct sim *s, struct converge_sample *sample)
+{
+    int64_t every_ns = converge_train_every_ns((int64_t)(s->c->link.probe_ms * (double)SIM_MS));
+
+    if (s->probed_ns && s->now_ns - s->probed_ns < every_ns)
+        return;
+    for (unsigned i = 0; i < (s->probed_ns ? 1 : 3); i++) {
+        converge_train(&s->converge, (uint64_t)(sim_link_rate(s, true) / 100), 10 * SIM_MS);
+        sim_wait(s, s->c->link.probe_ms, false);
+    }
+    s->probed_ns = s->now_ns;
+    sample->dirty_units = s->left;
+}
+
 static inline struct sim_result sim_play(const struct sim_case *c, bool throttles)
 {
     struct sim_result result = { .best_s = INFINITY };
@@ -464,10 +485,8 @@ static inline struct sim_result sim_play(const struct sim_case *c, bool throttle
         result.rounds++;
         converge_burst(&s.converge, (uint64_t)(c->link.bytes_per_s / 100),
                        10 * SIM_MS); /* the train the writer saved up */
-        unsigned probes =
-            s.converge.train_bytes_per_s > 0 ? 1 : 3; /* and those that are sent to find out: outgoing_probe.c */
-        for (unsigned i = 0; i < probes && sample.rate_wait_ns > sample.elapsed_ns / 10; i++)
-            converge_train(&s.converge, (uint64_t)(sim_link_rate(&s, true) / 100), 10 * SIM_MS);
+        if (sample.rate_wait_ns > sample.elapsed_ns / 10)
+            sim_probe(&s, &sample);
         converge_add(&s.converge, &sample);
         struct converge_verdict verdict = converge_decide(&s.converge, &s.policy, &s.costs);
         result.predicted_ms = (double)verdict.predicted_ns / (double)SIM_MS;

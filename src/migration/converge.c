@@ -18,6 +18,8 @@ static const double KEEP_SHARE = 0.85;
 static const double ZERO_COSTS = 1.0 / 64;
 static const double LINE_MIN = 0.05; /* variance of rounds' sizes over their mean square */
 static const double TRAIN_WEIGHT = 0.4;
+static const double TRAIN_SHARE = 0.02; /* of the time, may be lost by trains */
+static const int64_t TRAIN_EVERY_NS = 700 * MS;
 static const double CAP_BINDS = 0.1;    /* of a round's time spent waiting for the cap */
 static const double SPREAD_MIN = 0.15;  /* no measurement is better than this */
 static const double SPREAD_FIRST = 0.3; /* before there are rounds to compare */
@@ -215,6 +217,13 @@ double converge_fit_units(const struct converge *c, const struct converge_policy
     double left_ns = (double)converge_limit_ns(c, policy->downtime_limit_ns) / c->bias -
                      fixed_ns_of(c, costs, &fit) * (1 + FIXED_SPREAD);
     return left_ns > 0 && each_ns > 0 ? left_ns / each_ns : 0;
+}
+
+int64_t converge_train_every_ns(int64_t lost_ns)
+{
+    double every_ns = (double)lost_ns / TRAIN_SHARE;
+
+    return every_ns > (double)TRAIN_EVERY_NS ? (int64_t)fmin(every_ns, 9e18) : TRAIN_EVERY_NS;
 }
 
 double converge_keep_units(const struct converge *c, const struct converge_policy *policy,

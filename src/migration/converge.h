@@ -90,6 +90,11 @@ void converge_trip(struct converge *c, int64_t elapsed_ns);
 void converge_burst(struct converge *c, uint64_t bytes, int64_t elapsed_ns); /* one train, as loaded */
 void converge_train(struct converge *c, uint64_t bytes, int64_t elapsed_ns); /* one without the cap, to find out */
 
+/* Behind a cap: how long after the last train another is worth what it costs the rounds. `lost_ns`: what the last one held them up,
+ * beyond the time that its bytes have anyway. A guest that is held just below the link's pace gains little on it, and
+ * trains that take a tenth of the time would eat that up. */
+int64_t converge_train_every_ns(int64_t lost_ns);
+
 /* What one dirty unit costs during the pause, in ns; 0 before the first round. */
 double converge_unit_ns(const struct converge *c, const struct converge_policy *policy);
 

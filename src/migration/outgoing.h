@@ -44,10 +44,11 @@ struct outgoing {
 
     struct converge converge;
     struct throttle throttle;
-    bool throttling; /* some hart has a quota */
+    bool throttling;  /* some hart has a quota */
+    bool middle_seen; /* of this tick: throttle_middle() */
     uint64_t throttled_at_round;
     uint32_t window; /* of the counts: one a tick */
-    int64_t tick_ns, probed_ns;
+    int64_t tick_ns, probed_ns, probe_lost_ns;
     uint64_t all_units;               /* dirty before the first round */
     struct pipeline_stats round_from; /* the running round's start, for the ticks in it */
     int64_t round_from_ns;

@@ -343,6 +343,16 @@ static void trains_sent_to_find_out_count_for_more_than_what_came_by(void **stat
     assert_true(converge_unit_ns(&c, &policy) < 15000);
 }
 
+static void trains_are_rarer_where_they_cost_more(void **state)
+{
+    (void)state;
+    assert_int_equal(converge_train_every_ns(0), converge_train_every_ns(1000000));
+    assert_true(converge_train_every_ns(0) > 0);
+    for (int64_t lost_ns = 50000000; lost_ns < 1000000000; lost_ns *= 2)
+        assert_true(converge_train_every_ns(lost_ns) >= 20 * lost_ns);
+    assert_true(converge_train_every_ns(INT64_MAX) > 1000000000);
+}
+
 static void the_forecast_is_near_what_the_pause_would_be(void **state)
 {
     (void)state;
@@ -433,6 +443,7 @@ int main(void)
         cmocka_unit_test(a_stall_may_be_ended_by_the_best_pause),
         cmocka_unit_test(a_cap_that_binds_the_rounds_does_not_bind_the_forecast),
         cmocka_unit_test(trains_sent_to_find_out_count_for_more_than_what_came_by),
+        cmocka_unit_test(trains_are_rarer_where_they_cost_more),
         cmocka_unit_test(the_forecast_is_near_what_the_pause_would_be),
         cmocka_unit_test(a_guest_that_stands_still_is_taken_even_with_no_downtime_allowed),
         cmocka_unit_test(round_trips_are_in_the_first_forecast),
