@@ -21,7 +21,11 @@ static void play(const struct sim_case *c, bool throttles)
     char end[16], foreseen[40];
 
     snprintf(foreseen, sizeof(foreseen), "%.0f (%.0f..%.0f)", r.predicted_ms, r.lower_ms, r.upper_ms);
-    snprintf(end, sizeof(end), "%s%s", r.completed ? "moved" : "no end", r.overruns ? "*" : "");
+    snprintf(end, sizeof(end), "%s%s",
+             r.completed ? "moved"
+             : r.gave_up ? "given up"
+                         : "no end",
+             r.overruns ? "*" : "");
     printf("%-12s %-5s %-9s %7.2f %7.0f %15s %7.1f %6.2f %7u %8.0f ", c->name, throttles ? "held" : "alone", end,
            r.total_s, c->limit_ms, foreseen, r.completed ? r.got_ms : 0, r.completed ? r.total_s / r.best_s : 0,
            r.rounds, r.wire_mib);

@@ -18,8 +18,9 @@
 #include "migration/heat.h"
 #include "migration/throttle.h"
 
-enum { SIM_GROUPS = 24, SIM_PHASES = 2, SIM_HARTS = 4, SIM_OVERRUNS = 4 };
+enum { SIM_GROUPS = 24, SIM_PHASES = 2, SIM_HARTS = 4, SIM_OVERRUNS = 4, SIM_STALL_ROUNDS = 5 };
 #define SIM_MS         INT64_C(1000000)
+#define SIM_STALL_NS   (10000 * SIM_MS) /* as params.c has it */
 #define SIM_STEP_NS    INT64_C(100000)
 #define SIM_MIB        1048576.0
 #define SIM_DEVICES_MS 1.5
@@ -52,6 +53,7 @@ struct sim_link {
     double bytes_per_s, cap_bytes_per_s; /* cap 0: none; it does not bind the pause */
     double rtt_ms, jitter;               /* jitter: share of the rate, by 10 ms */
     double stall_every_ms, stall_ms;
+    double probe_ms; /* a train that is sent to find out holds rounds up for so long */
 };
 
 struct sim_case {
@@ -59,15 +61,15 @@ struct sim_case {
     struct sim_guest guest;
     struct sim_link link;
     double limit_ms, share_max; /* share_max 0: 0.5 */
-    double patience_s;          /* given up then; 0: 30 */
+    double patience_s;          /* played no longer; 0: 30 */
+    enum converge_on_stall on_stall;
     /* what is expected, without throttling and with it: the most seconds, 0: never ends */
     double alone_s, held_s;
-    bool saturates; /* a tick touches most of what it touches at all, so that work cannot be told well by touches */
     double ratio;   /* of the total to the best stop's, at most; 0: 1.2 */
 };
 
 struct sim_result {
-    bool completed;
+    bool completed, gave_up; /* gave_up: by policy, on_stall */
     unsigned rounds, overruns;
     double
         best_s; /* the least total of all moments at which the pause would have kept the limit; INFINITY: there was none */
@@ -144,7 +146,7 @@ struct sim {
     uint64_t data_pages; /* the rest is zero */
     uint64_t *dirty;
     uint32_t *touched, epoch; /* of each page: the harvest since which it needs no mark */
-    int64_t now_ns, tick_ns;
+    int64_t now_ns, tick_ns, probed_ns;
     uint64_t left;                   /* dirty pages */
     uint64_t round_data, round_zero; /* of the running round */
     double round_bytes;
@@ -208,6 +210,9 @@ static inline void sim_start(struct sim *s, const struct sim_case *c, bool throt
     throttle_init(&s->throttle, NULL, 0);
     s->policy = (struct converge_policy){ .downtime_limit_ns = (int64_t)(c->limit_ms * (double)SIM_MS),
                                           .max_bytes_per_s = (uint64_t)c->link.cap_bytes_per_s,
+                                          .on_stall = c->on_stall,
+                                          .stall_rounds = SIM_STALL_ROUNDS,
+                                          .stall_ns = SIM_STALL_NS,
                                           .workers = 2 };
 }
 
@@ -349,6 +354,12 @@ static inline void sim_step(struct sim *s, bool paused)
     s->now_ns = until_ns;
     if (!paused && s->now_ns % SIM_MS == 0)
         sim_try_stop(s);
+    if (!paused && s->throttles && until_ns - s->tick_ns == THROTTLE_TICK_NS / 2) {
+        struct quota_stats stats[SIM_HARTS];
+        for (unsigned i = 0; i < s->c->guest.harts; i++)
+            quota_stats(&s->runner[i].quota, &stats[i]);
+        throttle_middle(&s->throttle, until_ns - s->tick_ns, stats, s->c->guest.harts);
+    }
     if (!paused && until_ns - s->tick_ns >= THROTTLE_TICK_NS) {
         s->tick_ns = until_ns;
         sim_tick(s);
@@ -417,7 +428,9 @@ static inline bool sim_round(struct sim *s, bool paused, int64_t until_ns, struc
 /* True: the guest is there. */
 static inline bool sim_pause(struct sim *s)
 {
-    int64_t from_ns = s->now_ns, overrun_ns = from_ns + converge_overrun_ns(&s->policy);
+    struct converge_policy policy = s->policy;
+    policy.downtime_limit_ns = converge_limit_ns(&s->converge, policy.downtime_limit_ns);
+    int64_t from_ns = s->now_ns, overrun_ns = from_ns + converge_overrun_ns(&policy);
     struct converge_sample last;
 
     if (!sim_round(s, true, overrun_ns, &last)) {
@@ -440,6 +453,21 @@ static inline void sim_count_work(struct sim *s)
     }
 }
 
+/* Trains that are sent to find out what the link gives: as outgoing_probe.c does. */
+static inline void sim_probe(struct sim *s, struct converge_sample *sample)
+{
+    int64_t every_ns = converge_train_every_ns((int64_t)(s->c->link.probe_ms * (double)SIM_MS));
+
+    if (s->probed_ns && s->now_ns - s->probed_ns < every_ns)
+        return;
+    for (unsigned i = 0; i < (s->probed_ns ? 1 : 3); i++) {
+        converge_train(&s->converge, (uint64_t)(sim_link_rate(s, true) / 100), 10 * SIM_MS);
+        sim_wait(s, s->c->link.probe_ms, false);
+    }
+    s->probed_ns = s->now_ns;
+    sample->dirty_units = s->left;
+}
+
 static inline struct sim_result sim_play(const struct sim_case *c, bool throttles)
 {
     struct sim_result result = { .best_s = INFINITY };
@@ -457,15 +485,17 @@ static inline struct sim_result sim_play(const struct sim_case *c, bool throttle
         result.rounds++;
         converge_burst(&s.converge, (uint64_t)(c->link.bytes_per_s / 100),
                        10 * SIM_MS); /* the train the writer saved up */
-        unsigned probes =
-            s.converge.train_bytes_per_s > 0 ? 1 : 3; /* and those that are sent to find out: outgoing_probe.c */
-        for (unsigned i = 0; i < probes && sample.rate_wait_ns > sample.elapsed_ns / 10; i++)
-            converge_train(&s.converge, (uint64_t)(sim_link_rate(&s, true) / 100), 10 * SIM_MS);
+        if (sample.rate_wait_ns > sample.elapsed_ns / 10)
+            sim_probe(&s, &sample);
         converge_add(&s.converge, &sample);
         struct converge_verdict verdict = converge_decide(&s.converge, &s.policy, &s.costs);
         result.predicted_ms = (double)verdict.predicted_ns / (double)SIM_MS;
         result.lower_ms = (double)verdict.lower_ns / (double)SIM_MS;
         result.upper_ms = (double)verdict.upper_ns / (double)SIM_MS;
+        if (verdict.action == CONVERGE_GIVE_UP) {
+            result.gave_up = true;
+            break;
+        }
         if (verdict.action == CONVERGE_SWITCH_OVER) {
             sim_count_work(&s);
             result.completed = sim_pause(&s);

@@ -20,7 +20,8 @@ static inline struct sim_case sim_one_hart(const char *name, const char *about, 
                                          .write_ns = 4000,
                                          .late_ms = 10 },
                               .link = link,
-                              .limit_ms = limit_ms };
+                              .limit_ms = limit_ms,
+                              .on_stall = CONVERGE_STALL_GIVE_UP };
 }
 
 static inline struct sim_case sim_ends(struct sim_case c, double alone_s, double held_s)
@@ -57,6 +58,17 @@ static inline unsigned sim_cases(struct sim_case out[SIM_CASES_MAX])
     out[n++] = sim_ends(
         sim_one_hart("cap", "200 MiB/s over 256 MiB through a cap of 100 MiB/s", sim_uniform(256, 200), cap100, 100), 0,
         8);
+    struct sim_link busy_cap = cap100;
+    busy_cap.bytes_per_s = 450e6, busy_cap.probe_ms = 60; /* as on loopback, between two processes of one busy host */
+    out[n++] = sim_ends(sim_one_hart("cap-busy", "the same, and a pause that carries 450 MB/s; trains that take 60 ms",
+                                     sim_uniform(256, 200), busy_cap, 100),
+                        0, 8);
+    struct sim_link street = gbit;
+    street.bytes_per_s = 290e6;
+    out[n++] = sim_ends(sim_one_hart("wide", "400 MiB/s over 1 GiB, and the street carries 290 MB/s",
+                                     sim_uniform(1024, 400), street, 300),
+                        0, 30);
+    out[n++] = sim_ends(sim_one_hart("wide-30", "the same", sim_uniform(1024, 400), street, 30), 0, 30);
     struct sim_link cap_of_400 = cap100;
     cap_of_400.bytes_per_s = 400e6;
     out[n++] = sim_ends(sim_one_hart("cap-400", "the same, and the link gives no more than 400 MB/s without",
@@ -109,7 +121,6 @@ static inline unsigned sim_cases(struct sim_case out[SIM_CASES_MAX])
         6, 5);
     out[n - 1].guest.hart[0].phase[0].groups = 2;
     out[n - 1].guest.hart[0].phase[0].group[1] = (struct sim_group){ 20 * 256, 100000 };
-    out[n - 1].saturates = true;
     assert(n <= SIM_CASES_MAX);
     return n;
 }

@@ -18,10 +18,15 @@ static const double KEEP_SHARE = 0.85;
 static const double ZERO_COSTS = 1.0 / 64;
 static const double LINE_MIN = 0.05; /* variance of rounds' sizes over their mean square */
 static const double TRAIN_WEIGHT = 0.4;
+static const double TRAIN_SHARE = 0.02; /* of the time, may be lost by trains */
+static const int64_t TRAIN_EVERY_NS = 700 * MS;
 static const double CAP_BINDS = 0.1;    /* of a round's time spent waiting for the cap */
 static const double SPREAD_MIN = 0.15;  /* no measurement is better than this */
 static const double SPREAD_FIRST = 0.3; /* before there are rounds to compare */
 static const double FIXED_SPREAD = 0.25;
+static const double PROGRESS = 0.04; /* a pause that is shorter by less is noise */
+static const double ACCEPT_MORE =
+    1.05; /* the best pause was luck: with every round that is worse, a longer one is accepted */
 static const double BIAS_GAIN = 0.5, BIAS_MIN = 0.5, BIAS_MAX = 4.0;
 static const double BIAS_FORGET_NS = 4e9; /* half of it: one pause that went wrong must not forbid the next for ever */
 
@@ -29,7 +34,7 @@ void converge_init(struct converge *c)
 {
     memset(c, 0, sizeof(*c));
     c->bias = 1.0;
-    c->best_ns = INT64_MAX;
+    c->best_ns = c->best_upper_ns = INT64_MAX;
 }
 
 void converge_costs_init(struct converge_costs *costs)
@@ -43,6 +48,8 @@ void converge_add(struct converge *c, const struct converge_sample *sample)
     c->sample[c->rounds % CONVERGE_HISTORY] = *sample;
     c->rounds++;
     c->elapsed_ns += sample->elapsed_ns;
+    c->stalled_ns += sample->elapsed_ns + c->wait_ns;
+    c->wait_ns = 0;
     if (c->trip_ns) /* an upper bound on it; by itself, with all that it sent, it is no measurement */
         converge_trip(c, sample->elapsed_ns);
     c->bias = 1 + (c->bias - 1) * exp2(-(double)sample->elapsed_ns / BIAS_FORGET_NS);
@@ -195,6 +202,11 @@ static double fixed_ns_of(const struct converge *c, const struct converge_costs 
            fmax((double)(costs->round_ns + c->trip_ns), fit->empty_ns);
 }
 
+int64_t converge_limit_ns(const struct converge *c, int64_t downtime_limit_ns)
+{
+    return c->accepted_ns > downtime_limit_ns ? c->accepted_ns : downtime_limit_ns;
+}
+
 double converge_fit_units(const struct converge *c, const struct converge_policy *policy,
                           const struct converge_costs *costs)
 {
@@ -202,8 +214,16 @@ double converge_fit_units(const struct converge *c, const struct converge_policy
         return 0;
     struct fit fit = fit_window(c);
     double each_ns = unit_ns(c, policy, &fit) * (1 + spread_of(c, policy, &fit));
-    double left_ns = (double)policy->downtime_limit_ns / c->bias - fixed_ns_of(c, costs, &fit) * (1 + FIXED_SPREAD);
+    double left_ns = (double)converge_limit_ns(c, policy->downtime_limit_ns) / c->bias -
+                     fixed_ns_of(c, costs, &fit) * (1 + FIXED_SPREAD);
     return left_ns > 0 && each_ns > 0 ? left_ns / each_ns : 0;
+}
+
+int64_t converge_train_every_ns(int64_t lost_ns)
+{
+    double every_ns = (double)lost_ns / TRAIN_SHARE;
+
+    return every_ns > (double)TRAIN_EVERY_NS ? (int64_t)fmin(every_ns, 9e18) : TRAIN_EVERY_NS;
 }
 
 double converge_keep_units(const struct converge *c, const struct converge_policy *policy,
@@ -221,8 +241,45 @@ double converge_clear_units_per_s(const struct converge *c)
     return (double)nth_newest(c, 0)->units_data * 1e9 / (double)nth_newest(c, 0)->elapsed_ns;
 }
 
-static struct converge_verdict again(struct converge_verdict verdict, const char *reason)
+static bool asks_the_same(const struct converge_policy *a, const struct converge_policy *b)
 {
+    return a->downtime_limit_ns == b->downtime_limit_ns && a->max_bytes_per_s == b->max_bytes_per_s &&
+           a->switchover_bytes_per_s == b->switchover_bytes_per_s && a->on_stall == b->on_stall &&
+           a->holds_more == b->holds_more;
+}
+
+/* Rounds and time since a better pause was foreseen than ever before. */
+static void watch_progress(struct converge *c, const struct converge_policy *policy,
+                           const struct converge_verdict *verdict)
+{
+    if (!asks_the_same(&c->asked, policy)) {
+        c->best_ns = c->best_upper_ns = INT64_MAX;
+        c->accepted_ns = 0;
+        c->asked = *policy;
+    }
+    c->best_upper_ns = verdict->upper_ns < c->best_upper_ns ? verdict->upper_ns : c->best_upper_ns;
+    if ((double)verdict->predicted_ns < (double)c->best_ns * (1 - PROGRESS) || policy->holds_more) {
+        c->stalled_rounds = 0;
+        c->stalled_ns = 0;
+    } else {
+        c->stalled_rounds++;
+    }
+    if (c->stalled_rounds == 0) {
+        c->best_ns = verdict->predicted_ns;
+        c->best = verdict->parts;
+        c->best_units = nth_newest(c, 0)->dirty_units;
+    }
+}
+
+static bool stall_ends_it(const struct converge *c, const struct converge_policy *policy)
+{
+    return policy->on_stall != CONVERGE_STALL_CONTINUE && !policy->guest_paused &&
+           c->stalled_rounds >= policy->stall_rounds && c->stalled_ns >= policy->stall_ns;
+}
+
+static struct converge_verdict again(struct converge *c, struct converge_verdict verdict, const char *reason)
+{
+    c->wait_ns = verdict.wait_ns;
     verdict.action = CONVERGE_AGAIN;
     verdict.reason = reason;
     return verdict;
@@ -249,7 +306,7 @@ struct converge_verdict converge_decide(struct converge *c, const struct converg
 {
     struct converge_verdict verdict = { 0 };
     if (c->rounds == 0)
-        return again(verdict, "nothing was sent yet");
+        return again(c, verdict, "nothing was sent yet");
 
     const struct converge_sample *last = nth_newest(c, 0);
     struct fit fit = fit_window(c);
@@ -263,20 +320,22 @@ struct converge_verdict converge_decide(struct converge *c, const struct converg
     verdict.upper_ns = (int64_t)fmin(upper, 9e18);
     verdict.lower_ns = (int64_t)fmin(lower, 9e18);
 
-    if (verdict.predicted_ns < c->best_ns - c->best_ns / 25) { /* by 4 %, or noise would count as progress */
-        c->best_ns = verdict.predicted_ns;
-        c->stalled_rounds = 0;
-    } else {
-        c->stalled_rounds++;
-    }
+    double trips_ns = fmin(2 * (double)c->trip_ns, fixed_ns);
+    verdict.parts = (struct converge_parts){ .ram_ns = (int64_t)fmin(c->bias * ram_ns, 9e18),
+                                             .trips_ns = (int64_t)(c->bias * trips_ns),
+                                             .fixed_ns = (int64_t)(c->bias * (fixed_ns - trips_ns)) };
+    watch_progress(c, policy, &verdict);
     verdict.stalled = c->stalled_rounds >= STALL_ROUNDS;
 
-    bool fits = verdict.upper_ns <= policy->downtime_limit_ns || (policy->guest_paused && last->dirty_units == 0);
+    int64_t limit_ns = converge_limit_ns(c, policy->downtime_limit_ns);
+    bool fits = verdict.upper_ns <= limit_ns || (policy->guest_paused && last->dirty_units == 0);
     if (fits && !c->fits_at_ns)
         c->fits_at_ns = c->elapsed_ns;
     if (fits && !worth_another(c, policy, ram_ns, fixed_ns)) {
         verdict.action = CONVERGE_SWITCH_OVER;
-        verdict.reason = "the pause fits its limit";
+        verdict.reason = verdict.upper_ns <= policy->downtime_limit_ns || policy->guest_paused
+                             ? "the pause fits its limit"
+                             : "no better pause is to be had";
         return verdict;
     }
     if (!fits && policy->max_rounds && c->rounds >= policy->max_rounds) {
@@ -284,13 +343,22 @@ struct converge_verdict converge_decide(struct converge *c, const struct converg
         verdict.reason = "max-rounds did not bring the pause under its limit";
         return verdict;
     }
+    if (!fits && stall_ends_it(c, policy)) {
+        if (policy->on_stall == CONVERGE_STALL_GIVE_UP) {
+            verdict.action = CONVERGE_GIVE_UP;
+            verdict.by_policy = true;
+            verdict.reason = "rounds no longer make the pause shorter";
+            return verdict;
+        }
+        c->accepted_ns = c->accepted_ns ? (int64_t)fmin((double)c->accepted_ns * ACCEPT_MORE, 9e18) : c->best_upper_ns;
+    }
     if (!fits && c->stalled_rounds && last->elapsed_ns < SPIN_NS)
         verdict.wait_ns = SPIN_NS - last->elapsed_ns;
     if (fits)
-        return again(verdict, "the pause fits, and another round halves it");
+        return again(c, verdict, "the pause fits, and another round halves it");
     if ((double)policy->downtime_limit_ns < fixed_ns)
-        return again(verdict, "the downtime limit is below what any pause costs");
-    return again(verdict, verdict.stalled ? "the guest dirties memory as fast as it is sent" : "too much is left");
+        return again(c, verdict, "the downtime limit is below what any pause costs");
+    return again(c, verdict, verdict.stalled ? "the guest dirties memory as fast as it is sent" : "too much is left");
 }
 
 int64_t converge_overrun_ns(const struct converge_policy *policy)

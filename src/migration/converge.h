@@ -27,14 +27,25 @@ struct converge_costs {
     int64_t handover_ns; /* PREPARED, RELEASED, GO, RUNNING, beyond the round trip: written down, and the start there */
 };
 
+/* When no better pause is to be had. STOP: the best one that was seen is as good as one within the limit. */
+enum converge_on_stall { CONVERGE_STALL_CONTINUE, CONVERGE_STALL_GIVE_UP, CONVERGE_STALL_STOP };
+
 struct converge_policy {
     int64_t downtime_limit_ns;
     uint64_t max_bytes_per_s;        /* the cap that bound the rounds; 0: none */
     uint64_t switchover_bytes_per_s; /* the user's word for the pause's bandwidth; 0: measure */
     uint64_t max_rounds;             /* 0: no bound */
+    enum converge_on_stall on_stall; /* once so many rounds and so much time, both, have foreseen no better pause */
+    uint64_t stall_rounds;
+    int64_t stall_ns;
     unsigned workers;
+    bool holds_more;   /* from vCPUs more may be taken soon than now: no round is called stalled before */
     bool hurry;        /* rounds cost the guest its work: stop as soon as it fits */
     bool guest_paused; /* nobody sees this pause: the limit does not bind */
+};
+
+struct converge_parts { /* of a pause that is foreseen */
+    int64_t ram_ns, trips_ns, fixed_ns;
 };
 
 struct converge {
@@ -44,22 +55,30 @@ struct converge {
     double train_bytes_per_s; /* of trains that were sent to find out, smoothed; 0: none. Counts for more */
     double train_spread;      /* how far they were off, relative, smoothed */
     double bias;              /* what pauses took / what was predicted, smoothed; 1 at first, and again after a while */
-    int64_t best_ns;          /* smallest prediction so far */
-    uint64_t stalled_rounds;  /* since then */
-    int64_t elapsed_ns;       /* all rounds */
-    int64_t fits_at_ns;       /* elapsed_ns when the pause fitted for the first time; 0: it never did */
-    int64_t trip_ns;          /* the least that a round trip may have taken so far; 0: none was seen */
+    /* under one policy: another limit, link or quota is another question */
+    struct converge_policy asked;
+    int64_t best_ns, best_upper_ns; /* smallest prediction so far, smallest upper bound */
+    struct converge_parts best;     /* of best_ns */
+    uint64_t best_units;            /* dirty then */
+    uint64_t stalled_rounds;        /* since then */
+    int64_t stalled_ns, wait_ns;    /* time since then; to be waited before the next round */
+    int64_t accepted_ns;            /* on_stall STOP: a pause that is taken although it is over the limit; 0: none */
+    int64_t elapsed_ns;             /* all rounds */
+    int64_t fits_at_ns;             /* elapsed_ns when the pause fitted for the first time; 0: it never did */
+    int64_t trip_ns;                /* the least that a round trip may have taken so far; 0: none was seen */
 };
 
 enum converge_action { CONVERGE_AGAIN, CONVERGE_SWITCH_OVER, CONVERGE_GIVE_UP };
 
 struct converge_verdict {
     enum converge_action action;
-    int64_t predicted_ns;       /* of the pause, were it now */
-    int64_t lower_ns, upper_ns; /* its band, from how far rounds and trains were off: about two in three land inside */
-    int64_t wait_ns;            /* AGAIN: not before this much time, or rounds would spin on nothing */
-    bool stalled;               /* rounds no longer help: for the report, and for policies to come */
-    const char *reason;         /* one static sentence */
+    int64_t predicted_ns;        /* of the pause, were it now */
+    int64_t lower_ns, upper_ns;  /* its band, from how far rounds and trains were off: about two in three land inside */
+    int64_t wait_ns;             /* AGAIN: not before this much time, or rounds would spin on nothing */
+    bool stalled;                /* rounds no longer help: for the report */
+    bool by_policy;              /* GIVE_UP: on_stall, not max_rounds */
+    struct converge_parts parts; /* of predicted_ns */
+    const char *reason;          /* one static sentence */
 };
 
 void converge_init(struct converge *c);
@@ -70,6 +89,11 @@ void converge_add(struct converge *c, const struct converge_sample *sample);
 void converge_trip(struct converge *c, int64_t elapsed_ns);
 void converge_burst(struct converge *c, uint64_t bytes, int64_t elapsed_ns); /* one train, as loaded */
 void converge_train(struct converge *c, uint64_t bytes, int64_t elapsed_ns); /* one without the cap, to find out */
+
+/* Behind a cap: how long after the last train another is worth what it costs the rounds. `lost_ns`: what the last one held them up,
+ * beyond the time that its bytes have anyway. A guest that is held just below the link's pace gains little on it, and
+ * trains that take a tenth of the time would eat that up. */
+int64_t converge_train_every_ns(int64_t lost_ns);
 
 /* What one dirty unit costs during the pause, in ns; 0 before the first round. */
 double converge_unit_ns(const struct converge *c, const struct converge_policy *policy);
@@ -86,6 +110,9 @@ double converge_clear_units_per_s(const struct converge *c);
 
 struct converge_verdict converge_decide(struct converge *c, const struct converge_policy *policy,
                                         const struct converge_costs *costs);
+
+/* The limit that counts: the one that is asked for, or a longer pause that was accepted since there is no better one. */
+int64_t converge_limit_ns(const struct converge *c, int64_t downtime_limit_ns);
 
 /* How long a pause may last before the guest is let go again: by far too long, whatever was predicted. INT64_MAX when
  * nobody sees the pause. */

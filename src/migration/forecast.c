@@ -6,7 +6,7 @@
 
 #define MS 1e6
 static const double PATIENCE_NS = 180e9; /* what takes longer never ends */
-static const double TRAIN_EVERY_NS = 0.7e9, TRAIN_OF_CAP_S = 0.015, TRAIN_BYTES_MIN = 256 * 1024;
+static const double TRAIN_OF_CAP_S = 0.015, TRAIN_BYTES_MIN = 256 * 1024;
 static const double DIRTY_SPREAD = 0.08, FIXED_SPREAD = 0.2;
 static const double FAR = 1.7; /* deviations: one of twenty is farther */
 
@@ -189,7 +189,8 @@ static void one_round(struct forecaster *f)
     /* Behind rounds that the cap bound, a train without it tells what the link gives. */
     bool capped =
         f->policy.max_bytes_per_s && !f->policy.switchover_bytes_per_s && sample.rate_wait_ns > sample.elapsed_ns / 10;
-    if (capped && (f->train_ns == 0 || f->now_ns - f->train_ns > TRAIN_EVERY_NS)) {
+    double every_ns = (double)converge_train_every_ns((int64_t)f->in->round_ns);
+    if (capped && (f->train_ns == 0 || f->now_ns - f->train_ns > every_ns)) {
         double bytes = fmax((double)f->policy.max_bytes_per_s * TRAIN_OF_CAP_S, TRAIN_BYTES_MIN);
         double ns = bytes / fmax(f->in->later.unit_bytes, 1) * f->in->later.unit_ns / f->link;
         converge_train(&f->converge, (uint64_t)bytes, (int64_t)ns);
@@ -211,7 +212,9 @@ static bool stop(struct forecaster *f)
     double ns =
         f->fixed * ((double)real->pause_ns + f->in->round_ns + (double)real->device_ns + (double)real->handover_ns) +
         pages * f->in->later.unit_ns / f->link;
-    int64_t overrun_ns = converge_overrun_ns(&f->policy);
+    struct converge_policy policy = f->policy;
+    policy.downtime_limit_ns = converge_limit_ns(&f->converge, policy.downtime_limit_ns);
+    int64_t overrun_ns = converge_overrun_ns(&policy);
     if (overrun_ns != INT64_MAX && ns > (double)overrun_ns) {
         f->now_ns += (double)overrun_ns;
         converge_learn(&f->converge, (int64_t)(f->run->predicted_ms * MS), overrun_ns);

@@ -286,7 +286,11 @@ struct converge_policy outgoing_policy(struct outgoing *o)
         .max_bytes_per_s = param(&params->max_bandwidth_bytes_per_s),
         .switchover_bytes_per_s = param(&params->avail_switchover_bandwidth),
         .max_rounds = param(&params->max_rounds),
+        .on_stall = (enum converge_on_stall)param(&params->on_stall),
+        .stall_rounds = param(&params->stall_rounds),
+        .stall_ns = (int64_t)param(&params->stall_ms) * NS_PER_MS,
         .workers = (unsigned)param(&params->threads),
+        .holds_more = outgoing_holds_more(o),
         .hurry = o->throttling,
         .guest_paused = machine_state(o->machine) != RUN_RUNNING,
     };
@@ -363,10 +367,7 @@ static int move(struct outgoing *o)
             rc = rc < 0 ? rc : 0;
             break;
         case CONVERGE_GIVE_UP:
-            return err_set(&o->err, -ETIME, "given up after %" PRIu64 " rounds: %s; the pause would take %.0f ms%s",
-                           round, verdict.reason, (double)verdict.predicted_ns / NS_PER_MS,
-                           o->throttling ? "; max-cpu-throttle allows no more to be taken from the vCPUs that are held"
-                                         : "");
+            return outgoing_give_up(o, &verdict, round);
         case CONVERGE_AGAIN:
             outgoing_disks_hold(o, &sample);
             rc = outgoing_wait(o, verdict.wait_ns);
@@ -382,6 +383,7 @@ static int move(struct outgoing *o)
 static int pause_guest(struct outgoing *o)
 {
     struct converge_policy policy = outgoing_policy(o);
+    policy.downtime_limit_ns = converge_limit_ns(&o->converge, policy.downtime_limit_ns);
     int64_t overrun_ns = o->rehearsal ? rehearse_pause_ns(&policy) : converge_overrun_ns(&policy);
     /* What the disks' images have not on them yet: most of it while the guest runs, the rest in its pause. */
     int rc = outgoing_disks_flush(o);

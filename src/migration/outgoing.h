@@ -1,4 +1,4 @@
-/* The source's side of one migration, shared by outgoing.c (the story), outgoing_throttle.c (who is held back), outgoing_probe.c (the link without
+/* The source's side of one migration, shared by outgoing.c (the story), outgoing_throttle.c (who is held back), outgoing_stall.c (why it does not fit), outgoing_probe.c (the link without
  * its cap),
  * outgoing_handover.c (who owns the guest) and
  * outgoing_doubt.c (when the peer fell silent). */
@@ -54,10 +54,11 @@ struct outgoing {
 
     struct converge converge;
     struct throttle throttle;
-    bool throttling; /* some hart has a quota */
+    bool throttling;  /* some hart has a quota */
+    bool middle_seen; /* of this tick: throttle_middle() */
     uint64_t throttled_at_round;
     uint32_t window; /* of the counts: one a tick */
-    int64_t tick_ns, probed_ns;
+    int64_t tick_ns, probed_ns, probe_lost_ns;
     uint64_t all_units;               /* dirty before the first round */
     struct pipeline_stats round_from; /* the running round's start, for the ticks in it */
     int64_t round_from_ns;
@@ -113,6 +114,7 @@ void outgoing_digest(struct outgoing *o, struct section_digest *digest);
 void outgoing_throttle_begin(struct outgoing *o);
 void outgoing_throttle_round(struct outgoing *o);
 void outgoing_throttle_end(struct outgoing *o);
+bool outgoing_holds_more(struct outgoing *o); /* of held vCPUs' work more will be taken with the next rounds */
 /* Before a round that is not the last: pages that are dirtied again at once may be left, until outgoing_throttle_round() is over. */
 void outgoing_leave_hot(struct outgoing *o);
 
@@ -123,6 +125,8 @@ int outgoing_audit(struct outgoing *o, uint64_t units, bool sealed);
  * what came instead, PREPARED_MISMATCH with a sentence that names a page. */
 enum handover_event outgoing_verify(struct outgoing *o);
 bool outgoing_verifies(const struct outgoing *o);
+/* The controller has decided so: -ETIME with a sentence that says what is missing, and what would make it fit. */
+int outgoing_give_up(struct outgoing *o, const struct converge_verdict *verdict, uint64_t rounds);
 
 /* Put an event through the hand-over table and perform what it says. */
 void outgoing_feed(struct outgoing *o, enum handover_event event);

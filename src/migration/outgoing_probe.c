@@ -3,8 +3,6 @@
  * destination's "loaded", differs by the train. What went out too early is waited for then. */
 #include "migration/outgoing.h"
 
-#define PROBE_EVERY_NS INT64_C(700000000)
-
 enum { PROBES_FIRST = 3 };                                      /* one says how fast, but not how sure that is */
 enum { TRAIN_NS = 15 * 1000000, TRAIN_BYTES_MIN = 256 * 1024 }; /* so much of the cap in one train */
 
@@ -32,6 +30,7 @@ static int send_train(struct outgoing *o, uint64_t bytes, struct train *train)
 static int probe_once(struct outgoing *o, uint64_t cap)
 {
     struct train none = { 0 }, some = { 0 };
+    int64_t start_ns = clock_now_ns();
     uint64_t bytes = cap / NS_PER_S * TRAIN_NS + cap % NS_PER_S * TRAIN_NS / NS_PER_S;
     /* Half of its time before it, half behind: over no second is the cap passed by more than half a train. */
     int rc = outgoing_wait(o, TRAIN_NS / 2);
@@ -48,6 +47,8 @@ static int probe_once(struct outgoing *o, uint64_t cap)
         converge_train(&o->converge, some.bytes - none.bytes, some.elapsed_ns - none.elapsed_ns);
     double owed_ns = (double)(none.bytes + some.bytes) * 1e9 / (double)cap;
     rc = outgoing_wait(o, (int64_t)owed_ns - TRAIN_NS / 2 - none.elapsed_ns - some.elapsed_ns);
+    int64_t lost_ns = clock_now_ns() - start_ns - (int64_t)owed_ns;
+    o->probe_lost_ns = lost_ns > 0 ? lost_ns : 0;
     return rc;
 }
 
@@ -56,7 +57,9 @@ int outgoing_probe(struct outgoing *o, const struct converge_sample *sample)
     struct converge_policy policy = outgoing_policy(o);
     uint64_t cap = policy.max_bytes_per_s;
     bool capped = cap && !policy.switchover_bytes_per_s && sample->rate_wait_ns > sample->elapsed_ns / 10;
-    if (!capped || o->one_way || policy.guest_paused || clock_now_ns() - o->probed_ns < PROBE_EVERY_NS)
+    if (!capped || o->one_way || policy.guest_paused)
+        return 0;
+    if (o->probed_ns && clock_now_ns() - o->probed_ns < converge_train_every_ns(o->probe_lost_ns))
         return 0;
 
     int rc = probe_once(o, cap);

@@ -17,6 +17,13 @@ static double share_max(struct outgoing *o)
     return (double)(share < most ? share : most) / 100;
 }
 
+bool outgoing_holds_more(struct outgoing *o)
+{
+    uint64_t most = atomic_load_explicit(&o->m->params.max_cpu_throttle, memory_order_relaxed);
+
+    return o->throttling && share_max(o) * 100 + 0.5 < (double)most;
+}
+
 static void take_back(struct outgoing *o)
 {
     if (o->throttling)
@@ -132,6 +139,16 @@ static void tick(struct outgoing *o, int64_t elapsed_ns, bool throttles)
     report(o, harts);
 }
 
+/* Of the running tick, once. */
+static void middle(struct outgoing *o, int64_t elapsed_ns)
+{
+    struct quota_stats now[DIRTY_WRITERS_MAX];
+    unsigned harts = dirty_quota_stats(o->ram->dirty, now);
+
+    throttle_middle(&o->throttle, elapsed_ns, now, harts);
+    o->middle_seen = true;
+}
+
 void outgoing_throttle_round(struct outgoing *o)
 {
     pipeline_stats(o->pipeline, &o->round_from);
@@ -141,6 +158,8 @@ void outgoing_throttle_round(struct outgoing *o)
         int64_t now_ns = clock_now_ns();
         bool throttles = atomic_load_explicit(&o->m->params.capability_auto_converge, memory_order_relaxed);
         bool over = now_ns - o->tick_ns >= THROTTLE_TICK_NS;
+        if (o->window && !over && !o->middle_seen && now_ns - o->tick_ns >= THROTTLE_TICK_NS / 2)
+            middle(o, now_ns - o->tick_ns);
         if (throttles == (o->window != 0) && !over)
             continue;
         if (over && throttles == (o->window != 0))
@@ -152,6 +171,8 @@ void outgoing_throttle_round(struct outgoing *o)
             stop_counting(o);
         }
         o->tick_ns = now_ns;
-    } while (!pipeline_round_wait(o->pipeline, o->tick_ns + THROTTLE_TICK_NS));
+        o->middle_seen = false;
+    } while (!pipeline_round_wait(
+        o->pipeline, o->tick_ns + (o->window && !o->middle_seen ? THROTTLE_TICK_NS / 2 : THROTTLE_TICK_NS)));
     source_ram_take_all(o->m->ram); /* whatever comes next */
 }

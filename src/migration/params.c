@@ -10,12 +10,14 @@
 #include <string.h>
 
 #include "base/thread.h"
+#include "migration/converge.h"
 
 #define MIB       (UINT64_C(1) << 20)
 #define RATE_MAX  (UINT64_C(1) << 50) /* beyond any link; keeps rate x time inside 64 bits */
 #define LIMIT_MAX UINT64_C(2000000)   /* ms, QEMU's bound on downtime-limit */
 
 static const char *const compression_names[] = { "auto", "none", "lz4", "zstd", NULL };
+static const char *const on_stall[] = { "continue", "give-up", "stop", NULL }; /* enum converge_on_stall */
 static const char *const off_on[] = { "off", "on", NULL };
 static const char *const verify_names[] = { "digest", "full", NULL };
 
@@ -45,6 +47,13 @@ const struct param_row param_table[] = {
       "how long a source that was cut off after letting the guest go asks again by itself, ms; 0: never" },
     { "max-rounds", NULL, PARAM_COUNT, AT(max_rounds), 0, UINT32_MAX, 0, NULL,
       "give up when this many rounds did not bring the pause under its limit; 0: as many as it takes" },
+    { "on-stall", NULL, PARAM_CHOICE, AT(on_stall), 0, CONVERGE_STALL_STOP, CONVERGE_STALL_GIVE_UP, on_stall,
+      "when rounds no longer make the pause shorter and it does not fit its limit: give up, accept the best pause seen "
+      "(stop), or copy on" },
+    { "stall-rounds", NULL, PARAM_COUNT, AT(stall_rounds), 1, UINT32_MAX, 5, NULL,
+      "on-stall: so many rounds have foreseen no shorter pause, all that may be taken from vCPUs taken" },
+    { "stall-time", NULL, PARAM_MS, AT(stall_ms), 0, LIMIT_MAX, 10000, NULL,
+      "on-stall: and for so long, ms" },
     { "cpu-throttle-initial", NULL, PARAM_COUNT, AT(cpu_throttle_initial), 1, 99, 50, NULL,
       "auto-converge: percent of its work that may be taken from a vCPU that dirties too fast, at first" },
     { "cpu-throttle-increment", NULL, PARAM_COUNT, AT(cpu_throttle_increment), 1, 99, 10, NULL,

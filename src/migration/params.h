@@ -21,6 +21,8 @@ struct migration_params {
     _Atomic uint64_t peer_timeout_ms;            /* "peer-timeout": a silent peer is given up after this */
     _Atomic uint64_t reconnect_ms;               /* "reconnect-time": how long a source in doubt asks again; 0: never */
     _Atomic uint64_t max_rounds;                 /* "max-rounds"; 0: as many as it takes */
+    _Atomic uint64_t on_stall;                   /* "on-stall": enum converge_on_stall */
+    _Atomic uint64_t stall_rounds, stall_ms;     /* "stall-rounds", "stall-time": without a better pause */
     _Atomic uint64_t announce_ms;                /* "progress-interval" of monitors */
     _Atomic uint64_t delta_cache_bytes;          /* "delta-cache-size": copies of what was sent, at most */
     _Atomic uint64_t audit;                      /* "audit": permille of what a round sent; 0: none */

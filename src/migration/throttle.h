@@ -20,7 +20,8 @@ struct throttle_need {
     double clear_units_per_s; /* by the link, while the guest runs */
     double fit_units;         /* so many may be left for the pause */
     double left_units;        /* dirty now */
-    double share_max;         /* 0 to 1: of its work, that may be taken from a hart */
+    double sent_share; /* of memory, that can be dirtied anew: all but what the first round has before it; 0: all */
+    double share_max;  /* 0 to 1: of its work, that may be taken from a hart */
 };
 
 struct throttle_order { /* as quota_set() has it */
@@ -32,6 +33,8 @@ struct throttle_hart {
     double fresh_per_s, touched_per_s; /* what it wants */
     double doubted_per_s;              /* touched in a free tick, far more than before; 0: nothing strange */
     double held;                       /* share of the last tick */
+    double middle_touched;             /* since the tick began, in the middle of it */
+    double power;                      /* W(t) ~ t^power about a tick's length, while free; 0: not known */
     unsigned held_ticks;               /* since it was last let go */
 };
 
@@ -39,6 +42,7 @@ struct throttle {
     struct throttle_hart hart[THROTTLE_HARTS_MAX];
     struct throttle_order order[THROTTLE_HARTS_MAX];
     uint64_t ticks;                   /* with any hart held back */
+    double middle_s;                  /* of the tick that goes on; 0: it was not looked at */
     double behind_units, grows_units; /* sent in the first round and dirty again; and more than the tick before */
 };
 
@@ -51,6 +55,9 @@ struct throttle_need throttle_need(struct throttle *throttle, const struct conve
                                    const struct converge_sample *running, uint64_t ahead_units, double share_max);
 /* `now`: the counters of `harts` as they are before the first tick. */
 void throttle_init(struct throttle *throttle, const struct quota_stats *now, unsigned harts);
+/* About half a tick after the last one, optional: how many distinct pages a hart touches in half of the time, while free, is what it
+ * touches in all of it at half of its pace. One that goes over the same pages again and again touches far more than half. */
+void throttle_middle(struct throttle *throttle, int64_t elapsed_ns, const struct quota_stats *now, unsigned harts);
 /* Is the round to be cut short, since what is left fits already? Every moment costs the held harts work. */
 bool throttle_cuts(const struct throttle_need *need);
 /* Then it may be cut short as well for a limit that was changed since it began: what is left may fit the new one. */

@@ -25,7 +25,7 @@ def first(*options):
 
 def move(source, there):
     """Two rounds or more: the limit is low until the second one has begun, and then it is not."""
-    source.qmp('migrate-set-parameters', **dict(SLOW, downtime_limit=1))
+    source.qmp('migrate-set-parameters', **dict(SLOW, downtime_limit=1, on_stall='continue'))
     source.qmp('migrate', uri=listening(there))
     source.wait_migration('active', 'completed')
     while source.migration()['ram']['dirty-sync-count'] < 2 and source.migration()['status'] != 'completed':

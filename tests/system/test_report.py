@@ -169,7 +169,7 @@ def a_guest_that_is_held_back_shows_its_holds_by_size():
         wait_alive(source)
         with Vm(both + ['-incoming', 'tcp:127.0.0.1:0'], typing=True, name='destination') as there:
             source.qmp('migrate-set-capabilities', capabilities=[{'capability': 'auto-converge', 'state': True}])
-            source.start_migration(listening(there), max_bandwidth=4 << 20, downtime_limit=20)
+            source.start_migration(listening(there), max_bandwidth=4 << 20, downtime_limit=20, on_stall='continue')
             def held():
                 stalls = own(source).get('stalls', [])
                 return stalls and stalls[0]['held']['count'] > 20
@@ -217,7 +217,7 @@ def the_estimate_is_honest_before_during_and_when_there_is_no_end():
     with Vm(both + memcheck('32M', 1, 'fill=head'), typing=True, name='source') as source:
         wait_alive(source)
         with Vm(both + ['-incoming', 'tcp:127.0.0.1:0'], name='destination') as there:
-            source.start_migration(listening(there), max_bandwidth=8 << 20, downtime_limit=1)
+            source.start_migration(listening(there), max_bandwidth=8 << 20, downtime_limit=1, on_stall='continue')
             kinds = {}
             def never():
                 eta = own(source).get('eta')

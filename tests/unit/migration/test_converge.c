@@ -168,6 +168,141 @@ static void max_rounds_gives_up_with_a_reason(void **state)
     assert_non_null(strstr(o.verdict.reason, "max-rounds"));
 }
 
+static struct converge_sample stuck(int64_t elapsed_ns, uint64_t dirty_units)
+{
+    return (struct converge_sample){ .units_data = dirty_units,
+                                     .wire_bytes = dirty_units * 4100,
+                                     .elapsed_ns = elapsed_ns,
+                                     .dirty_units = dirty_units };
+}
+
+static struct converge_verdict next(struct converge *c, const struct converge_policy *policy,
+                                    const struct converge_sample *sample)
+{
+    struct converge_costs costs;
+
+    converge_costs_init(&costs);
+    converge_add(c, sample);
+    return converge_decide(c, policy, &costs);
+}
+
+static const struct converge_policy gives_up = { .downtime_limit_ns = 100000000,
+                                                 .on_stall = CONVERGE_STALL_GIVE_UP,
+                                                 .stall_rounds = 5,
+                                                 .stall_ns = 10000000000,
+                                                 .workers = 2 };
+
+/* Rounds of a second, each leaving what takes a second: not before the fifth, and not before ten seconds. */
+static void a_stall_is_given_up_after_its_rounds_and_its_time(void **state)
+{
+    (void)state;
+    struct converge c;
+    struct converge_sample slow = stuck(1000000000, 20000), quick = stuck(1000000000, 20000);
+    struct converge_policy policy = gives_up;
+    unsigned rounds = 1;
+
+    converge_init(&c);
+    for (; rounds < 100 && next(&c, &policy, &slow).action == CONVERGE_AGAIN; rounds++)
+        continue;
+    assert_int_equal(rounds, 11); /* the first one was better than nothing */
+    policy.stall_ns = 0;
+    converge_init(&c);
+    for (rounds = 1; rounds < 100 && next(&c, &policy, &quick).action == CONVERGE_AGAIN; rounds++)
+        continue;
+    assert_int_equal(rounds, 6);
+    struct converge_verdict verdict = next(&c, &policy, &quick);
+    assert_true(verdict.by_policy);
+    assert_true(verdict.parts.ram_ns > verdict.parts.fixed_ns && verdict.parts.trips_ns == 0);
+    assert_in_range(c.best.ram_ns, 900000000, 1100000000);
+    assert_int_equal(c.best_units, 20000);
+    policy.on_stall = CONVERGE_STALL_CONTINUE;
+    for (rounds = 0; rounds < 100; rounds++)
+        assert_int_equal(next(&c, &policy, &slow).action, CONVERGE_AGAIN);
+}
+
+static void waits_between_short_rounds_are_time_too(void **state)
+{
+    (void)state;
+    struct converge c;
+    struct converge_sample sample = stuck(1000000, 100);
+    struct converge_policy policy = gives_up;
+    unsigned rounds = 1;
+
+    policy.downtime_limit_ns = 1000000;
+    converge_init(&c);
+    for (; rounds < 20000 && next(&c, &policy, &sample).action == CONVERGE_AGAIN; rounds++)
+        continue;
+    assert_in_range(rounds, 490, 520); /* 20 ms each, and not one */
+}
+
+static void another_question_and_a_quota_that_grows_begin_the_count_anew(void **state)
+{
+    (void)state;
+    struct converge c;
+    struct converge_sample sample = stuck(2000000000, 20000);
+    struct converge_policy policy = gives_up;
+
+    converge_init(&c);
+    for (unsigned i = 0; i < 6; i++)
+        if (next(&c, &policy, &sample).action != CONVERGE_AGAIN)
+            assert_int_equal(i, 5);
+    policy.downtime_limit_ns /= 2;
+    for (unsigned i = 0; i < 5; i++)
+        assert_int_equal(next(&c, &policy, &sample).action, CONVERGE_AGAIN);
+    policy.holds_more = true;
+    for (unsigned i = 0; i < 50; i++)
+        assert_int_equal(next(&c, &policy, &sample).action, CONVERGE_AGAIN);
+    policy.holds_more = false;
+    for (unsigned i = 0; i < 5; i++)
+        assert_int_equal(next(&c, &policy, &sample).action, CONVERGE_AGAIN);
+    assert_int_equal(next(&c, &policy, &sample).action, CONVERGE_GIVE_UP);
+    policy.guest_paused = true; /* nobody sees this pause */
+    assert_int_equal(next(&c, &policy, &sample).action, CONVERGE_AGAIN);
+}
+
+static void a_guest_that_gets_better_is_not_given_up(void **state)
+{
+    (void)state;
+    struct converge c;
+    struct converge_policy policy = gives_up;
+
+    policy.stall_ns = 0;
+    converge_init(&c);
+    for (uint64_t units = 1000000; units > 20000; units -= units / 12) {
+        struct converge_sample sample = stuck(3000000000, units); /* 4 % in two rounds, say */
+        sample.units_data = 60000;
+        struct converge_verdict verdict = next(&c, &policy, &sample);
+        assert_int_equal(verdict.action, CONVERGE_AGAIN);
+    }
+}
+
+/* on-stall stop: the best that was seen, or a little more when that was luck. */
+static void a_stall_may_be_ended_by_the_best_pause(void **state)
+{
+    (void)state;
+    struct converge c;
+    struct converge_policy policy = gives_up;
+    struct converge_sample sample = stuck(1000000000, 20000), lucky = sample;
+    struct converge_verdict verdict = { .action = CONVERGE_AGAIN };
+    unsigned rounds = 0;
+
+    policy.on_stall = CONVERGE_STALL_STOP;
+    lucky.dirty_units = 16000;
+    converge_init(&c);
+    assert_int_equal(next(&c, &policy, &lucky).action, CONVERGE_AGAIN);
+    for (; rounds < 100 && verdict.action == CONVERGE_AGAIN; rounds++)
+        verdict = next(&c, &policy, &sample);
+    assert_int_equal(verdict.action, CONVERGE_SWITCH_OVER);
+    assert_in_range(rounds, 11, 20);
+    assert_non_null(strstr(verdict.reason, "no better pause"));
+    assert_true(converge_limit_ns(&c, policy.downtime_limit_ns) >= verdict.upper_ns);
+    assert_true(converge_limit_ns(&c, policy.downtime_limit_ns) < verdict.upper_ns * 11 / 10);
+    assert_int_equal(converge_limit_ns(&c, INT64_MAX), INT64_MAX);
+    policy.downtime_limit_ns--; /* asked anew, and nothing is accepted any more */
+    assert_int_equal(next(&c, &policy, &sample).action, CONVERGE_AGAIN);
+    assert_int_equal(converge_limit_ns(&c, policy.downtime_limit_ns), policy.downtime_limit_ns);
+}
+
 static void a_cap_that_binds_the_rounds_does_not_bind_the_forecast(void **state)
 {
     (void)state;
@@ -206,6 +341,16 @@ static void trains_sent_to_find_out_count_for_more_than_what_came_by(void **stat
     converge_train(&c, 1000, 5000000); /* nothing that could be measured */
     converge_train(&c, 1000000, 0);
     assert_true(converge_unit_ns(&c, &policy) < 15000);
+}
+
+static void trains_are_rarer_where_they_cost_more(void **state)
+{
+    (void)state;
+    assert_int_equal(converge_train_every_ns(0), converge_train_every_ns(1000000));
+    assert_true(converge_train_every_ns(0) > 0);
+    for (int64_t lost_ns = 50000000; lost_ns < 1000000000; lost_ns *= 2)
+        assert_true(converge_train_every_ns(lost_ns) >= 20 * lost_ns);
+    assert_true(converge_train_every_ns(INT64_MAX) > 1000000000);
 }
 
 static void the_forecast_is_near_what_the_pause_would_be(void **state)
@@ -291,8 +436,14 @@ int main(void)
         cmocka_unit_test(a_small_hot_set_fits_whatever_its_rate),
         cmocka_unit_test(a_guest_faster_than_the_link_goes_on_and_is_reported_as_stalled),
         cmocka_unit_test(max_rounds_gives_up_with_a_reason),
+        cmocka_unit_test(a_stall_is_given_up_after_its_rounds_and_its_time),
+        cmocka_unit_test(waits_between_short_rounds_are_time_too),
+        cmocka_unit_test(another_question_and_a_quota_that_grows_begin_the_count_anew),
+        cmocka_unit_test(a_guest_that_gets_better_is_not_given_up),
+        cmocka_unit_test(a_stall_may_be_ended_by_the_best_pause),
         cmocka_unit_test(a_cap_that_binds_the_rounds_does_not_bind_the_forecast),
         cmocka_unit_test(trains_sent_to_find_out_count_for_more_than_what_came_by),
+        cmocka_unit_test(trains_are_rarer_where_they_cost_more),
         cmocka_unit_test(the_forecast_is_near_what_the_pause_would_be),
         cmocka_unit_test(a_guest_that_stands_still_is_taken_even_with_no_downtime_allowed),
         cmocka_unit_test(round_trips_are_in_the_first_forecast),

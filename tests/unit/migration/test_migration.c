@@ -216,6 +216,7 @@ static void a_cancelled_migration_leaves_the_guest_running_and_may_be_tried_agai
     set(&a, "max-bandwidth", "1M");
     set(&a, "compression", "none");
     set(&a, "downtime-limit", "1");
+    set(&a, "on-stall", "continue");
     listen_on(&b, socket_uri());
     send_to(&a, socket_uri());
     wait_for_round(&a);
@@ -251,6 +252,7 @@ static void a_destination_that_dies_gives_the_guest_back(void **state)
     set(&a, "max-bandwidth", "1M");
     set(&a, "compression", "none");
     set(&a, "downtime-limit", "1");
+    set(&a, "on-stall", "continue");
     listen_on(&b, socket_uri());
     send_to(&a, socket_uri());
     wait_for_round(&a);

@@ -35,6 +35,7 @@ static void begin(bool throttles)
     set(&a, "compression", "none");
     set(&a, "max-bandwidth", "16M");
     set(&a, "downtime-limit", "0");
+    set(&a, "on-stall", "continue");
     set(&a, "cpu-throttle-initial", "20");
     set(&a, "max-cpu-throttle", "90");
     assert_int_equal(capability_set(migration_params_of(a.migration), "auto-converge", throttles, NULL), 0);
@@ -138,6 +139,49 @@ static void the_capability_can_be_taken_away_meanwhile(void **state)
     let_it_walk(&a);
 }
 
+static void stalls(const char *on_stall)
+{
+    set(&a, "stall-rounds", "2");
+    set(&a, "stall-time", "0");
+    begin(true);
+    set(&a, "on-stall", on_stall);
+    assert_true(migration_wait(a.migration, PATIENCE_MS));
+}
+
+/* Nothing is as short as a limit of 0 ms: said with what is missing and what would help, and the guest goes on, free. */
+static void what_cannot_fit_is_given_up_with_the_reason(void **state)
+{
+    (void)state;
+    stalls("give-up");
+    struct migration_info info = info_of(&a);
+    assert_int_equal(info.state, MIGRATION_FAILED);
+    assert_int_equal(info.where, GUEST_HERE);
+    assert_non_null(strstr(info.error.text, "rounds no longer make the pause shorter"));
+    assert_non_null(strstr(info.error.text, "0 are allowed"));
+    assert_non_null(strstr(info.error.text, "ms of it"));
+    unsigned long ms = 0;
+    const char *help = strstr(info.error.text, "; downtime-limit ");
+    assert_non_null(help);
+    assert_int_equal(sscanf(help, "; downtime-limit %lu", &ms), 1);
+    assert_in_range(ms, 1, 2000000);
+    assert_non_null(strstr(help, "would do"));
+    assert_free(&a);
+    let_it_walk(&a);
+    assert_staircase(&a);
+}
+
+static void or_ends_with_the_best_pause_that_there_is(void **state)
+{
+    (void)state;
+    stalls("stop");
+    struct migration_info info = info_of(&a);
+    if (info.state != MIGRATION_COMPLETED)
+        fail_msg("%s", info.error.text);
+    assert_true(info.downtime_ms > 0);
+    let_it_walk(&b);
+    assert_staircase(&b);
+}
+
 static void a_failure_takes_it_back(void **state)
 {
     (void)state;
@@ -175,6 +219,8 @@ int main(void)
         TEST(a_cancel_takes_it_back),
         TEST(the_capability_can_be_taken_away_meanwhile),
         TEST(a_failure_takes_it_back),
+        TEST(what_cannot_fit_is_given_up_with_the_reason),
+        TEST(or_ends_with_the_best_pause_that_there_is),
         TEST(giving_up_says_what_would_allow_more),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
