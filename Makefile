@@ -42,6 +42,8 @@ $(BUILD)/obj/src/vcpu/%.o: CFLAGS_ALL += -foptimize-sibling-calls
 
 UNIT     := $(patsubst %.c,$(BUILD)/%,$(sort $(shell find tests/unit -name 'test_*.c' 2>/dev/null)))
 EXTRA_test_fpu_mpfr := -lmpfr -lgmp
+EXTRA_fuzz_hmp = $(CMOCKA)
+EXTRA_fuzz_qmp = $(CMOCKA)
 FUZZ     := $(patsubst %.c,$(BUILD)/%,$(sort $(wildcard tests/fuzz/fuzz_*.c)))
 BENCH    := $(patsubst %.c,$(BUILD)/%,$(sort $(wildcard bench/*.c)))
 
@@ -57,7 +59,7 @@ $(BENCH): $(BUILD)/%: $(BUILD)/obj/%.o $(LIB)
 # A fuzz target brings LLVMFuzzerTestOneInput(); main() comes from the sanitizer's library.
 $(FUZZ): $(BUILD)/%: $(BUILD)/obj/%.o $(LIB)
 	@mkdir -p $(@D)
-	$(CC) $(OPT) -fsanitize=fuzzer $(LDFLAGS) -pthread -o $@ $< $(LIB) $(LIBS)
+	$(CC) $(OPT) -fsanitize=fuzzer $(LDFLAGS) -pthread -o $@ $< $(LIB) $(LIBS) $(EXTRA_$(@F))
 
 -include tests/guest/guest.mk
 
