@@ -3,6 +3,7 @@
 
 #include <errno.h>
 #include <pthread.h>
+#include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -10,6 +11,7 @@
 #include <unistd.h>
 
 #include "base/bytes.h"
+#include "base/channel_private.h"
 #include "migration/channels.h"
 
 enum { PATIENCE_MS = 60000 };
@@ -199,6 +201,63 @@ static void a_crowd_that_says_nothing_does_not_keep_the_source_out(void **state)
     close_place(&p);
 }
 
+/* Each has begun a word: whoever waited a second for every one of them would miss the source. */
+static void a_crowd_that_stops_in_the_middle_of_a_word_does_not_keep_the_source_out(void **state)
+{
+    enum { CROWD = 20, LIMIT_MS = 10000 };
+    struct place p;
+    struct channel *half[CROWD], *one;
+    (void)state;
+
+    open_place(&p, 1, LIMIT_MS);
+    for (unsigned i = 0; i < CROWD; i++) {
+        assert_int_equal(channel_connect(p.uri, -1, &half[i], NULL), 0);
+        assert_int_equal(channel_write_all(half[i], "GDWT", 4, -1, NULL), 0);
+    }
+    one = let_in(&p, 1, 1);
+    assert_int_equal(join(&p), 0);
+    for (unsigned i = 0; i < CROWD; i++)
+        channel_close(half[i]);
+    channel_close(one);
+    close_place(&p);
+}
+
+struct stranger {
+    const char *uri;
+    _Atomic bool enough;
+};
+
+static void *knock_run(void *opaque)
+{
+    struct stranger *stranger = opaque;
+    while (!atomic_load_explicit(&stranger->enough, memory_order_relaxed)) {
+        struct channel *line;
+        if (channel_connect(stranger->uri, -1, &line, NULL) == 0)
+            channel_close(line);
+    }
+    return NULL;
+}
+
+/* There is somebody at the door at every look. */
+static void strangers_who_come_and_go_do_not_make_the_wait_longer(void **state)
+{
+    enum { STRANGERS = 3 };
+    struct place p;
+    pthread_t thread[STRANGERS];
+    (void)state;
+
+    open_place(&p, 1, 500);
+    struct stranger stranger = { .uri = p.uri };
+    for (unsigned i = 0; i < STRANGERS; i++)
+        assert_int_equal(pthread_create(&thread[i], NULL, knock_run, &stranger), 0);
+    assert_int_equal(join(&p), -ETIMEDOUT);
+    atomic_store_explicit(&stranger.enough, true, memory_order_relaxed);
+    shutdown(p.listener->fd, SHUT_RDWR); /* those who still wait to be let in go their way */
+    for (unsigned i = 0; i < STRANGERS; i++)
+        pthread_join(thread[i], NULL);
+    close_place(&p);
+}
+
 static void the_wait_has_a_limit_and_says_what_was_missing(void **state)
 {
     struct place p;
@@ -334,6 +393,8 @@ int main(void)
         cmocka_unit_test(strangers_and_what_is_stale_are_sent_away_and_disturb_nobody),
         cmocka_unit_test(a_number_twice_or_out_of_range_is_refused),
         cmocka_unit_test(a_crowd_that_says_nothing_does_not_keep_the_source_out),
+        cmocka_unit_test(a_crowd_that_stops_in_the_middle_of_a_word_does_not_keep_the_source_out),
+        cmocka_unit_test(strangers_who_come_and_go_do_not_make_the_wait_longer),
         cmocka_unit_test(the_wait_has_a_limit_and_says_what_was_missing),
         cmocka_unit_test(a_source_that_goes_ends_the_wait),
         cmocka_unit_test(cancel_ends_the_wait),
