@@ -1,5 +1,6 @@
 /* A whole stream into a destination, and a mutator that knows what a stream is made of. Each input is u8 flags and the
- * stream: as a file, or with flag 1 over a line that is two-way, where it begins with a hello and ends with words. The
+ * stream: as a file, or with flag 1 over a line that is two-way, where it begins with a hello and ends with words; with flag 4
+ * the destination listens, and every CALL_MAGIC is another connection: data channels, samples and rehearsals before it. The
  * destination is a machine of its own that arrives paused, without a sandbox, in this process. Whatever comes, the
  * migration is over with a sentence or with a guest that stands still, and nothing of it is left.
  *
@@ -8,6 +9,7 @@
 #include <fcntl.h>
 #include <ftw.h>
 #include <sys/socket.h>
+#include <sys/un.h>
 
 #include "base/clock.h"
 #include "machine/board.h"
@@ -18,6 +20,9 @@
 enum {
     FLAG_TWO_WAY = 1,
     FLAG_JIT = 2,
+    FLAG_LISTENS = 4,
+    LINES_MAX = 6,
+    QUIET_MS = 100,      /* one that waits for somebody else to call is called off then */
     PATIENCE_MS = 15000, /* a destination that has not ended by then hangs */
     LINE_BYTES = 4 << 20,
 };
@@ -53,7 +58,9 @@ static void make_folder(void)
 
 /* --- a real stream ------------------------------------------------------------------------------------------------ */
 
+enum { CALLS_CHANNELS, CALLS_PROBE, CALLS_REHEARSAL, CALLS };
 static struct buf file_stream[2], line_stream; /* plain and packed; between a hello and the words at the end */
+static struct buf calls[CALLS];                /* several connections */
 
 static void save_one(const char *compression, struct buf *out)
 {
@@ -85,45 +92,136 @@ static void save_one(const char *compression, struct buf *out)
     fuzz_machine_free(&m);
 }
 
-static void make_streams(void)
+static void put_hello(struct buf *out, const struct message_key *key, unsigned channels, uint64_t why)
 {
     static struct hello hello; /* large */
-    struct message_key key = { .id = { 7 }, .attempt = 1 };
     struct fuzz_machine m;
     struct buf payload = { 0 };
+    fuzz_machine_new(&m, true, false, false);
+    hello_fill(&hello, HELLO_SOURCE, machine_config_of(m.machine));
+    fuzz_machine_free(&m);
+    hello.channels = channels;
+    hello.capabilities |= why;
+    hello_encode(&hello, &payload);
+    message_put(out, MESSAGE_HELLO, key, payload.data, (uint32_t)payload.size);
+    buf_free(&payload);
+}
+
+static void put_channel(struct buf *out, const struct message_key *key, unsigned number, unsigned count)
+{
+    uint8_t payload[8];
+    be32_put(payload, number);
+    be32_put(payload + 4, count);
+    buf_put_be32(out, CALL_MAGIC);
+    message_put(out, MESSAGE_CHANNEL, key, payload, sizeof(payload));
+}
+
+static bool is_mark(const struct piece *piece)
+{
+    return piece->kind == PIECE_PART && piece->body.size > 4 && piece->body.data[4] == FRAME_MARK;
+}
+
+/* Pieces of a real stream: frames or all the others, marks anyway. */
+static void put_some(struct buf *out, const struct pieces *real, bool frames, bool others)
+{
+    for (unsigned i = 0; i < real->count; i++)
+        if (is_mark(&real->piece[i]) || (real->piece[i].kind == PIECE_PART ? frames : others))
+            put_piece(out, &real->piece[i]);
+}
+
+static void put_move(struct buf *out, const struct message_key *key, const struct buf *stream)
+{
+    put_hello(out, key, 1, 0);
+    buf_put(out, stream->data + 1, stream->size - 1);
+    message_put(out, MESSAGE_GO, key, NULL, 0);
+    message_put(out, MESSAGE_DONE, key, NULL, 0);
+}
+
+static void make_calls(const struct message_key *key)
+{
+    static struct pieces real;
+    pieces_of(file_stream[1].data + 1, file_stream[1].size - 1, &real);
+    for (unsigned i = 0; i < CALLS; i++)
+        buf_put_u8(&calls[i], FLAG_LISTENS);
+
+    put_hello(&calls[CALLS_CHANNELS], key, 2, 0);
+    put_some(&calls[CALLS_CHANNELS], &real, false, true);
+    message_put(&calls[CALLS_CHANNELS], MESSAGE_GO, key, NULL, 0);
+    message_put(&calls[CALLS_CHANNELS], MESSAGE_DONE, key, NULL, 0);
+    put_channel(&calls[CALLS_CHANNELS], key, 1, 2);
+    put_some(&calls[CALLS_CHANNELS], &real, true, false);
+    put_channel(&calls[CALLS_CHANNELS], key, 2, 2);
+    put_some(&calls[CALLS_CHANNELS], &real, false, false);
+
+    put_hello(&calls[CALLS_PROBE], key, 1, HELLO_PROBE);
+    put_some(&calls[CALLS_PROBE], &real, true, false);
+    buf_put_u8(&calls[CALLS_PROBE], ELEMENT_EOF);
+    put_hello(&calls[CALLS_REHEARSAL], key, 1, HELLO_REHEARSAL);
+    buf_put(&calls[CALLS_REHEARSAL], file_stream[1].data + 1, file_stream[1].size - 1);
+    for (unsigned i = CALLS_PROBE; i < CALLS; i++) {
+        buf_put_be32(&calls[i], CALL_MAGIC);
+        put_move(&calls[i], key, &file_stream[1]);
+    }
+    pieces_free(&real);
+}
+
+static void make_streams(void)
+{
+    struct message_key key = { .id = { 7 }, .attempt = 1 };
     if (line_stream.size)
         return;
     make_folder();
     save_one("none", &file_stream[0]);
     save_one("lz4", &file_stream[1]);
 
-    fuzz_machine_new(&m, true, false, false);
-    hello_fill(&hello, HELLO_SOURCE, machine_config_of(m.machine));
-    fuzz_machine_free(&m);
+    make_calls(&key);
     buf_put_u8(&line_stream, FLAG_TWO_WAY);
-    hello_encode(&hello, &payload);
-    message_put(&line_stream, MESSAGE_HELLO, &key, payload.data, (uint32_t)payload.size);
-    buf_put(&line_stream, file_stream[1].data + 1, file_stream[1].size - 1);
-    message_put(&line_stream, MESSAGE_GO, &key, NULL, 0);
-    message_put(&line_stream, MESSAGE_DONE, &key, NULL, 0);
-    buf_free(&payload);
+    put_move(&line_stream, &key, &file_stream[1]);
 }
 
 /* --- the destination ---------------------------------------------------------------------------------------------- */
 
-/* All that fits into a line that nobody reads from at this end, and its end. */
+/* All that fits into a line that nobody reads from at this end. */
+static void fill(int fd, const uint8_t *data, size_t bytes)
+{
+    for (size_t done = 0; done < bytes;) {
+        ssize_t put = send(fd, data + done, bytes - done, MSG_NOSIGNAL);
+        if (put <= 0)
+            break;
+        done += (size_t)put;
+    }
+}
+
+/* Every call, in order. A data channel stays open: its end is an error of its own. The lines, as many as there are, are closed
+ * by the caller. */
+static unsigned call(const char *path, const uint8_t *data, size_t bytes, int lines[LINES_MAX])
+{
+    static const uint8_t magic[] = { 'G', 'W', 'C', 'L' };
+    struct sockaddr_un to = { .sun_family = AF_UNIX };
+    int room = LINE_BYTES;
+    unsigned count = 0;
+    snprintf(to.sun_path, sizeof(to.sun_path), "%s", path);
+    for (const uint8_t *at = data, *end = data + bytes; at && count < LINES_MAX; count++) {
+        const uint8_t *next = memmem(at, (size_t)(end - at), magic, sizeof(magic));
+        size_t now = (size_t)((next ? next : end) - at);
+        int fd = lines[count] = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+        setsockopt(fd, SOL_SOCKET, SO_SNDBUFFORCE, &room, sizeof(room));
+        if (connect(fd, (struct sockaddr *)&to, sizeof(to)) == 0)
+            fill(fd, at, now);
+        if (now < 6 || be32_get(at) != MESSAGE_MAGIC || be16_get(at + 4) != MESSAGE_CHANNEL)
+            shutdown(fd, SHUT_WR);
+        at = next ? next + sizeof(magic) : NULL;
+    }
+    return count;
+}
+
 static int fill_line(const uint8_t *data, size_t bytes)
 {
     int ends[2], room = LINE_BYTES;
     FUZZ_CHECK(socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0, ends) == 0);
     setsockopt(ends[0], SOL_SOCKET, SO_SNDBUFFORCE, &room, sizeof(room));
     setsockopt(ends[1], SOL_SOCKET, SO_SNDBUFFORCE, &room, sizeof(room));
-    for (size_t done = 0; done < bytes;) {
-        ssize_t put = send(ends[0], data + done, bytes - done, MSG_NOSIGNAL);
-        if (put <= 0)
-            break;
-        done += (size_t)put;
-    }
+    fill(ends[0], data, bytes);
     shutdown(ends[0], SHUT_WR);
     /* Its number goes to the destination; ours stays open for the answers until the next one. */
     static int kept = -1;
@@ -161,6 +259,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     struct migration *migration;
     struct err err = { 0 };
     char path[64], uri[80];
+    int line[LINES_MAX];
+    unsigned lines = 0;
     if (size < 2)
         return 0;
     make_folder();
@@ -169,16 +269,25 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     migration_sandbox(migration, MIGRATION_SANDBOX_OFF);
     FUZZ_CHECK(param_set_text(migration_params_of(migration), "peer-timeout", "100", NULL) == 0);
     FUZZ_CHECK(param_set_text(migration_params_of(migration), "threads", "1", NULL) == 0);
-    if (data[0] & FLAG_TWO_WAY) {
+    if (data[0] & FLAG_LISTENS) {
+        snprintf(path, sizeof(path), "%s/in", folder);
+        snprintf(uri, sizeof(uri), "unix:%s", path);
+    } else if (data[0] & FLAG_TWO_WAY) {
         snprintf(uri, sizeof(uri), "fd:%d", fill_line(data + 1, size - 1));
     } else {
         fuzz_file(&fd, path, data + 1, size - 1);
         snprintf(uri, sizeof(uri), "file:%s", path);
     }
     FUZZ_CHECK(migration_incoming(migration, uri, false, &err) == 0);
+    if (data[0] & FLAG_LISTENS)
+        lines = call(path, data + 1, size - 1, line);
+    if (lines && !migration_wait(migration, QUIET_MS))
+        migration_cancel(migration);
     FUZZ_CHECK(migration_wait(migration, PATIENCE_MS));
     check_end(&m, migration);
     migration_free(migration);
+    while (lines)
+        close(line[--lines]);
     fuzz_machine_free(&m);
     return 0;
 }
@@ -307,7 +416,7 @@ size_t LLVMFuzzerCustomMutator(uint8_t *data, size_t size, size_t max_size, unsi
     make_streams();
     uint8_t flags = size ? data[0] : 0;
     if (size < 64) { /* from nothing: a real one */
-        const struct buf *real = roll(3) ? &line_stream : &file_stream[roll(2)];
+        const struct buf *real = roll(2) ? &calls[roll(CALLS)] : roll(3) ? &line_stream : &file_stream[roll(2)];
         pieces_of(real->data + 1, real->size - 1, &pieces);
         flags = real->data[0] | (uint8_t)(roll(4) ? 0 : FLAG_JIT);
     } else {

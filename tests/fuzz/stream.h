@@ -10,9 +10,20 @@
 #include "migration/threads/frame.h"
 #include "tests/fuzz/fuzz.h"
 
-enum { PIECES_MAX = 256, DIGEST_UNITS = FUZZ_RAM_BYTES / PAGE_BYTES + 64 };
+#define CALL_MAGIC UINT32_C(0x4757434c) /* "GWCL": what follows is said over another connection */
+enum { PIECES_MAX = 256, TALLY_ROUNDS = 8, DIGEST_UNITS = FUZZ_RAM_BYTES / PAGE_BYTES + 64 };
 
-enum piece_kind { PIECE_RAW, PIECE_MESSAGE, PIECE_BEGIN, PIECE_START, PIECE_PART, PIECE_END, PIECE_FULL, PIECE_EOF };
+enum piece_kind {
+    PIECE_RAW,
+    PIECE_MESSAGE,
+    PIECE_BEGIN,
+    PIECE_START,
+    PIECE_PART,
+    PIECE_END,
+    PIECE_FULL,
+    PIECE_EOF,
+    PIECE_CALL
+};
 
 struct piece {
     enum piece_kind kind;
@@ -121,6 +132,9 @@ static inline void pieces_of(const uint8_t *data, size_t size, struct pieces *ou
         memset(piece, 0, sizeof(*piece));
         if (word == MESSAGE_MAGIC) {
             take_message(&in, piece);
+        } else if (word == CALL_MAGIC) {
+            reader_be32(&in);
+            piece->kind = PIECE_CALL;
         } else if (word == STREAM_MAGIC) {
             piece->kind = PIECE_BEGIN;
             reader_take(&in, 9);
@@ -145,8 +159,9 @@ static inline void pieces_of(const uint8_t *data, size_t size, struct pieces *ou
 /* What a reader will have counted and summed up to here. */
 struct tally {
     uint32_t round;
-    uint64_t rounds; /* closed */
-    struct frame_counts counts;
+    uint64_t rounds;                          /* closed */
+    struct frame_counts counts;               /* of this line, in this round */
+    struct frame_counts beside[TALLY_ROUNDS]; /* of all data channels, by round */
     uint64_t full_sum;
     struct digest digest;
     struct unpacker unpacker;
@@ -186,13 +201,21 @@ static inline void tally_units(struct tally *t, const uint8_t *head, const uint8
     digest_apply(&t->digest, &change);
 }
 
-static inline void put_frame_right(struct tally *t, struct piece *piece)
+static inline void put_frame_right(struct tally *t, struct piece *piece, bool main)
 {
     if (piece->body.size < FRAME_HEAD_BYTES)
         return;
     uint8_t *head = piece->body.data, *payload = head + FRAME_HEAD_BYTES;
     uint32_t bytes = (uint32_t)(piece->body.size - FRAME_HEAD_BYTES);
+    struct frame_counts *beside = &t->beside[t->round % TALLY_ROUNDS];
     if (head[4] == FRAME_MARK && bytes >= 24) {
+        if (main) {
+            t->counts.data += beside->data;
+            t->counts.zero += beside->zero;
+        } else {
+            beside->data += t->counts.data;
+            beside->zero += t->counts.zero;
+        }
         be64_put(payload + 8, t->counts.data);
         be64_put(payload + 16, t->counts.zero);
     } else {
@@ -250,6 +273,7 @@ static inline void put_piece(struct buf *out, const struct piece *piece)
         buf_put(out, piece->body.data, piece->body.size);
         return;
     case PIECE_EOF: buf_put_u8(out, ELEMENT_EOF); return;
+    case PIECE_CALL: buf_put_be32(out, CALL_MAGIC); return;
     default: break;
     }
     buf_put_u8(out, piece->head.type);
@@ -274,11 +298,23 @@ static inline void pieces_put(struct pieces *p, bool right, struct buf *out)
         FUZZ_CHECK(unpacker_init(&tally.unpacker, NULL) == 0);
     tally = (struct tally){ .round = 1, .unpacker = tally.unpacker };
     FUZZ_CHECK(digest_new(&tally.digest, DIGEST_UNITS, NULL) == 0);
+    unsigned first = 0; /* the main line comes first, and says what the others bring */
+    while (first < p->count && p->piece[first].kind != PIECE_CALL)
+        first++;
+    for (unsigned i = first; right && i < p->count; i++) {
+        if (p->piece[i].kind == PIECE_CALL)
+            tally.round = 1;
+        else if (p->piece[i].kind == PIECE_PART)
+            put_frame_right(&tally, &p->piece[i], false);
+    }
+    tally.round = 1;
+    tally.rounds = 0;
+    tally.counts = (struct frame_counts){ 0 };
     for (unsigned i = 0; i < p->count; i++) {
         struct piece *piece = &p->piece[i];
         bool digest = piece->kind == PIECE_FULL && strcmp(piece->head.name, section_digest_state.name) == 0;
-        if (right && piece->kind == PIECE_PART)
-            put_frame_right(&tally, piece);
+        if (right && i < first && piece->kind == PIECE_PART)
+            put_frame_right(&tally, piece, true);
         if (right && piece->kind == PIECE_END && piece->body.size == 8)
             be64_put(piece->body.data, tally.rounds);
         if (right && digest)
