@@ -216,6 +216,34 @@ static void a_section_longer_than_its_state_is_refused_before_it_is_read(void **
     sections_collect_free(c);
 }
 
+static void a_name_has_a_length_and_can_be_printed(void **state)
+{
+    static const struct {
+        uint8_t length, byte;
+        const char *why;
+    } bad[] = {
+        { 0, 'n', "a name of 0 bytes, the limit is 64" },
+        { SECTION_NAME_MAX + 1, 'n', "a name of 65 bytes, the limit is 64" },
+        { 255, 'n', "a name of 255 bytes, the limit is 64" },
+        { 3, '\0', "byte 0x00 in a name" },
+        { 3, 0x1b, "byte 0x1b in a name" },
+        { 3, 0x7f, "byte 0x7f in a name" },
+    };
+    (void)state;
+    for (unsigned i = 0; i <= sizeof(bad) / sizeof(bad[0]); i++) {
+        bool good = i == sizeof(bad) / sizeof(bad[0]);
+        uint8_t bytes[4 + 1 + 255 + 8] = { 0 };
+        struct section_head head;
+        struct err err = { 0 };
+        bytes[4] = good ? SECTION_NAME_MAX : bad[i].length;
+        memset(bytes + 5, good ? 'n' : bad[i].byte, 255);
+        struct memory_channel memory = memory_channel_over(bytes, sizeof(bytes));
+        assert_int_equal(sections_read_head(&memory.channel, ELEMENT_FULL, &head, &err), good ? 0 : -EPROTO);
+        if (!good)
+            assert_non_null(strstr(err.text, bad[i].why));
+    }
+}
+
 /* The other end stays, and says nothing more. */
 static void a_silence_in_the_middle_of_an_element_has_a_limit(void **state)
 {
@@ -315,6 +343,7 @@ int main(void)
         cmocka_unit_test(every_flipped_bit_and_every_cut_is_noticed),
         cmocka_unit_test(a_length_beyond_the_limit_is_refused_before_it_is_used),
         cmocka_unit_test(a_section_longer_than_its_state_is_refused_before_it_is_read),
+        cmocka_unit_test(a_name_has_a_length_and_can_be_printed),
         cmocka_unit_test(a_silence_in_the_middle_of_an_element_has_a_limit),
         cmocka_unit_test(stream_version_2_is_refused_by_name),
         cmocka_unit_test(the_beginning_is_read_back_and_another_machine_refused),
