@@ -11,7 +11,7 @@ MAKEFLAGS += --no-builtin-rules
 .PHONY: all
 all: $(BUILD)/godwit
 
-ifeq ($(filter clean help demo deps lint format test-tsan fuzz-smoke,$(MAKECMDGOALS)),)
+ifeq ($(filter clean help demo deps lint format test-tsan fuzz fuzz-smoke fuzz-afl,$(MAKECMDGOALS)),)
 $(BUILD)/config.mk: configure VERSION
 	@scripts/deps
 	./configure --build=$(BUILD) $(or $(CONFIGURE_FLAGS),$(CONFIGURED_WITH))
@@ -42,6 +42,8 @@ $(BUILD)/obj/src/vcpu/%.o: CFLAGS_ALL += -foptimize-sibling-calls
 
 UNIT     := $(patsubst %.c,$(BUILD)/%,$(sort $(shell find tests/unit -name 'test_*.c' 2>/dev/null)))
 EXTRA_test_fpu_mpfr := -lmpfr -lgmp
+EXTRA_fuzz_hmp = $(CMOCKA)
+EXTRA_fuzz_qmp = $(CMOCKA)
 FUZZ     := $(patsubst %.c,$(BUILD)/%,$(sort $(wildcard tests/fuzz/fuzz_*.c)))
 BENCH    := $(patsubst %.c,$(BUILD)/%,$(sort $(wildcard bench/*.c)))
 
@@ -57,11 +59,11 @@ $(BENCH): $(BUILD)/%: $(BUILD)/obj/%.o $(LIB)
 # A fuzz target brings LLVMFuzzerTestOneInput(); main() comes from the sanitizer's library.
 $(FUZZ): $(BUILD)/%: $(BUILD)/obj/%.o $(LIB)
 	@mkdir -p $(@D)
-	$(CC) $(OPT) -fsanitize=fuzzer $(LDFLAGS) -pthread -o $@ $< $(LIB) $(LIBS)
+	$(CC) $(OPT) -fsanitize=fuzzer $(LDFLAGS) -pthread -o $@ $< $(LIB) $(LIBS) $(EXTRA_$(@F))
 
 -include tests/guest/guest.mk
 
-.PHONY: unit bench-tools bench bench-full bench-convergence bench-cpu fuzzers guests test test-unit test-tsan reliability soak hops model fuzz-smoke stress demo lint format deps install install-bench clean help
+.PHONY: unit bench-tools bench bench-full bench-convergence bench-cpu fuzzers guests test test-unit test-tsan reliability soak hops model fuzz fuzz-smoke fuzz-afl stress demo lint format deps install install-bench clean help
 unit: $(UNIT)
 bench-tools: $(BENCH)
 fuzzers: $(FUZZ)
@@ -82,9 +84,17 @@ hops: all guests                         ## one guest handed on so often, with e
 	GODWIT_BUILD=$(abspath $(BUILD)) HOPS=$(HOPS) DEBIAN=$(DEBIAN) SEED=$(SEED) python3 tests/soak/hops.py
 model: $(BUILD)/tests/unit/migration/test_handover_model ## the hand-over's model, searched by SPIN (FAULTS=4)
 	tests/model/check $(BUILD)
-fuzz-smoke:                              ## each fuzzer for 20 s (FUZZ_S=...), with ASan and UBSan
-	$(MAKE) BUILD=$(BUILD)-fuzz CONFIGURE_FLAGS=--enable-sanitizer=fuzzer fuzzers
-	tests/fuzz/smoke $(BUILD)-fuzz $(FUZZ_S)
+# MINUTES=: of wall-clock time, shared over all targets (tests/fuzz/run); TARGETS=NAME...: some of them
+FUZZ_BUILD = $(MAKE) BUILD=$(BUILD)-fuzz CONFIGURE_FLAGS=--enable-sanitizer=fuzzer fuzzers
+fuzz:                                    ## all fuzz targets, MINUTES=60 shared, with ASan and UBSan; goes on where it was
+	+$(FUZZ_BUILD)
+	tests/fuzz/run $(BUILD)-fuzz $$(($(or $(MINUTES),60) * 60)) $(TARGETS)
+fuzz-smoke:                              ## the same for three minutes in all
+	+$(FUZZ_BUILD)
+	tests/fuzz/run $(BUILD)-fuzz $(or $(FUZZ_S),170) $(TARGETS)
+fuzz-afl:                                ## the same targets under AFL++ (Debian package afl++), a few seconds each
+	$(MAKE) BUILD=$(BUILD)-afl CONFIGURE_FLAGS=--enable-sanitizer=afl fuzzers
+	tests/fuzz/afl $(BUILD)-afl $(or $(FUZZ_S),5)
 stress: all unit guests $(BUILD)/bench/relay ## the long versions
 	tests/run --build $(BUILD) --long
 bench-cpu: all bench-tools               ## the engine beside QEMU: 10 to 15 minutes (BENCH_CPU=options of bench/cpu.py)
@@ -123,7 +133,7 @@ install-bench: install $(BUILD)/bench/relay $(BUILD)/guest/dirtier.elf ## and th
 	install -D -m 755 $(BUILD)/godwit-bench $(DESTDIR)$(PREFIX)/bin/godwit-bench
 	install -D -m 644 -t $(DESTDIR)$(PREFIX)/share/man/man1 docs/man/godwit-bench.1
 clean:                                   ## removes the build folders
-	rm -rf $(BUILD) $(BUILD)-tsan $(BUILD)-asan $(BUILD)-ubsan $(BUILD)-fuzz $(BUILD)-lint
+	rm -rf $(BUILD) $(BUILD)-tsan $(BUILD)-asan $(BUILD)-ubsan $(BUILD)-fuzz $(BUILD)-afl $(BUILD)-lint
 help:                                    ## this list
 	@awk -F '##' '/^[a-z-]+:.*##/ { split($$1, t, ":"); printf "  make %-17s %s\n", t[1], $$2 }' Makefile
 

@@ -220,6 +220,27 @@ int channel_read_all(struct channel *channel, void *out, size_t bytes, int timeo
     return 0;
 }
 
+int channel_read_begun(struct channel *channel, void *out, size_t bytes, struct err *err)
+{
+    int waited = 1;
+
+    for (size_t done = 0; done < bytes && waited > 0;) {
+        ssize_t got = channel_read(channel, (uint8_t *)out + done, bytes - done);
+        if (got == -EAGAIN) {
+            waited = channel_wait(channel, POLLIN, channel->silence_ms > 0 ? channel->silence_ms : -1);
+        } else if (got > 0) {
+            done += (size_t)got;
+        } else { /* its end, or a failure, and it stays so: this has the words */
+            return channel_read_all(channel, (uint8_t *)out + done, bytes - done, -1, err);
+        }
+    }
+    if (waited == 0) {
+        return err_set(err, -ETIMEDOUT, "%s: nothing came for %d ms in the middle of something", channel->name,
+                       channel->silence_ms);
+    }
+    return waited < 0 ? err_set_errno(err, waited, "cannot read from %s", channel->name) : 0;
+}
+
 void channel_shutdown(struct channel *channel)
 {
     channel->ops->shutdown(channel);

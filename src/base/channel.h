@@ -37,6 +37,7 @@ struct channel {
     /* fixed after open */
     bool can_read, can_write; /* a two-way channel can both */
     bool stream_local;        /* a file: no peer at the other end */
+    int silence_ms;           /* set by who reads: see channel_read_begun(); 0: no limit */
     char name[128];           /* for messages: "tcp:127.0.0.1:4444" */
 };
 
@@ -77,6 +78,9 @@ int channel_wait(struct channel *channel, short events, int timeout_ms);
 int channel_write_all(struct channel *channel, const void *data, size_t bytes, int timeout_ms, struct err *err);
 /* Exactly bytes: 0; -EPIPE at end of stream (the text says after how many); timeout_ms -1 waits for ever. */
 int channel_read_all(struct channel *channel, void *out, size_t bytes, int timeout_ms, struct err *err);
+/* The same for the rest of something that has begun: it may take its time, but be silent for silence_ms at a stretch no
+ * longer: -ETIMEDOUT. */
+int channel_read_begun(struct channel *channel, void *out, size_t bytes, struct err *err);
 void channel_shutdown(struct channel *channel);
 int channel_finish(struct channel *channel, struct err *err);
 void channel_close(struct channel *channel); /* NULL allowed */

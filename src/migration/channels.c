@@ -11,6 +11,7 @@
 
 /* Who has not said who he is: so many at a time, and for so long. */
 enum { KNOCKS_MAX = PIPELINE_CHANNELS_MAX + 4, KNOCK_MS = 1000, HELLO_BYTES = 8 };
+enum { WORD_BYTES_MAX = MESSAGE_HEAD_BYTES + HELLO_BYTES + CHANNEL_TLS_TAG_BYTES + 8 };
 _Static_assert(1 + KNOCKS_MAX <= CHANNELS_MAX, "they are waited for together");
 
 int channels_wanted(struct migration_params *params, const char *uri, struct err *err)
@@ -105,14 +106,33 @@ int channels_connect(struct lines *lines, const char *uri, struct channel *main,
 
 /* --- the destination --------------------------------------------------------------------------------------------- */
 
+/* What somebody has said so far. It is read as it comes: nobody is waited for in the middle of a word. */
+struct word {
+    struct channel channel; /* reads it again, as a message */
+    uint8_t data[WORD_BYTES_MAX];
+    size_t have, at;
+};
+
+static ssize_t word_read(struct channel *channel, void *out, size_t bytes)
+{
+    struct word *word = (struct word *)channel;
+    bytes = bytes < word->have - word->at ? bytes : word->have - word->at;
+    memcpy(out, word->data + word->at, bytes);
+    word->at += bytes;
+    return (ssize_t)bytes;
+}
+
+static const struct channel_ops word_ops = { .read = word_read };
+
 struct gathering {
     struct lines *calls; /* how they call */
     struct channel_listener *listener;
     struct channel *lines[1 + KNOCKS_MAX]; /* the main channel, and those that have not said who they are; NULL: free */
     int64_t until_ns[1 + KNOCKS_MAX];
+    struct word word[1 + KNOCKS_MAX];
     int abort_fd;
     const struct message_key *key;
-    unsigned count, come;
+    unsigned count, come, hello_bytes;
     struct channels *out;
     struct message *message;
     struct err refused; /* the last one that was sent away, and why */
@@ -131,13 +151,36 @@ static void send_away(struct gathering *g, unsigned at, const char *why)
     g->lines[at] = NULL;
 }
 
-/* Somebody says who he is. */
+/* A message of another length is none of ours: its head is all that there is to be read. */
+static bool is_other_word(struct gathering *g, struct word *word)
+{
+    if (word->have < MESSAGE_HEAD_BYTES || be32_get(word->data) != MESSAGE_MAGIC ||
+        be32_get(word->data + 8) == g->hello_bytes)
+        return false;
+    g->message->key.attempt = be32_get(word->data + 12);
+    memcpy(g->message->key.id, word->data + 16, MESSAGE_ID_BYTES);
+    return true;
+}
+
+/* Somebody says who he is, or some of it. */
 static void meet(struct gathering *g, unsigned at)
 {
     char why[128];
     struct message *message = g->message;
-    if (message_read(g->lines[at], false, message, left_ms(g->until_ns[at]), NULL) <
-        0) { /* no more than its own second */
+    struct word *word = &g->word[at];
+    size_t bytes = MESSAGE_HEAD_BYTES + g->hello_bytes + 8;
+    ssize_t got = channel_read(g->lines[at], word->data + word->have, bytes - word->have);
+    word->have += got > 0 ? (size_t)got : 0;
+    if (got == -EAGAIN || (got > 0 && word->have < bytes && !is_other_word(g, word)))
+        return; /* its second is not over */
+    if (got > 0 && is_other_word(g, word)) {
+        uint8_t rest[4096]; /* closing with unread bytes would take the sentence away from under its eyes */
+        for (unsigned i = 0; i < MESSAGE_PAYLOAD_MAX / sizeof(rest) && got > 0; i++)
+            got = channel_read(g->lines[at], rest, sizeof(rest));
+        send_away(g, at, "it waits for the data channels of another migration");
+        return;
+    }
+    if (got <= 0 || message_read(&word->channel, false, message, 0, NULL) < 0) {
         channel_close(g->lines[at]);
         g->lines[at] = NULL;
         return;
@@ -177,6 +220,7 @@ static void let_in(struct gathering *g)
             at = i;
     channel_close(g->lines[at]);
     g->lines[at] = NULL;
+    g->word[at] = (struct word){ .channel = { .ops = &word_ops, .can_read = true, .name = "a knock" } };
     if (lines_accept(g->calls, g->listener, g->abort_fd, &g->lines[at], NULL) == 0)
         g->until_ns[at] = clock_now_ns() + KNOCK_MS * NS_PER_MS;
 }
@@ -197,6 +241,8 @@ static int look(struct gathering *g, int64_t until_ns, struct err *err)
     int rc = channel_wait_any(g->listener, g->lines, 1 + KNOCKS_MAX, g->abort_fd, left_ms(wake_ns), &ready);
     if (rc == -ETIMEDOUT && clock_now_ns() < until_ns)
         return 0;
+    if (rc == 0 && now_ns >= until_ns)
+        rc = -ETIMEDOUT; /* strangers who come and go do not make it longer */
     if (rc < 0)
         return err_set(err, rc, "%u of %u data channels came%s%s", g->come, g->count,
                        g->refused.code ? "; the last that was refused: " : "", g->refused.text);
@@ -224,6 +270,7 @@ int channels_gather(struct lines *lines, struct channel_listener *listener, stru
         .abort_fd = abort_fd,
         .key = key,
         .count = count,
+        .hello_bytes = HELLO_BYTES + lines_tag_bytes(lines),
         .out = out,
         .message = calloc(1, sizeof(*g.message)),
     };

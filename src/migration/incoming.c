@@ -134,8 +134,11 @@ static int meet(struct incoming *i)
         return err_prefix(&i->err, "nobody said anything");
     bool magic_seen = be32_get(raw) == STREAM_MAGIC;
     if (magic_seen) {
+        /* A file, a pipe or a command is this user's own, and may take its time; who calls here may be anybody. */
+        i->channel->silence_ms = channel_listener_open(i->m->listener) ? incoming_timeout_ms(i) : 0;
         i->one_way = true;
     } else if (be32_get(raw) == MESSAGE_MAGIC && !i->one_way) {
+        i->channel->silence_ms = incoming_timeout_ms(i);
         rc = answer_hello(i);
         if (rc == 0 && i->probe)
             rc = MET_PROBE;
@@ -208,7 +211,7 @@ static int begin(struct incoming *i)
         .source_count = i->source_count,
         .channel = i->channel,
         .confined = !i->one_way && m->sandbox != MIGRATION_SANDBOX_OFF,
-        .silence_ms = i->one_way ? -1 : incoming_timeout_ms(i),
+        .silence_ms = i->channel->silence_ms,
         .data = i->data.data,
         .data_count = i->data.count,
         .key = i->digest_key,
@@ -496,8 +499,8 @@ static int load_samples(struct incoming *i, struct source *sink)
         .source_count = i->source_count,
         .channel = i->channel,
         .confined = !i->one_way && i->m->sandbox != MIGRATION_SANDBOX_OFF,
-        .silence_ms = i->one_way ? -1 : incoming_timeout_ms(i),
         .key = i->digest_key,
+        .silence_ms = i->channel->silence_ms,
     };
     i->sources[0] = sink;
     i->progress[0].started = true;
@@ -604,6 +607,11 @@ static void arrive(struct incoming *i)
         if (!incoming_hold(i))
             return;
         if (i->at == TARGET_LOADING) { /* RETRACT: the source goes on, and so do we, under the next number */
+            if (++i->recalls > INCOMING_RECALLS_MAX) {
+                err_set(&i->err, -EDQUOT, "the source took its guest back for the %uth time", i->recalls);
+                incoming_feed(i, HANDOVER_LOAD_FAILED);
+                return;
+            }
             i->key.attempt++;
             incoming_result_reset(i);
             migration_set_state(i->m, MIGRATION_ACTIVE);

@@ -6,6 +6,8 @@
 #include "migration/released.h"
 #include "migration/sections.h"
 
+enum { INCOMING_RECALLS_MAX = 64 }; /* a source takes its guest back a handful of times, then gives up */
+
 struct incoming {
     struct migration *m;
     struct machine *machine;
@@ -23,6 +25,7 @@ struct incoming {
     struct section_collector *collector;
     struct message *message;
     struct message_key key;
+    unsigned recalls; /* how often the source has taken its guest back */
     bool one_way, peer_can_resume, peer_hears_waits, peer_hears_result;
     bool probe;     /* samples for a plan, no guest */
     bool rehearsal; /* what is loaded is dropped again, and never runs */

@@ -237,7 +237,8 @@ static bool answer_knock(struct incoming *i)
         struct message_key key = i->message->key;
         sentence_to(i, i->knock, &key, MESSAGE_REFUSAL, "it has to do with another guest already");
         struct channel_ready ignored; /* closing with unread bytes would take the sentence away from under its eyes */
-        while (channel_wait_any(NULL, &i->knock, 1, i->m->abort_fd, 0, &ignored) == 0 && ignored.channel[0] &&
+        while (clock_now_ns() < i->knock_until_ns && /* it may talk for ever, and the source wants to be heard */
+               channel_wait_any(NULL, &i->knock, 1, i->m->abort_fd, 0, &ignored) == 0 && ignored.channel[0] &&
                message_read(i->knock, false, i->message, 0, NULL) == 0)
             continue;
     }
@@ -257,7 +258,7 @@ static void answer_verify(struct incoming *i)
     struct buf payload = { 0 };
     bool held = i->at == TARGET_PREPARED || i->at == TARGET_REHEARSED || i->at == TARGET_UNRESOLVED;
     int rc = held ? message_verify_decode(i->message, &ranges) : -EPROTO;
-    if (rc == 0 && (ranges.source < 1 || ranges.source > INCOMING_SOURCES))
+    if (rc == 0 && (ranges.source < 1 || ranges.source > i->source_count))
         rc = -EPROTO;
     if (rc == 0)
         rc = verify_check(&ranges, i->sources[ranges.source - 1], NULL);

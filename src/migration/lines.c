@@ -265,6 +265,11 @@ static void tag_of(const struct lines *lines, struct channel *line, bool by_sour
     buf_free(&text);
 }
 
+unsigned lines_tag_bytes(const struct lines *lines)
+{
+    return lines && lines->creds ? CHANNEL_TLS_TAG_BYTES : 0;
+}
+
 void lines_put(const struct lines *lines, struct channel *line, struct buf *out, enum message_type type,
                const struct message_key *key, const void *payload, uint32_t bytes)
 {

@@ -47,5 +47,7 @@ void lines_bind(struct lines *lines, struct channel *main);
 /* Append a message that is the first on its line, with its tag where there is TLS. */
 void lines_put(const struct lines *lines, struct channel *line, struct buf *out, enum message_type type,
                const struct message_key *key, const void *payload, uint32_t bytes);
+/* By how much lines_put() makes a payload longer. */
+unsigned lines_tag_bytes(const struct lines *lines);
 /* Is it from the other end of our main channel? Then the tag is taken off its payload. */
 bool lines_check(const struct lines *lines, struct channel *line, struct message *message);

@@ -186,13 +186,11 @@ void sections_writer_free(struct section_writer *writer)
 
 /* --- reading -------------------------------------------------------------------------------------------- */
 
-enum { FOR_EVER = -1 };
-
-/* The end of the stream inside an element is the stream's fault, and named as what was cut. */
+/* The end of the stream inside an element, and a long silence, are the stream's fault, and named as what was cut. */
 static int read_bytes(struct channel *channel, void *out, size_t bytes, const char *what, struct err *err)
 {
     struct err cause = { 0 };
-    int rc = channel_read_all(channel, out, bytes, FOR_EVER, &cause);
+    int rc = channel_read_begun(channel, out, bytes, &cause);
     if (rc < 0)
         return err_set(err, rc, "%s: %s", what, cause.text);
     return 0;
@@ -438,6 +436,9 @@ int sections_collect(struct section_collector *c, struct channel *channel, const
     if (bytes > SECTION_FULL_MAX)
         return err_set(err, -EPROTO, "section %s, instance %u: length %u is beyond the limit of %d", head->name,
                        head->instance, bytes, SECTION_FULL_MAX);
+    if (bytes > state_wire_bytes(desc, head->version)) /* and no more memory than that */
+        return err_set(err, -EPROTO, "section %s, instance %u: length %u, but version %u has %zu bytes", head->name,
+                       head->instance, bytes, head->version, state_wire_bytes(desc, head->version));
     struct buf *data = &c->arrived[index].data;
     if (bytes) {
         rc = read_bytes(channel, buf_grow(data, bytes), bytes, head->name, err);

@@ -7,7 +7,7 @@
  *   footer       0x7e be32 id
  *   EOF 0x00
  *
- * Reading is strict, and every sentence names the section and the field. Nothing of the machine changes before all
+ * What has begun may be silent for the channel's silence_ms only. Reading is strict, and every sentence names the section and the field. Nothing of the machine changes before all
  * FULL sections of a stream have arrived, are complete and add up to the digest at their end. */
 #pragma once
 #include <stdbool.h>

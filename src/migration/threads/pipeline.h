@@ -148,6 +148,8 @@ struct loader_stats {
     uint64_t waited_ns; /* the receive thread waited for bytes */
 };
 
+enum { LOADER_ROUNDS_MAX = 1 << 24 }; /* of one migration: rounds of nothing cost a peer nothing */
+
 struct loader;
 int loader_new(const struct loader_options *options, struct loader **out, struct err *err);
 /* One more, with the next id, before the first frame of any; at most PIPELINE_SOURCES_MAX. The receive thread. */

@@ -129,6 +129,9 @@ static int read_mark(struct loader *l, struct chunk *chunk, uint32_t section_id,
     if (ret == 0 && section_id != l->sources[0]->id) {
         ret = err_set(err, -EPROTO, "an end-of-round mark came under section %" PRIu32, section_id);
     }
+    if (ret == 0 && chunk->frame.round > LOADER_ROUNDS_MAX) {
+        ret = err_set(err, -EDQUOT, "round %" PRIu32 " ends, the limit is %d", chunk->frame.round, LOADER_ROUNDS_MAX);
+    }
     if (ret == 0) {
         ret = frame_mark_get(chunk_payload(chunk), chunk->frame.payload_bytes, l->sources, l->source_count, told, err);
     }

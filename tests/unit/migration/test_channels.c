@@ -38,7 +38,7 @@ static void *gather_run(void *opaque)
     return NULL;
 }
 
-static void open_place(struct place *p, unsigned count, int patience_ms)
+static void lay_out(struct place *p, unsigned count, int patience_ms)
 {
     *p = (struct place){ .count = count, .patience_ms = patience_ms, .abort_fd = eventfd(0, EFD_CLOEXEC) };
     strcpy(p->folder, "/tmp/godwit-test-XXXXXX");
@@ -47,6 +47,11 @@ static void open_place(struct place *p, unsigned count, int patience_ms)
     assert_int_equal(channel_listen(p->uri, &p->listener, NULL), 0);
     assert_int_equal(channel_connect(p->uri, -1, &p->main_here, NULL), 0);
     assert_int_equal(channel_accept(p->listener, -1, &p->main_there, NULL), 0);
+}
+
+static void open_place(struct place *p, unsigned count, int patience_ms)
+{
+    lay_out(p, count, patience_ms);
     assert_int_equal(pthread_create(&p->thread, NULL, gather_run, p), 0);
 }
 
@@ -199,6 +204,52 @@ static void a_crowd_that_says_nothing_does_not_keep_the_source_out(void **state)
     close_place(&p);
 }
 
+/* Each has begun a word: whoever waited a second for every one of them would miss the source. */
+static void a_crowd_that_stops_in_the_middle_of_a_word_does_not_keep_the_source_out(void **state)
+{
+    enum { CROWD = 20, LIMIT_MS = 10000 };
+    struct place p;
+    struct channel *half[CROWD], *one;
+    (void)state;
+
+    open_place(&p, 1, LIMIT_MS);
+    for (unsigned i = 0; i < CROWD; i++) {
+        assert_int_equal(channel_connect(p.uri, -1, &half[i], NULL), 0);
+        assert_int_equal(channel_write_all(half[i], "GDWT", 4, -1, NULL), 0);
+    }
+    one = let_in(&p, 1, 1);
+    assert_int_equal(join(&p), 0);
+    for (unsigned i = 0; i < CROWD; i++)
+        channel_close(half[i]);
+    channel_close(one);
+    close_place(&p);
+}
+
+/* There is somebody at the door at every look, and behind them the source, too late. */
+static void strangers_who_come_and_go_do_not_make_the_wait_longer(void **state)
+{
+    enum { STRANGERS = 12 };
+    struct place p;
+    struct channel *line[STRANGERS + 1];
+    struct buf word = { 0 };
+    uint8_t payload[8];
+    (void)state;
+
+    lay_out(&p, 1, 0);
+    be32_put(payload, 1);
+    be32_put(payload + 4, 1);
+    message_put(&word, MESSAGE_CHANNEL, &ours, payload, sizeof(payload));
+    for (unsigned i = 0; i <= STRANGERS; i++)
+        assert_int_equal(channel_connect(p.uri, -1, &line[i], NULL), 0);
+    assert_int_equal(channel_write_all(line[STRANGERS], word.data, word.size, -1, NULL), 0);
+    gather_run(&p);
+    assert_int_equal(p.rc, -ETIMEDOUT);
+    for (unsigned i = 0; i <= STRANGERS; i++)
+        channel_close(line[i]);
+    buf_free(&word);
+    close_place(&p);
+}
+
 static void the_wait_has_a_limit_and_says_what_was_missing(void **state)
 {
     struct place p;
@@ -335,6 +386,8 @@ int main(void)
         cmocka_unit_test(strangers_and_what_is_stale_are_sent_away_and_disturb_nobody),
         cmocka_unit_test(a_number_twice_or_out_of_range_is_refused),
         cmocka_unit_test(a_crowd_that_says_nothing_does_not_keep_the_source_out),
+        cmocka_unit_test(a_crowd_that_stops_in_the_middle_of_a_word_does_not_keep_the_source_out),
+        cmocka_unit_test(strangers_who_come_and_go_do_not_make_the_wait_longer),
         cmocka_unit_test(the_wait_has_a_limit_and_says_what_was_missing),
         cmocka_unit_test(a_source_that_goes_ends_the_wait),
         cmocka_unit_test(cancel_ends_the_wait),

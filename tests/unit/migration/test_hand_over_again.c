@@ -161,6 +161,46 @@ static void a_stranger_is_sent_away_from_a_guest_that_is_held(void **state)
     assert_moved();
 }
 
+static _Atomic bool talk_ends;
+
+/* Whole messages, one behind the other, of somebody who never listens and never stops. */
+static void *talk_run(void *opaque)
+{
+    struct sockaddr_un to = address("there");
+    struct message_key key = { .id = { 0x5a }, .attempt = 1 };
+    struct buf out = { 0 };
+    _Atomic bool *talks = opaque;
+    for (unsigned i = 0; i < 100; i++)
+        message_put(&out, MESSAGE_HELLO, &key, NULL, 0);
+    while (!talk_ends) {
+        int fd = socket(AF_UNIX, SOCK_STREAM, 0);
+        if (connect(fd, (struct sockaddr *)&to, sizeof(to)) == 0)
+            while (forward(fd, out.data, out.size) && !talk_ends)
+                *talks = true;
+        close(fd);
+    }
+    buf_free(&out);
+    return NULL;
+}
+
+static void a_stranger_who_never_stops_talking_does_not_keep_the_source_out(void **state)
+{
+    (void)state;
+    pthread_t thread;
+    _Atomic bool talks = false;
+    move_with_a_cut(MESSAGE_GO, CUT_BEFORE);
+    wait_for_state(&b, MIGRATION_UNRESOLVED);
+    talk_ends = false;
+    assert_int_equal(pthread_create(&thread, NULL, talk_run, &talks), 0);
+    while (!talks)
+        sched_yield();
+    assert_int_equal(migration_resolve(a.migration, RESOLVE_ASK, NULL), 0);
+    wait_for_runner(&b);
+    talk_ends = true;
+    pthread_join(thread, NULL);
+    assert_moved();
+}
+
 /* The destination died, and another waits at its address: it is not disturbed by a source that looks for its guest. */
 static void a_source_that_asks_a_new_destination_hears_that_it_holds_no_guest(void **state)
 {
@@ -270,6 +310,7 @@ int main(void)
         TEST(a_doubled_prepared_is_no_answer_to_go),
         TEST(asking_somebody_who_is_gone_says_so_and_leaves_the_doubt),
         TEST(a_stranger_is_sent_away_from_a_guest_that_is_held),
+        TEST(a_stranger_who_never_stops_talking_does_not_keep_the_source_out),
         TEST(a_source_that_asks_a_new_destination_hears_that_it_holds_no_guest),
         TEST(a_guest_that_is_refused_after_go_runs_on_at_its_source),
         TEST(a_lost_refused_is_asked_for_again),

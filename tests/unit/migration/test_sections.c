@@ -2,8 +2,11 @@
 #include "tests/unit/test.h"
 
 #include <errno.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/socket.h>
+#include <unistd.h>
 
 #include "migration/sections.h"
 #include "migration/sources.h"
@@ -223,6 +226,78 @@ static void a_length_beyond_the_limit_is_refused_before_it_is_used(void **state)
     sections_collect_free(c);
 }
 
+/* All parts together may else take a MiB each before the first of them is looked at. */
+static void a_section_longer_than_its_state_is_refused_before_it_is_read(void **state)
+{
+    (void)state;
+    struct section_head head = { .type = ELEMENT_FULL, .id = 20, .name = "test/part", .version = 2 };
+    uint8_t bytes[16] = { 0 };
+    struct part got[1] = { 0 };
+    struct section_collector *c = collector_of(got, 1);
+    struct err err = { 0 };
+    be32_put(bytes, (uint32_t)state_wire_bytes(&part_state, 2) + 1);
+    struct memory_channel memory = memory_channel_over(bytes, sizeof(bytes));
+    assert_int_equal(sections_collect(c, &memory.channel, &head, NULL, &err), -EPROTO);
+    assert_string_equal(err.text, "section test/part, instance 0: length 6, but version 2 has 5 bytes");
+    assert_int_equal(memory.at, 4);
+    assert_null(c->arrived[0].data.data);
+    sections_collect_free(c);
+}
+
+static void a_name_has_a_length_and_can_be_printed(void **state)
+{
+    static const struct {
+        uint8_t length, byte;
+        const char *why;
+    } bad[] = {
+        { 0, 'n', "a name of 0 bytes, the limit is 64" },
+        { SECTION_NAME_MAX + 1, 'n', "a name of 65 bytes, the limit is 64" },
+        { 255, 'n', "a name of 255 bytes, the limit is 64" },
+        { 3, '\0', "byte 0x00 in a name" },
+        { 3, 0x1b, "byte 0x1b in a name" },
+        { 3, 0x7f, "byte 0x7f in a name" },
+    };
+    (void)state;
+    for (unsigned i = 0; i <= sizeof(bad) / sizeof(bad[0]); i++) {
+        bool good = i == sizeof(bad) / sizeof(bad[0]);
+        uint8_t bytes[4 + 1 + 255 + 8] = { 0 };
+        struct section_head head;
+        struct err err = { 0 };
+        bytes[4] = good ? SECTION_NAME_MAX : bad[i].length;
+        memset(bytes + 5, good ? 'n' : bad[i].byte, 255);
+        struct memory_channel memory = memory_channel_over(bytes, sizeof(bytes));
+        assert_int_equal(sections_read_head(&memory.channel, ELEMENT_FULL, &head, &err), good ? 0 : -EPROTO);
+        if (!good)
+            assert_non_null(strstr(err.text, bad[i].why));
+    }
+}
+
+/* The other end stays, and says nothing more. */
+static void a_silence_in_the_middle_of_an_element_has_a_limit(void **state)
+{
+    (void)state;
+    struct part sent[1] = { { 1, 42 } };
+    struct section_writer writer;
+    put_all(&writer, sent, 1);
+    for (size_t size = 2; size < 5; size++) {
+        int ends[2];
+        char uri[32];
+        struct channel *line;
+        struct section_head head;
+        struct err err = { 0 };
+        assert_int_equal(socketpair(AF_UNIX, SOCK_STREAM, 0, ends), 0);
+        snprintf(uri, sizeof(uri), "fd:%d", ends[0]);
+        assert_int_equal(channel_connect(uri, -1, &line, NULL), 0);
+        line->silence_ms = 1;
+        assert_int_equal(write(ends[1], writer.out.data + 1, size), (ssize_t)size);
+        assert_int_equal(sections_read_head(line, ELEMENT_FULL, &head, &err), -ETIMEDOUT);
+        assert_non_null(strstr(err.text, "nothing came for 1 ms in the middle"));
+        channel_close(line);
+        close(ends[1]);
+    }
+    sections_writer_free(&writer);
+}
+
 static void stream_version_2_is_refused_by_name(void **state)
 {
     (void)state;
@@ -296,6 +371,9 @@ int main(void)
         cmocka_unit_test(an_unknown_section_and_a_newer_version_are_refused_by_name),
         cmocka_unit_test(every_flipped_bit_and_every_cut_is_noticed),
         cmocka_unit_test(a_length_beyond_the_limit_is_refused_before_it_is_used),
+        cmocka_unit_test(a_section_longer_than_its_state_is_refused_before_it_is_read),
+        cmocka_unit_test(a_name_has_a_length_and_can_be_printed),
+        cmocka_unit_test(a_silence_in_the_middle_of_an_element_has_a_limit),
         cmocka_unit_test(stream_version_2_is_refused_by_name),
         cmocka_unit_test(the_beginning_is_read_back_and_another_machine_refused),
         cmocka_unit_test(a_block_table_must_be_ours_to_the_byte),

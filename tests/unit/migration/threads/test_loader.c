@@ -3,6 +3,7 @@
 #include <errno.h>
 
 #include "migration/threads/compress.h"
+#include "migration/threads/loader_priv.h"
 #include "tests/unit/migration/threads/road.h"
 
 static uint8_t wire[FRAME_AROUND_BYTES + COMPRESS_OUT_MAX];
@@ -95,6 +96,35 @@ static void waiting_for_bytes_is_counted(void **state)
     assert_int_equal(loader_barrier(loader, NULL), 0);
     loader_stats(loader, &stats);
     assert_int_equal(stats.codec_units[CODEC_RAW], 1);
+    loader_free(loader);
+    road_close(&road);
+}
+
+/* A peer that sends rounds of nothing for ever is given up in the end. */
+static void rounds_have_a_limit(void **state)
+{
+    struct loader *loader;
+    struct road road;
+    struct err err = { 0 };
+    bool is_mark;
+    (void)state;
+
+    road_open(&road, 200, 0, 0);
+    struct loader_options options = {
+        .workers = 1, .sources = road.sources_there, .source_count = ROAD_SOURCES, .channel = road.in
+    };
+    assert_int_equal(loader_new(&options, &loader, NULL), 0);
+    loader->rounds = LOADER_ROUNDS_MAX - 1; /* as many were closed */
+    for (unsigned i = 0; i < 2; i++) {
+        uint8_t around[FRAME_PREFIX_BYTES];
+        size_t bytes = mark(wire, &road, 1, LOADER_ROUNDS_MAX + i, 0, 0);
+        assert_int_equal(channel_write_all(road.out, wire, bytes, -1, NULL), 0);
+        assert_int_equal(channel_read_all(road.in, around, FRAME_PREFIX_BYTES, -1, NULL), 0);
+        assert_int_equal(loader_frame(loader, 1, &is_mark, &err), i ? -EDQUOT : 0);
+        assert_int_equal(is_mark, !i);
+        assert_true(i || channel_read_all(road.in, around, FRAME_FOOTER_BYTES, -1, NULL) == 0);
+    }
+    assert_non_null(strstr(err.text, "the limit is 16777216"));
     loader_free(loader);
     road_close(&road);
 }
@@ -232,6 +262,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(a_frame_and_its_mark_are_loaded),
         cmocka_unit_test(waiting_for_bytes_is_counted),
+        cmocka_unit_test(rounds_have_a_limit),
         cmocka_unit_test(a_forged_mark_is_refused),
         cmocka_unit_test(frames_that_lie_are_refused),
         cmocka_unit_test(a_flipped_bit_stores_nothing),

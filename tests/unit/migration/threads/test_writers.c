@@ -1,8 +1,11 @@
 #include "tests/unit/test.h"
 
+#include <dirent.h>
 #include <errno.h>
 #include <sched.h>
+#include <stdio.h>
 
+#include "migration/threads/writers.h"
 #include "tests/unit/migration/threads/road.h"
 
 enum { UNITS = 5000 };
@@ -155,6 +158,77 @@ static void a_channel_that_breaks_fails_the_round_and_ends_the_others(void **sta
     road_close(&road);
 }
 
+/* --- the end of a street that fails while it is taken down ---------------------------------------------- */
+
+static bool thread_is_there(const char *name)
+{
+    DIR *tasks = opendir("/proc/self/task");
+    bool found = false;
+    for (struct dirent *task; !found && (task = readdir(tasks));) {
+        char path[64], text[32] = "";
+        snprintf(path, sizeof(path), "/proc/self/task/%.20s/comm", task->d_name);
+        FILE *file = fopen(path, "re");
+        found = file && fgets(text, sizeof(text), file) && strncmp(text, name, strlen(name)) == 0;
+        if (file) {
+            fclose(file);
+        }
+    }
+    closedir(tasks);
+    return found;
+}
+
+struct falling {
+    struct writers writers;
+    struct fault fault;
+    _Atomic bool failed;
+};
+
+/* On the thread of the one that fails: the others' queues are closed when the first of them has been joined already. */
+static void fail_late(void *opaque, int code, const char *why)
+{
+    struct falling *f = opaque;
+    atomic_store(&f->failed, true);
+    fault_set(&f->fault, code, why);
+    while (thread_is_there("write/0")) {
+        sched_yield();
+    }
+    for (int i = 0; i < 1000; i++) { /* as long as it takes whoever waited for that thread to go on */
+        writer_close(&f->writers.all[0]);
+        sched_yield();
+    }
+}
+
+static void a_writer_that_fails_last_may_still_close_the_others(void **state)
+{
+    struct falling f = { .failed = false };
+    struct pipeline_tunables tunables = { .codec = CODEC_RAW };
+    struct pool pool;
+    struct writer like = { .tunables = &tunables, .pool = &pool, .fault = &f.fault, .fail = fail_late, .opaque = &f };
+    struct channel *main_out, *main_in, *data_out, *data_in;
+    (void)state;
+
+    road_pair(&main_out, &main_in);
+    road_pair(&data_out, &data_in);
+    fault_init(&f.fault);
+    assert_int_equal(pool_new(&pool, 1, 0, NULL), 0);
+    assert_int_equal(writers_start(&f.writers, &like, main_out, &data_out, 1, NULL), 0);
+    channel_shutdown(data_out);
+    struct chunk *chunk = pool_take(&pool);
+    chunk->wire_bytes = 1;
+    writer_push(&f.writers.all[1], chunk);
+    while (!atomic_load(&f.failed)) {
+        sched_yield();
+    }
+    writers_join(&f.writers);
+    assert_null(f.writers.all);
+    pool_destroy(&pool);
+    fault_destroy(&f.fault);
+    channel_close(main_out);
+    channel_close(main_in);
+    channel_close(data_out);
+    channel_close(data_in);
+}
+
 /* At a byte a second nothing can go for an hour, over whatever channel; without the cap all of it does. */
 static void the_cap_binds_all_channels_and_can_be_taken_away(void **state)
 {
@@ -189,6 +263,7 @@ int main(void)
         cmocka_unit_test(a_channel_that_stalls_stops_the_round_and_cancel_ends_it),
         cmocka_unit_test(a_channel_that_takes_nothing_for_too_long_has_failed),
         cmocka_unit_test(a_channel_that_breaks_fails_the_round_and_ends_the_others),
+        cmocka_unit_test(a_writer_that_fails_last_may_still_close_the_others),
         cmocka_unit_test(the_cap_binds_all_channels_and_can_be_taken_away),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
