@@ -5,12 +5,14 @@
 #include <inttypes.h>
 #include <stdbool.h>
 #include <stdlib.h>
-#include <xxhash.h>
+
+#include "migration/threads/hash.h"
 
 int digest_new(struct digest *digest, uint64_t units, struct err *err)
 {
     *digest = (struct digest){ .units = units };
     digest->hashes = calloc(units ? units : 1, sizeof(*digest->hashes));
+    hash_prepare();
     return digest->hashes ? 0 : err_set(err, -ENOMEM, "no memory for the hashes of %" PRIu64 " units", units);
 }
 
@@ -22,7 +24,7 @@ void digest_destroy(struct digest *digest)
 
 uint64_t digest_hash(const void *unit, size_t bytes)
 {
-    uint64_t hash = XXH3_64bits(unit, bytes);
+    uint64_t hash = hash_bytes(unit, bytes, 0);
     return hash == DIGEST_ZERO ? 1 : hash;
 }
 
