@@ -15,6 +15,7 @@ enum {
     PAYS_UNITS_MIN = 512, /* fewer say nothing */
     PAYS_HITS = 8, /* one hit in so many looks is worth them: a look is a hundredth of what packing a unit takes */
     REST_ROUNDS_MAX = 64,
+    KEEPER_MEAN_CHUNKS = 8,
 };
 
 /* A copy. Written by the worker that has its unit in hand, read by nobody else until the round's end. */
@@ -38,6 +39,7 @@ struct delta_cache {
     /* owner: between rounds */
     uint32_t round, rest_rounds, resume_round;
     uint32_t free_count;
+    bool paid, last; /* the round before had hits; this one is the last */
     /* atomic */
     _Atomic uint32_t taken;       /* of the free ones; may run past their number */
     _Atomic uint32_t used;        /* entries that were ever taken; likewise */
@@ -217,6 +219,19 @@ void delta_step(struct delta_cache *cache, unsigned source, uint64_t word, const
     }
 }
 
+bool delta_keeps(struct delta_keeper *keeper, const struct delta_cache *cache, int64_t waited_ns)
+{
+    keeper->waited_ns += (waited_ns - keeper->waited_ns) / KEEPER_MEAN_CHUNKS;
+    if (keeper->round != cache->round) {
+        keeper->round = cache->round;
+        keeper->sampled = 0;
+    }
+    if (keeper->waited_ns >= DELTA_SLOW_NS || cache->paid) {
+        return !cache->last;
+    }
+    return cache->round > 1 && !cache->last && keeper->sampled++ < DELTA_SAMPLE_CHUNKS;
+}
+
 static void empty(struct delta_cache *cache)
 {
     for (unsigned i = 0; i < cache->source_count; i++) {
@@ -263,6 +278,8 @@ static bool none_is_free(const struct delta_cache *cache)
 void delta_round(struct delta_cache *cache, uint32_t round, bool last)
 {
     cache->round = round;
+    cache->last = last;
+    cache->paid = atomic_load_explicit(&cache->hits, memory_order_relaxed) > 0;
     atomic_store_explicit(&cache->looks, 0, memory_order_relaxed);
     atomic_store_explicit(&cache->hits, 0, memory_order_relaxed);
     bool off = atomic_load_explicit(&cache->off, memory_order_relaxed);

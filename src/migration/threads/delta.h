@@ -63,6 +63,20 @@ void delta_cache_free(struct delta_cache *cache); /* NULL allowed */
  * the lock that begins their round. */
 void delta_round(struct delta_cache *cache, uint32_t round, bool last);
 
+/* Whether a chunk leaves copies of what was not sent before. A copy's memory, touched for the first time, costs several times what
+ * sending a unit over a fast link does: so where chunks wait for a slow link, where deltas were of use in the round before, and
+ * else of a sample, which tells whether they would be. The last round, while the guest stands, keeps none. */
+struct delta_keeper { /* owner: one worker */
+    uint32_t round;
+    unsigned sampled;  /* chunks of this round */
+    int64_t waited_ns; /* for one chunk, mean of the last ones */
+};
+
+enum { DELTA_SAMPLE_CHUNKS = 32, DELTA_SLOW_NS = 2000000 };
+
+/* waited_ns: what this worker waited for the chunk. The first round takes no sample: nothing of it is compared yet. */
+bool delta_keeps(struct delta_keeper *keeper, const struct delta_cache *cache, int64_t waited_ns);
+
 struct delta_made {
     uint64_t units;      /* that became deltas, mask */
     unsigned rest;       /* units that are still whole, at the beginning of raw */

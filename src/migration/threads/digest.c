@@ -4,15 +4,14 @@
 #include <errno.h>
 #include <inttypes.h>
 #include <stdlib.h>
-#include <string.h>
-#include <xxhash.h>
 
-_Static_assert((int)DIGEST_KEY_BYTES >= (int)XXH3_SECRET_SIZE_MIN, "what XXH3 takes for a secret");
+#include "migration/threads/hash.h"
 
 int digest_new(struct digest *digest, uint64_t units, const struct digest_key *key, struct err *err)
 {
     *digest = (struct digest){ .units = units, .key = key };
     digest->hashes = calloc(units ? units : 1, sizeof(*digest->hashes));
+    hash_prepare();
     return digest->hashes ? 0 : err_set(err, -ENOMEM, "no memory for the hashes of %" PRIu64 " units", units);
 }
 
@@ -27,10 +26,9 @@ struct unit_hash digest_hash(const struct digest_key *key, const void *unit, siz
     struct unit_hash hash;
 
     if (key) {
-        XXH128_hash_t both = XXH3_128bits_withSecret(unit, bytes, key->secret, sizeof(key->secret));
-        hash = (struct unit_hash){ { both.low64, both.high64 } };
+        hash_bytes_keyed(unit, bytes, key->secret, sizeof(key->secret), hash.word);
     } else {
-        uint64_t one = XXH3_64bits(unit, bytes);
+        uint64_t one = hash_bytes(unit, bytes, 0);
         hash = (struct unit_hash){ { one, one } };
     }
     if (unit_hash_is_zero(hash)) {

@@ -3,17 +3,17 @@
 #include <assert.h>
 #include <errno.h>
 #include <inttypes.h>
-#include <xxhash.h>
 
 #include "base/bytes.h"
+#include "migration/threads/hash.h"
 
 enum { HEAD_CHECKSUM_AT = 40, CODEC_MASK = 0x0f };
 
 /* Two steps rather than one hash over both: the payload needs no copy next to the head on the receiving side. */
 static uint64_t checksum_of(const uint8_t *head, uint32_t section_id, const uint8_t *payload, size_t bytes)
 {
-    uint64_t seed = XXH3_64bits_withSeed(head, HEAD_CHECKSUM_AT, section_id);
-    return XXH3_64bits_withSeed(payload, bytes, seed);
+    uint64_t seed = hash_bytes(head, HEAD_CHECKSUM_AT, section_id);
+    return hash_bytes(payload, bytes, seed);
 }
 
 size_t frame_seal(uint8_t *wire, uint32_t section_id, const struct frame *frame)

@@ -29,19 +29,18 @@ struct worker {
     struct thread thread;
     /* owner: its thread */
     struct compressor compressor;
-    uint8_t *raw;           /* FRAME_RAW_MAX */
-    uint8_t *probe;         /* PROBE_BYTES */
-    uint8_t *deltas;        /* DELTA_OUT_MAX; NULL: none are made */
-    uint64_t pool_waits_ns; /* as it was at the last chunk */
-    unsigned keep_chunks;   /* in the first round: so many more leave copies */
-    struct chunk *spare;    /* held before anything is taken, so that units are cleared as late as possible */
+    uint8_t *raw;    /* FRAME_RAW_MAX */
+    uint8_t *probe;  /* PROBE_BYTES */
+    uint8_t *deltas; /* DELTA_OUT_MAX; NULL: none are made */
+    struct delta_keeper keeper;
+    int64_t waited_ns;   /* for the spare chunk */
+    struct chunk *spare; /* held before anything is taken, so that units are cleared as late as possible */
     unsigned slice_words;
     struct scan_slice slices[2];
     int64_t sampled_ns; /* when it measured a chunk last */
     uint64_t units_since, zeros_since, chunks_since;
 };
 
-enum { KEEP_CHUNKS = 16 };
 enum { PROBE_BYTES = CHUNK_HEAD_BYTES + FRAME_PART_MAX + FRAME_PART_MAX / 255 + 32 + FRAME_FOOTER_BYTES };
 _Static_assert(CHOOSE_PROBE_UNITS == (int)FRAME_PART_UNITS, "a probe is one part");
 
@@ -135,25 +134,19 @@ static void probe(struct worker *worker, const struct source *source, const uint
     steer_probed(steer, gear, clock_thread_ns() - start, wire_bytes);
 }
 
-/* What changed little leaves raw. The first round keeps copies only while it waits for the link anyway: a guest that can be
- * sent faster than that is not worth twice its memory. */
-static void make_deltas(struct worker *worker, const struct scan_slice *slice, unsigned i, uint32_t round,
+/* What changed little leaves raw. */
+static void make_deltas(struct worker *worker, const struct scan_slice *slice, unsigned i,
                         const struct scanned *scanned, uint8_t *raw, struct delta_made *made)
 {
     struct pipeline *p = worker->pipeline;
-    uint64_t waits_ns = get(&p->pool.wait_ns);
 
-    if (waits_ns != worker->pool_waits_ns) {
-        worker->keep_chunks = KEEP_CHUNKS; /* a wait makes room for several */
-    }
-    bool keep = round > 1 || worker->keep_chunks > 0;
-    worker->keep_chunks -= worker->keep_chunks > 0;
     *made = (struct delta_made){ .rest = scanned->units };
-    worker->pool_waits_ns = waits_ns;
     if (p->delta_cache && slice->index < p->delta_sources) {
+        bool keep = delta_keeps(&worker->keeper, p->delta_cache, worker->waited_ns);
         delta_step(p->delta_cache, slice->index, slice->words[i], &p->states[slice->index].digest, scanned, keep, raw,
                    worker->deltas, made);
     }
+    worker->waited_ns = 0;
 }
 
 /* A chunk with its times: at its start, when it was copied, and now. */
@@ -200,7 +193,7 @@ static int make_chunk(struct worker *worker, const struct scan_slice *slice, uns
         return ret;
     }
     struct delta_made deltas;
-    make_deltas(worker, slice, i, round, &scanned, raw, &deltas);
+    make_deltas(worker, slice, i, &scanned, raw, &deltas);
     int64_t copied = clock_now_ns();
     cpu_ns[1] = measure ? clock_thread_ns() : 0;
     struct frame frame = {
@@ -258,7 +251,11 @@ static int make_slice(struct worker *worker, const struct scan_slice *slice, uin
         if (fault_failed(&p->fault) || make_chunk(worker, slice, i, round, last) < 0) {
             return -ECANCELED;
         }
-        worker->spare = worker->spare ? worker->spare : pool_take(&p->pool);
+        if (!worker->spare) {
+            int64_t asked = clock_now_ns();
+            worker->spare = pool_take(&p->pool);
+            worker->waited_ns = clock_now_ns() - asked;
+        }
         if (!worker->spare) {
             return -ECANCELED;
         }

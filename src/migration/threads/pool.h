@@ -1,10 +1,11 @@
 /* A fixed pool of chunks. Taking a free one is the only place where the street waits. */
 #pragma once
 #include <stdatomic.h>
+#include <stdbool.h>
 #include <stdint.h>
 
 #include "base/err.h"
-#include "base/queue.h"
+#include "base/lock.h"
 #include "migration/threads/chunk.h"
 
 enum { POOL_CHUNKS_PER_WORKER = 4, POOL_CHUNKS_BASE = 8, POOL_CHUNKS_MAX = 4096 };
@@ -14,7 +15,12 @@ struct pool {
     unsigned count;
     struct chunk *chunks;
     uint8_t *memory;
-    struct queue free;
+    /* under lock */
+    struct lock lock;
+    struct cond given;
+    struct chunk **free; /* a stack: who takes gets what was given last, which is in some cache still */
+    unsigned free_count;
+    bool closed;
     /* atomic */
     _Atomic uint64_t wait_ns;
 };

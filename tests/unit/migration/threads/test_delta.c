@@ -594,6 +594,43 @@ static void whole_random_pages_turn_deltas_off_until_it_is_tried_again(void **st
     road_close(&road);
 }
 
+static void chunks_leave_copies_where_they_wait_or_deltas_are_of_use_and_else_a_sample(void **state)
+{
+    struct delta_keeper fast = { 0 }, slow = { 0 };
+    struct bench b;
+    unsigned kept = 0, waited = 0;
+    (void)state;
+
+    bench_open(&b, CACHE);
+    delta_round(b.cache, 1, false);
+    for (unsigned i = 0; i < 1000; i++) {
+        kept += delta_keeps(&fast, b.cache, i % 16 ? 0 : DELTA_SLOW_NS); /* a long wait now and then is none */
+        waited += delta_keeps(&slow, b.cache, 2 * DELTA_SLOW_NS);
+    }
+    assert_int_equal(kept, 0);
+    assert_in_range(waited, 900, 1000);
+    delta_round(b.cache, 2, false);
+    for (unsigned i = 0; i < 1000; i++) {
+        kept += delta_keeps(&fast, b.cache, 0);
+    }
+    assert_int_equal(kept, DELTA_SAMPLE_CHUNKS);
+    for (uint64_t unit = 0; unit < 4; unit++) {
+        fake_write(b.here, unit, 0, 1);
+    }
+    make(&b, CODEC_RAW, 0xf, 3); /* two rounds in which unit after unit leaves a copy, and finds it */
+    make(&b, CODEC_RAW, 0xf, 4);
+    assert_int_equal(b.made.units, 0xf);
+    delta_round(b.cache, 5, false);
+    for (unsigned i = 0; i < 1000; i++) {
+        kept += delta_keeps(&fast, b.cache, 0);
+    }
+    assert_int_equal(kept, DELTA_SAMPLE_CHUNKS + 1000);
+    delta_round(b.cache, 6, true);
+    assert_false(delta_keeps(&fast, b.cache, 0));
+    assert_false(delta_keeps(&slow, b.cache, 2 * DELTA_SLOW_NS));
+    bench_close(&b);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -609,6 +646,7 @@ int main(void)
         cmocka_unit_test(a_guest_that_changes_little_arrives_whole_whatever_the_threads),
         cmocka_unit_test(a_second_attempt_begins_with_no_copies),
         cmocka_unit_test(whole_random_pages_turn_deltas_off_until_it_is_tried_again),
+        cmocka_unit_test(chunks_leave_copies_where_they_wait_or_deltas_are_of_use_and_else_a_sample),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
