@@ -17,7 +17,7 @@ enum { DIRECT_ALIGN = 4096, DIRECT_PIECE_BYTES = 1024 * 1024 };
 struct raw {
     struct block_image image;
     /* fixed after new */
-    bool readonly, direct;
+    bool readonly, direct, container;
     int fd; /* exchanged by take(), with nothing under way */
     char path[];
 };
@@ -192,7 +192,7 @@ static int measure(struct raw *raw, int fd, struct err *err)
     if (raw->image.sector_bytes != BLOCK_SECTOR_BYTES && raw->image.sector_bytes != DIRECT_ALIGN)
         return err_set(err, -EINVAL, "%s: sectors of %u bytes are not possible", raw->path, raw->image.sector_bytes);
     raw->image.bytes = (uint64_t)end;
-    if (end == 0 || raw->image.bytes % raw->image.sector_bytes)
+    if (!raw->container && (end == 0 || raw->image.bytes % raw->image.sector_bytes))
         return err_set(err, -EINVAL, "%s: its size, %llu bytes, is not a multiple of %u from there on", raw->path,
                        (unsigned long long)end, raw->image.sector_bytes);
     return 0;
@@ -259,13 +259,13 @@ static int refuse_other_formats(const struct raw *raw, struct err *err)
     if (fd >= 0)
         close(fd);
     if (got == sizeof(begin) && memcmp(begin, qcow, sizeof(qcow)) == 0)
-        return err_set(err, -EINVAL, "%s: it is a qcow2 image, and there is raw only (format=raw takes it as it is)",
+        return err_set(err, -EINVAL, "%s: it looks like a qcow2 image: say format=qcow2, or format=raw to take it as it is",
                        raw->path);
     return 0;
 }
 
-int raw_open(const char *path, bool format_said, const struct block_options *options, struct block_image **out,
-             struct err *err)
+static int open_as(const char *path, bool container, bool format_said, const struct block_options *options,
+                   struct block_image **out, struct err *err)
 {
     size_t path_bytes = strlen(path) + 1;
     struct raw *raw = calloc(1, sizeof(*raw) + path_bytes);
@@ -275,6 +275,7 @@ int raw_open(const char *path, bool format_said, const struct block_options *opt
     raw->image.driver = &raw_driver;
     raw->readonly = options->readonly;
     raw->direct = options->cache == BLOCK_DIRECT;
+    raw->container = container;
     memcpy(raw->path, path, path_bytes);
     int result = open_file(raw, &raw->fd, err);
     if (result == 0)
@@ -287,4 +288,16 @@ int raw_open(const char *path, bool format_said, const struct block_options *opt
     }
     *out = &raw->image;
     return 0;
+}
+
+int raw_open(const char *path, bool format_said, const struct block_options *options, struct block_image **out,
+             struct err *err)
+{
+    return open_as(path, false, format_said, options, out, err);
+}
+
+int raw_open_container(const char *path, const struct block_options *options, struct block_image **out,
+                       struct err *err)
+{
+    return open_as(path, true, true, options, out, err);
 }

@@ -6,3 +6,8 @@
  * a guest could make a disk of ours look like one that names other files. -errno and a sentence with the path. */
 int raw_open(const char *path, bool format_said, const struct block_options *options, struct block_image **out,
              struct err *err);
+
+/* The same for what an image of another format lies in: of any size, and it grows where it is written behind its end. `bytes`
+ * is what it had when it was opened or taken. */
+int raw_open_container(const char *path, const struct block_options *options, struct block_image **out,
+                       struct err *err);
