@@ -101,8 +101,8 @@ static ssize_t read_from_compressed(struct qcow2 *q, uint64_t entry, uint64_t wi
     return result < 0 ? result : (ssize_t)bytes;
 }
 
-static ssize_t read_run(struct qcow2 *q, const struct run *run, uint64_t offset, const struct iovec *iov,
-                        unsigned iovs, uint64_t bytes)
+static ssize_t read_run(struct qcow2 *q, const struct run *run, uint64_t offset, const struct iovec *iov, unsigned iovs,
+                        uint64_t bytes)
 {
     uint64_t within = offset % q->cluster_bytes;
     ssize_t done;
@@ -506,9 +506,9 @@ static int qcow2_zero(struct block_image *image, uint64_t offset, uint64_t bytes
     int result = write_zeros(q, offset, head - offset);
     if (result == 0)
         result = zero_clusters(q, first, end, unmap ? ZERO_FREE : ZERO_KEEP);
-    return result == 0 && end > first && tail < stop ? write_zeros(q, tail, stop - tail)
+    return result == 0 && end > first && tail < stop    ? write_zeros(q, tail, stop - tail)
            : result == 0 && end == first && head < stop ? write_zeros(q, head, stop - head)
-                                                         : result;
+                                                        : result;
 }
 
 /* --- what is where -------------------------------------------------------------------------------------------- */
@@ -637,8 +637,8 @@ static const struct block_driver qcow2_driver = {
     .free = qcow2_free,
 };
 
-int qcow2_new(struct block_image *file, const char *path, const struct block_options *options,
-              struct block_image **out, struct qcow2_backing *backing, struct err *err)
+int qcow2_new(struct block_image *file, const char *path, const struct block_options *options, struct block_image **out,
+              struct qcow2_backing *backing, struct err *err)
 {
     struct qcow2 *q = calloc(1, sizeof(*q));
     struct qcow2_header header;

@@ -19,8 +19,8 @@ struct qcow2_backing {
 /* An image in `file`, of which it becomes the owner, also when it fails. Not taken: its tables are looked at when it is. `path`
  * is for messages. *backing: what has to be given to qcow2_set_backing(). -EINVAL and a sentence that names what is wrong,
  * and where. */
-int qcow2_new(struct block_image *file, const char *path, const struct block_options *options,
-              struct block_image **out, struct qcow2_backing *backing, struct err *err);
+int qcow2_new(struct block_image *file, const char *path, const struct block_options *options, struct block_image **out,
+              struct qcow2_backing *backing, struct err *err);
 
 /* Before it is taken: what reads for clusters that the image does not have. It becomes the image's. `chosen`: by the user, and
  * what the image says of it is not looked at. */

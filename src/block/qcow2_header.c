@@ -9,7 +9,7 @@
 enum { V2_BYTES = 72, V3_BYTES = 104, COMPRESSION_AT = 104, FEATURE_BYTES = 48, FEATURE_NAME_BYTES = 46 };
 enum { EXT_END = 0, EXT_FEATURES = 0x6803f857 };
 #define EXT_BACKING_FORMAT UINT32_C(0xe2792aca)
-#define KNOWN (QCOW2_DIRTY | QCOW2_CORRUPT | QCOW2_DATA_FILE | QCOW2_COMPRESSION | QCOW2_EXTENDED_L2)
+#define KNOWN              (QCOW2_DIRTY | QCOW2_CORRUPT | QCOW2_DATA_FILE | QCOW2_COMPRESSION | QCOW2_EXTENDED_L2)
 
 struct parse {
     const uint8_t *data;
@@ -208,10 +208,13 @@ int qcow2_header_parse(const uint8_t *data, size_t bytes, bool whole, uint64_t f
 int qcow2_header_writable(const struct qcow2_header *header, const char *path, struct err *err)
 {
     if (header->incompatible & QCOW2_CORRUPT)
-        return err_set(err, -EROFS, "%s: it is marked as corrupt and must not be written: qemu-img check -r all, or readonly=on",
+        return err_set(err, -EROFS,
+                       "%s: it is marked as corrupt and must not be written: qemu-img check -r all, or readonly=on",
                        path);
     if (header->incompatible & QCOW2_DIRTY)
-        return err_set(err, -EROFS, "%s: its refcounts are not up to date (dirty) and must not be relied on: qemu-img check -r all, "
-                       "or readonly=on", path);
+        return err_set(err, -EROFS,
+                       "%s: its refcounts are not up to date (dirty) and must not be relied on: qemu-img check -r all, "
+                       "or readonly=on",
+                       path);
     return 0;
 }

@@ -42,11 +42,11 @@ struct qcow2_header {
 };
 
 /* Entries of L1 and L2 tables. */
-#define QCOW2_COPIED (UINT64_C(1) << 63) /* its refcount is one: written in place */
+#define QCOW2_COPIED     (UINT64_C(1) << 63) /* its refcount is one: written in place */
 #define QCOW2_COMPRESSED (UINT64_C(1) << 62)
-#define QCOW2_ZERO UINT64_C(1)
-#define QCOW2_OFFSET ((UINT64_C(1) << QCOW2_OFFSET_BITS) - 512)
-#define QCOW2_BAD UINT64_MAX /* in memory only: one that means nothing, or points where it must not */
+#define QCOW2_ZERO       UINT64_C(1)
+#define QCOW2_OFFSET     ((UINT64_C(1) << QCOW2_OFFSET_BITS) - 512)
+#define QCOW2_BAD        UINT64_MAX /* in memory only: one that means nothing, or points where it must not */
 
 struct map_slot {
     uint64_t key; /* slice + 1; 0: empty */
@@ -133,12 +133,12 @@ struct qcow2 {
     struct map_set *set;
     unsigned sets;
 
-    _Atomic uint64_t *l1;          /* host order; changed under lock */
-    _Atomic uint64_t end;          /* nothing of the file was ever used from here on */
-    _Atomic unsigned epoch;        /* requests under way, counted by when they began: the lowest bit says where */
-    _Atomic unsigned active[2];    /* each under way keeps what was given up since from being used again */
-    _Atomic int trouble;           /* 1: trouble_text is there, and stays */
-    _Atomic int trouble_writing;   /* somebody writes it */
+    _Atomic uint64_t *l1;        /* host order; changed under lock */
+    _Atomic uint64_t end;        /* nothing of the file was ever used from here on */
+    _Atomic unsigned epoch;      /* requests under way, counted by when they began: the lowest bit says where */
+    _Atomic unsigned active[2];  /* each under way keeps what was given up since from being used again */
+    _Atomic int trouble;         /* 1: trouble_text is there, and stays */
+    _Atomic int trouble_writing; /* somebody writes it */
     char trouble_text[ERR_TEXT_MAX];
 
     struct meta meta;

@@ -40,11 +40,13 @@ int qcow2_read_header(struct qcow2 *q, struct qcow2_header *out, struct err *err
 static int check_geometry(const struct qcow2 *q, struct err *err)
 {
     if (q->cluster_bytes < q->file->sector_bytes)
-        return err_set(err, -EINVAL,
-                       "%s: its clusters of %llu bytes are smaller than the %u that direct I/O needs: not with cache=none",
-                       q->path, (unsigned long long)q->cluster_bytes, q->file->sector_bytes);
+        return err_set(
+            err, -EINVAL,
+            "%s: its clusters of %llu bytes are smaller than the %u that direct I/O needs: not with cache=none",
+            q->path, (unsigned long long)q->cluster_bytes, q->file->sector_bytes);
     if (q->header.bytes % q->file->sector_bytes)
-        return err_set(err, -EINVAL, "%s: its size is not a multiple of the %u bytes that direct I/O needs: not with cache=none",
+        return err_set(err, -EINVAL,
+                       "%s: its size is not a multiple of the %u bytes that direct I/O needs: not with cache=none",
                        q->path, q->file->sector_bytes);
     return 0;
 }

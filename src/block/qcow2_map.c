@@ -54,8 +54,8 @@ void map_describe(const struct qcow2 *q, const uint64_t *entry, uint64_t most, s
     if (out->kind == RUN_COMPRESSED || out->kind == RUN_BAD)
         return;
     out->copied = out->kind == RUN_DATA && entry[0] & QCOW2_COPIED;
-    while (count < most && (out->kind == RUN_ZERO ? kind_of(entry[count]) == RUN_ZERO
-                                                  : entry[count] == entry[0] + count * step))
+    while (count < most &&
+           (out->kind == RUN_ZERO ? kind_of(entry[count]) == RUN_ZERO : entry[count] == entry[0] + count * step))
         count++;
     out->clusters = count;
 }

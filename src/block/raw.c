@@ -259,7 +259,8 @@ static int refuse_other_formats(const struct raw *raw, struct err *err)
     if (fd >= 0)
         close(fd);
     if (got == sizeof(begin) && memcmp(begin, qcow, sizeof(qcow)) == 0)
-        return err_set(err, -EINVAL, "%s: it looks like a qcow2 image: say format=qcow2, or format=raw to take it as it is",
+        return err_set(err, -EINVAL,
+                       "%s: it looks like a qcow2 image: say format=qcow2, or format=raw to take it as it is",
                        raw->path);
     return 0;
 }
@@ -278,10 +279,10 @@ static int open_as(const char *path, bool container, bool format_said, const str
     raw->container = container;
     memcpy(raw->path, path, path_bytes);
     int result = open_file(raw, &raw->fd, err);
-    if (result == 0)
-        result = measure(raw, raw->fd, err);
     if (result == 0 && !format_said)
         result = refuse_other_formats(raw, err);
+    if (result == 0)
+        result = measure(raw, raw->fd, err);
     if (result < 0) {
         raw_free(&raw->image);
         return result;
@@ -296,8 +297,7 @@ int raw_open(const char *path, bool format_said, const struct block_options *opt
     return open_as(path, false, format_said, options, out, err);
 }
 
-int raw_open_container(const char *path, const struct block_options *options, struct block_image **out,
-                       struct err *err)
+int raw_open_container(const char *path, const struct block_options *options, struct block_image **out, struct err *err)
 {
     return open_as(path, true, true, options, out, err);
 }

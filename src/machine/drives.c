@@ -4,7 +4,7 @@
 #include <stdio.h>
 #include <string.h>
 
-#include "block/raw.h"
+#include "block/format.h"
 
 static int open_one(struct block **out, const struct machine_drive *drive, struct err *err)
 {
@@ -13,9 +13,15 @@ static int open_one(struct block **out, const struct machine_drive *drive, struc
         .readonly = drive->readonly,
         .discard = drive->discard,
     };
+    struct format_source source = {
+        .file = drive->file,
+        .format = drive->format,
+        .backing = drive->backing_said ? drive->backing : NULL,
+        .backing_format = drive->backing_format,
+    };
     struct block_image *image;
     snprintf(options.name, sizeof(options.name), "%s", drive->id);
-    int result = raw_open(drive->file, drive->format_said, &options, &image, err);
+    int result = format_open(&source, &options, &image, err);
     return result < 0 ? err_prefix(err, "disk '%s'", drive->id) : block_new(image, &options, out, err);
 }
 

@@ -83,7 +83,7 @@ static inline uint64_t look_u64(const struct look *l, uint64_t at)
 }
 
 #define LOOK_BAD(l, ...) ((l)->bad[0] ? 0 : snprintf((l)->bad, sizeof((l)->bad), __VA_ARGS__))
-#define LOOK_OFFSET (((UINT64_C(1) << 56) - 1) & ~UINT64_C(511))
+#define LOOK_OFFSET      (((UINT64_C(1) << 56) - 1) & ~UINT64_C(511))
 
 static inline void look_use(struct look *l, const char *what, uint64_t offset, uint64_t clusters)
 {
@@ -98,7 +98,8 @@ static inline void look_use(struct look *l, const char *what, uint64_t offset, u
 static inline uint64_t look_refcount(const struct look *l, uint64_t cluster)
 {
     uint64_t per_block = (l->cluster * 8) >> l->order;
-    uint64_t block = cluster / per_block < l->reftable_entries ? look_u64(l, l->reftable_at + cluster / per_block * 8) : 0;
+    uint64_t block =
+        cluster / per_block < l->reftable_entries ? look_u64(l, l->reftable_at + cluster / per_block * 8) : 0;
     return block && block + l->cluster <= l->bytes ? refcount_get(l->d + block, l->order, cluster % per_block) : 0;
 }
 

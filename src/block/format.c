@@ -1,4 +1,4 @@
-#include "block/image_open.h"
+#include "block/format.h"
 
 #include <errno.h>
 #include <stdio.h>
@@ -14,11 +14,11 @@ struct chain {
     struct {
         dev_t dev;
         ino_t ino;
-    } seen[IMAGE_CHAIN_MAX];
+    } seen[FORMAT_CHAIN_MAX];
     unsigned count;
 };
 
-static int open_one(const struct image_source *source, const struct block_options *options, struct chain *chain,
+static int open_one(const struct format_source *source, const struct block_options *options, struct chain *chain,
                     struct block_image **out, struct err *err);
 
 /* An image must not be below itself, whatever it is called there. */
@@ -31,8 +31,8 @@ static int remember(struct chain *chain, const char *path, struct err *err)
         if (chain->seen[i].dev == st.st_dev && chain->seen[i].ino == st.st_ino)
             return err_set(err, -ELOOP, "%s: the chain of backing files comes back to it", path);
     }
-    if (chain->count == IMAGE_CHAIN_MAX)
-        return err_set(err, -ELOOP, "%s: more than %d images below each other", path, IMAGE_CHAIN_MAX);
+    if (chain->count == FORMAT_CHAIN_MAX)
+        return err_set(err, -ELOOP, "%s: more than %d images below each other", path, FORMAT_CHAIN_MAX);
     chain->seen[chain->count].dev = st.st_dev;
     chain->seen[chain->count++].ino = st.st_ino;
     return 0;
@@ -54,29 +54,30 @@ static int resolve(const char *image, const char *name, char *out, struct err *e
     return bytes < PATH_BYTES ? 0 : err_set(err, -ENAMETOOLONG, "%s: the path of its backing file is too long", image);
 }
 
-static int format_of(const char *image, const char *word, enum image_format *out, struct err *err)
+static int format_of(const char *image, const char *word, enum block_format *out, struct err *err)
 {
     char shown[64];
-    *out = IMAGE_FORMAT_ANY;
+    *out = BLOCK_FORMAT_ANY;
     if (word[0] == 0)
         return 0;
     if (strcmp(word, "qcow2") == 0)
-        *out = IMAGE_FORMAT_QCOW2;
+        *out = BLOCK_FORMAT_QCOW2;
     else if (strcmp(word, "raw") == 0 || strcmp(word, "file") == 0 || strcmp(word, "host_device") == 0)
-        *out = IMAGE_FORMAT_RAW;
+        *out = BLOCK_FORMAT_RAW;
     else {
         err_printable(word, strlen(word), shown, sizeof(shown));
-        return err_set(err, -ENOTSUP, "%s: the format of its backing file, '%s', is neither raw nor qcow2", image, shown);
+        return err_set(err, -ENOTSUP, "%s: the format of its backing file, '%s', is neither raw nor qcow2", image,
+                       shown);
     }
     return 0;
 }
 
-static int open_below(const struct image_source *source, const struct qcow2_backing *said,
+static int open_below(const struct format_source *source, const struct qcow2_backing *said,
                       const struct block_options *options, struct chain *chain, struct block_image *image,
                       struct err *err)
 {
     struct block_options below = *options;
-    struct image_source lower = { .file = source->backing, .format = source->backing_format };
+    struct format_source lower = { .file = source->backing, .format = source->backing_format };
     struct block_image *backing;
     char path[PATH_BYTES];
     below.readonly = true;
@@ -100,19 +101,19 @@ static int open_below(const struct image_source *source, const struct qcow2_back
     return 0;
 }
 
-static int open_one(const struct image_source *source, const struct block_options *options, struct chain *chain,
+static int open_one(const struct format_source *source, const struct block_options *options, struct chain *chain,
                     struct block_image **out, struct err *err)
 {
     struct qcow2_backing said;
     struct block_image *file;
     *out = NULL;
-    if (source->backing && source->format != IMAGE_FORMAT_QCOW2)
+    if (source->backing && source->format != BLOCK_FORMAT_QCOW2)
         return err_set(err, -EINVAL, "%s: only a qcow2 image has something below it", source->file);
     int result = remember(chain, source->file, err);
     if (result < 0)
         return result;
-    if (source->format != IMAGE_FORMAT_QCOW2)
-        return raw_open(source->file, source->format == IMAGE_FORMAT_RAW, options, out, err);
+    if (source->format != BLOCK_FORMAT_QCOW2)
+        return raw_open(source->file, source->format == BLOCK_FORMAT_RAW, options, out, err);
     result = raw_open_container(source->file, options, &file, err);
     if (result < 0)
         return result;
@@ -127,8 +128,8 @@ static int open_one(const struct image_source *source, const struct block_option
     return result;
 }
 
-int image_open(const struct image_source *source, const struct block_options *options, struct block_image **out,
-               struct err *err)
+int format_open(const struct format_source *source, const struct block_options *options, struct block_image **out,
+                struct err *err)
 {
     struct chain chain = { .count = 0 };
     return open_one(source, options, &chain, out, err);

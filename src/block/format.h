@@ -5,19 +5,19 @@
 #pragma once
 #include "block/block.h"
 
-enum image_format { IMAGE_FORMAT_ANY, IMAGE_FORMAT_RAW, IMAGE_FORMAT_QCOW2 }; /* ANY: not said */
+enum block_format { BLOCK_FORMAT_ANY, BLOCK_FORMAT_RAW, BLOCK_FORMAT_QCOW2 }; /* ANY: not said */
 
-enum { IMAGE_CHAIN_MAX = 32 };
+enum { FORMAT_CHAIN_MAX = 32 };
 
-struct image_source {
+struct format_source {
     const char *file;
-    enum image_format format;
+    enum block_format format;
     /* What is below, in place of what the image says; NULL: as it says. "" : nothing. */
     const char *backing;
-    enum image_format backing_format;
+    enum block_format backing_format;
 };
 
 /* Opened, not taken. Images below are read only, and nobody may write them while this one is taken. -errno and a sentence with
  * the path. */
-int image_open(const struct image_source *source, const struct block_options *options, struct block_image **out,
-               struct err *err);
+int format_open(const struct format_source *source, const struct block_options *options, struct block_image **out,
+                struct err *err);
