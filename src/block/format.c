@@ -112,11 +112,18 @@ static int open_one(const struct format_source *source, const struct block_optio
     int result = remember(chain, source->file, err);
     if (result < 0)
         return result;
-    if (source->format != BLOCK_FORMAT_QCOW2)
-        return raw_open(source->file, source->format == BLOCK_FORMAT_RAW, options, out, err);
+    bool below = chain->count > 1;
+    if (source->format != BLOCK_FORMAT_QCOW2) {
+        result = raw_open(source->file, source->format == BLOCK_FORMAT_RAW, options, out, err);
+        if (result == 0 && below)
+            raw_stays_open(*out);
+        return result;
+    }
     result = raw_open_container(source->file, options, &file, err);
     if (result < 0)
         return result;
+    if (below)
+        raw_stays_open(file);
     result = qcow2_new(file, source->file, options, out, &said, err);
     if (result < 0)
         return result;

@@ -18,7 +18,8 @@ struct raw {
     struct block_image image;
     /* fixed after new */
     bool readonly, direct, container;
-    int fd; /* exchanged by take(), with nothing under way */
+    bool stays_open; /* take() does not open it again */
+    int fd;          /* exchanged by take(), with nothing under way */
     char path[];
 };
 
@@ -198,12 +199,25 @@ static int measure(struct raw *raw, int fd, struct err *err)
     return 0;
 }
 
+static int take_open_one(struct raw *raw, struct err *err)
+{
+    int result = image_lock_take(raw->fd, !raw->readonly, raw->path, err);
+    if (result < 0)
+        return result;
+    result = measure(raw, raw->fd, err);
+    if (result < 0)
+        image_lock_let_go(raw->fd);
+    return result;
+}
+
 /* Another program may have written it since it was opened here, on another host even: what a network file system
  * remembers of it is only asked for again by opening it again. */
 static int raw_take(struct block_image *image, struct err *err)
 {
     struct raw *raw = raw_of(image);
     int fd;
+    if (raw->stays_open)
+        return take_open_one(raw, err);
     int result = open_file(raw, &fd, err);
     if (result < 0)
         return result;
@@ -300,4 +314,9 @@ int raw_open(const char *path, bool format_said, const struct block_options *opt
 int raw_open_container(const char *path, const struct block_options *options, struct block_image **out, struct err *err)
 {
     return open_as(path, true, true, options, out, err);
+}
+
+void raw_stays_open(struct block_image *image)
+{
+    raw_of(image)->stays_open = true;
 }

@@ -11,3 +11,7 @@ int raw_open(const char *path, bool format_said, const struct block_options *opt
  * is what it had when it was opened or taken. */
 int raw_open_container(const char *path, const struct block_options *options, struct block_image **out,
                        struct err *err);
+
+/* Whatever is below another image does not change, and a thread that may open nothing any more has to take it: it is locked as it
+ * was opened. */
+void raw_stays_open(struct block_image *image);
