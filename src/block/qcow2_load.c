@@ -57,10 +57,10 @@ static int claim(struct qcow2 *q, const char *what, uint64_t offset, uint64_t by
 {
     uint64_t first = offset / q->cluster_bytes, count = round_up(bytes, q->cluster_bytes) / q->cluster_bytes;
     for (uint64_t i = 0; i < count; i++) {
+        unsigned long long at = (first + i) * q->cluster_bytes;
         int result = meta_add(&q->meta, first + i);
         if (result == -EEXIST)
-            return err_set(err, -EINVAL, "%s: %s at offset %#llx overlaps another table", q->path, what,
-                           (unsigned long long)((first + i) * q->cluster_bytes));
+            return err_set(err, -EINVAL, "%s: %s at offset %#llx overlaps another table", q->path, what, at);
         if (result < 0)
             return err_set(err, result, "%s: no memory for its tables", q->path);
     }

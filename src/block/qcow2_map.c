@@ -75,10 +75,11 @@ static int load_slice(struct qcow2 *q, uint64_t slice, uint64_t l1, uint64_t *en
         return result;
     for (uint64_t i = 0; i < q->slice_entries; i++) {
         uint64_t value = be64_get(&entry[i]);
+        unsigned long long cluster = slice * q->slice_entries + i;
         entry[i] = value;
         if (value && !is_right(q, value)) {
-            qcow2_broken(q, "cluster %llu of the disk: its L2 entry %#llx points where it must not",
-                         (unsigned long long)(slice * q->slice_entries + i), (unsigned long long)value);
+            qcow2_broken(q, "cluster %llu of the disk: its L2 entry %#llx points where it must not", cluster,
+                         (unsigned long long)value);
             entry[i] = QCOW2_BAD;
         }
     }

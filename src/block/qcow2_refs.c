@@ -156,12 +156,12 @@ static void used_until(struct qcow2 *q, uint64_t cluster)
 /* A block for counts that are all zero; its own is the first one that it holds, as a rule. */
 static int make_block(struct qcow2 *q, uint64_t block)
 {
-    uint64_t at = block * per_block(q), last = at + per_block(q);
+    unsigned long long first = block * per_block(q);
+    uint64_t at = first, last = at + per_block(q);
     while (at < last && meta_has(&q->meta, at))
         at++;
     if (at == last)
-        return qcow2_broken(q, "clusters from %llu of the file on are tables, and their refcounts are missing",
-                            (unsigned long long)(block * per_block(q)));
+        return qcow2_broken(q, "clusters from %llu of the file on are tables, and their refcounts are missing", first);
     int result = file_write_zeros(q, at * q->cluster_bytes, q->cluster_bytes);
     if (result == 0)
         result = meta_add(&q->meta, at);
