@@ -128,7 +128,7 @@ static inline struct memory_image *memory_new(const void *data, size_t bytes)
     struct memory_image *m = calloc(1, sizeof(*m));
     if (!m || memory_resize(m, bytes) < 0)
         abort();
-    if (data)
+    if (data && bytes)
         memcpy(m->data, data, bytes);
     m->image = (struct block_image){ .driver = &driver, .bytes = bytes, .sector_bytes = BLOCK_SECTOR_BYTES };
     pthread_mutex_init(&m->mutex, NULL);
