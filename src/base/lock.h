@@ -17,6 +17,8 @@ enum lock_rank {
     LOCK_TIMER = 70,     /* the timer list; callbacks run without it */
     LOCK_JIT = 75,       /* generated code and where it came from */
     LOCK_DIRTY = 80,     /* revoke: waiting for acknowledgements */
+    LOCK_IMAGE = 85,     /* what of an image is allocated */
+    LOCK_IMAGE_MAP = 87, /* a part of what is known of where its clusters are */
     LOCK_QUEUE = 90,     /* one queue */
     LOCK_CHANNEL = 95,   /* a channel's send side */
     LOCK_LEAF = 100,     /* statistics, logging: nothing is taken below it */

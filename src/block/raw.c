@@ -17,8 +17,9 @@ enum { DIRECT_ALIGN = 4096, DIRECT_PIECE_BYTES = 1024 * 1024 };
 struct raw {
     struct block_image image;
     /* fixed after new */
-    bool readonly, direct;
-    int fd; /* exchanged by take(), with nothing under way */
+    bool readonly, direct, container;
+    bool stays_open; /* take() does not open it again */
+    int fd;          /* exchanged by take(), with nothing under way */
     char path[];
 };
 
@@ -192,10 +193,21 @@ static int measure(struct raw *raw, int fd, struct err *err)
     if (raw->image.sector_bytes != BLOCK_SECTOR_BYTES && raw->image.sector_bytes != DIRECT_ALIGN)
         return err_set(err, -EINVAL, "%s: sectors of %u bytes are not possible", raw->path, raw->image.sector_bytes);
     raw->image.bytes = (uint64_t)end;
-    if (end == 0 || raw->image.bytes % raw->image.sector_bytes)
+    if (!raw->container && (end == 0 || raw->image.bytes % raw->image.sector_bytes))
         return err_set(err, -EINVAL, "%s: its size, %llu bytes, is not a multiple of %u from there on", raw->path,
                        (unsigned long long)end, raw->image.sector_bytes);
     return 0;
+}
+
+static int take_open_one(struct raw *raw, struct err *err)
+{
+    int result = image_lock_take(raw->fd, !raw->readonly, raw->path, err);
+    if (result < 0)
+        return result;
+    result = measure(raw, raw->fd, err);
+    if (result < 0)
+        image_lock_let_go(raw->fd);
+    return result;
 }
 
 /* Another program may have written it since it was opened here, on another host even: what a network file system
@@ -204,6 +216,8 @@ static int raw_take(struct block_image *image, struct err *err)
 {
     struct raw *raw = raw_of(image);
     int fd;
+    if (raw->stays_open)
+        return take_open_one(raw, err);
     int result = open_file(raw, &fd, err);
     if (result < 0)
         return result;
@@ -259,13 +273,14 @@ static int refuse_other_formats(const struct raw *raw, struct err *err)
     if (fd >= 0)
         close(fd);
     if (got == sizeof(begin) && memcmp(begin, qcow, sizeof(qcow)) == 0)
-        return err_set(err, -EINVAL, "%s: it is a qcow2 image, and there is raw only (format=raw takes it as it is)",
+        return err_set(err, -EINVAL,
+                       "%s: it looks like a qcow2 image: say format=qcow2, or format=raw to take it as it is",
                        raw->path);
     return 0;
 }
 
-int raw_open(const char *path, bool format_said, const struct block_options *options, struct block_image **out,
-             struct err *err)
+static int open_as(const char *path, bool container, bool format_said, const struct block_options *options,
+                   struct block_image **out, struct err *err)
 {
     size_t path_bytes = strlen(path) + 1;
     struct raw *raw = calloc(1, sizeof(*raw) + path_bytes);
@@ -275,12 +290,13 @@ int raw_open(const char *path, bool format_said, const struct block_options *opt
     raw->image.driver = &raw_driver;
     raw->readonly = options->readonly;
     raw->direct = options->cache == BLOCK_DIRECT;
+    raw->container = container;
     memcpy(raw->path, path, path_bytes);
     int result = open_file(raw, &raw->fd, err);
-    if (result == 0)
-        result = measure(raw, raw->fd, err);
     if (result == 0 && !format_said)
         result = refuse_other_formats(raw, err);
+    if (result == 0)
+        result = measure(raw, raw->fd, err);
     if (result < 0) {
         raw_free(&raw->image);
         return result;
@@ -300,4 +316,18 @@ int raw_create(const char *path, uint64_t bytes, struct err *err)
         return 0;
     unlink(path);
     return err_set_errno(err, result, "%s: it cannot be made with %llu bytes", path, (unsigned long long)bytes);
+int raw_open(const char *path, bool format_said, const struct block_options *options, struct block_image **out,
+             struct err *err)
+{
+    return open_as(path, false, format_said, options, out, err);
+}
+
+int raw_open_container(const char *path, const struct block_options *options, struct block_image **out, struct err *err)
+{
+    return open_as(path, true, true, options, out, err);
+}
+
+void raw_stays_open(struct block_image *image)
+{
+    raw_of(image)->stays_open = true;
 }

@@ -9,3 +9,11 @@ int raw_open(const char *path, bool format_said, const struct block_options *opt
 
 /* A file of so many bytes, all of it a hole, that only this user may read. Nothing where there is one of that name already. */
 int raw_create(const char *path, uint64_t bytes, struct err *err);
+/* The same for what an image of another format lies in: of any size, and it grows where it is written behind its end. `bytes`
+ * is what it had when it was opened or taken. */
+int raw_open_container(const char *path, const struct block_options *options, struct block_image **out,
+                       struct err *err);
+
+/* Whatever is below another image does not change, and a thread that may open nothing any more has to take it: it is locked as it
+ * was opened. */
+void raw_stays_open(struct block_image *image);

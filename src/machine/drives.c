@@ -4,7 +4,7 @@
 #include <stdio.h>
 #include <string.h>
 
-#include "block/nbd_export.h"
+#include "block/format.h"
 #include "block/raw.h"
 
 static int open_one(struct block **out, const struct machine_drive *drive, struct err *err)
@@ -14,13 +14,17 @@ static int open_one(struct block **out, const struct machine_drive *drive, struc
         .readonly = drive->readonly,
         .discard = drive->discard,
     };
+    struct format_source source = {
+        .file = drive->file,
+        .format = drive->format,
+        .backing = drive->backing_said ? drive->backing : NULL,
+        .backing_format = drive->backing_format,
+    };
     struct block_image *image;
     snprintf(options.name, sizeof(options.name), "%s", drive->id);
     int result = drive->create ? raw_create(drive->file, drive->size_bytes, err) : 0;
-    if (result == 0 && nbd_export_is_uri(drive->file))
-        result = nbd_export_open(drive->file, &options, &image, err);
-    else if (result == 0)
-        result = raw_open(drive->file, drive->format_said, &options, &image, err);
+    if (result == 0)
+        result = format_open(&source, &options, &image, err);
     return result < 0 ? err_prefix(err, "disk '%s'", drive->id) : block_new(image, &options, out, err);
 }
 

@@ -9,6 +9,7 @@
 
 #include "base/chardev.h"
 #include "base/fields.h"
+#include "block/format.h"
 #include "hw/devices.h"
 #include "memory/bus.h"
 #include "vcpu/jit/jit.h"
@@ -39,6 +40,11 @@ struct machine_drive {
     bool create; /* make the image when it is not there yet, of `size_bytes`, with nothing in it */
     uint64_t size_bytes;
     bool format_said; /* the user says what the image is; else one that looks like something else is refused */
+    enum block_format format;
+    /* In place of what a qcow2 image says is below it; "" with backing_said: nothing is. */
+    bool backing_said;
+    enum block_format backing_format;
+    char backing[MACHINE_TEXT_MAX];
 };
 
 /* One virtio device as the user asked for it. */

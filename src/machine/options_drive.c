@@ -4,6 +4,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/json.h"
+#include "block/nbd_export.h"
 #include "machine/options_impl.h"
 
 enum { NOT_SAID = -1 };
@@ -60,6 +62,14 @@ static int cache_word(struct parser *p, const struct part *part, enum block_cach
     return word < 0 ? word : 0;
 }
 
+static int format_word(struct parser *p, const struct part *part, enum block_format *out)
+{
+    static const char *const words[] = { "raw", "qcow2" };
+    int word = word_of(p, part, words, 2);
+    *out = word == 1 ? BLOCK_FORMAT_QCOW2 : BLOCK_FORMAT_RAW;
+    return word < 0 ? word : 0;
+}
+
 static int only(struct parser *p, const struct part *part, const char *word)
 {
     return word_of(p, part, &word, 1);
@@ -100,6 +110,8 @@ static int drive_add(struct parser *p)
         return option_bad(p, "the disk '%s' needs a file", drive->id);
     if (drive->create != (drive->size_bytes != 0))
         return option_bad(p, "the disk '%s': create=on and size=BYTES belong together", drive->id);
+    if (drive->create && (drive->format == BLOCK_FORMAT_QCOW2 || nbd_export_is_uri(drive->file)))
+        return option_bad(p, "the disk '%s': create=on makes raw images in files; qemu-img create makes others", drive->id);
     if (drive_find(config, drive->id) >= 0)
         return option_bad(p, "the id '%s' is used twice", drive->id);
     config->drives++;
@@ -120,6 +132,24 @@ static int image_size(struct parser *p, const struct part *part, uint64_t *out)
     return *out % BLOCK_SECTOR_BYTES ? option_bad(p, "size must be a multiple of %d", BLOCK_SECTOR_BYTES) : 0;
 }
 
+/* "backing.KEY": the image below, chosen here. 1: it was none of these. */
+static int backing_part(struct parser *p, const struct part *part, struct machine_drive *drive)
+{
+    struct part file = *part;
+    const char *key = part->key;
+    if (strncmp(key, "backing.", 8) != 0)
+        return 1;
+    key += 8;
+    drive->backing_said = true;
+    if (strcmp(key, "driver") == 0)
+        return format_word(p, part, &drive->backing_format);
+    if (strcmp(key, "file.filename") == 0 || strcmp(key, "filename") == 0)
+        return option_text(p, drive->backing, sizeof(drive->backing), file.value);
+    if (strcmp(key, "file.driver") == 0)
+        return only(p, part, "file");
+    return no_property(p, part);
+}
+
 static int drive_part(struct parser *p, const struct part *part, struct machine_drive *drive, struct parser_drive *how)
 {
     static const char *const interfaces[] = { "none", "virtio" };
@@ -131,7 +161,7 @@ static int drive_part(struct parser *p, const struct part *part, struct machine_
         return option_text(p, drive->id, sizeof(drive->id), part->value);
     if (strcmp(key, "format") == 0 || strcmp(key, "driver") == 0) {
         drive->format_said = true;
-        return only(p, part, "raw");
+        return format_word(p, part, &drive->format);
     }
     if (strcmp(key, "if") == 0) {
         result = word_of(p, part, interfaces, 2);
@@ -156,7 +186,8 @@ static int drive_part(struct parser *p, const struct part *part, struct machine_
         return option_bool(p, part, &drive->create);
     if (strcmp(key, "size") == 0)
         return image_size(p, part, &drive->size_bytes);
-    return no_property(p, part);
+    result = backing_part(p, part, drive);
+    return result == 1 ? no_property(p, part) : result;
 }
 
 int option_drive(struct parser *p, const char *argument)
@@ -181,14 +212,27 @@ int option_drive(struct parser *p, const char *argument)
 }
 
 /* cache.direct and cache.no-flush are two halves of what -drive calls cache. */
-struct blockdev_cache {
+struct blockdev_words {
     bool direct, no_flush;
+    bool is_format, is_file;
+    char file[OPTION_ID_MAX], backing[OPTION_ID_MAX]; /* other nodes */
 };
 
-static int blockdev_part(struct parser *p, const struct part *part, struct machine_drive *drive,
-                         struct blockdev_cache *cache)
+static int blockdev_driver(struct parser *p, const struct part *part, bool file, struct machine_drive *drive,
+                           struct blockdev_words *words)
 {
-    static const char *const layers[] = { "raw", "file", "host_device" };
+    static const char *const layers[] = { "raw", "qcow2", "file", "host_device" };
+    int word = word_of(p, part, layers + (file ? 2 : 0), file ? 2 : 4);
+    if (word < 0 || file)
+        return word < 0 ? word : 0;
+    words->is_file = word >= 2;
+    drive->format = word == 1 ? BLOCK_FORMAT_QCOW2 : BLOCK_FORMAT_RAW;
+    return 0;
+}
+
+static int blockdev_part(struct parser *p, const struct part *part, struct machine_drive *drive,
+                         struct blockdev_words *words)
+{
     const char *key = part->key;
     bool file = strncmp(key, "file.", 5) == 0; /* what the image lies in: the same things may be said of it */
     if (file)
@@ -197,34 +241,85 @@ static int blockdev_part(struct parser *p, const struct part *part, struct machi
         return option_text(p, drive->file, sizeof(drive->file), part->value);
     if (strcmp(key, "node-name") == 0)
         return file ? 0 : option_text(p, drive->id, sizeof(drive->id), part->value);
-    if (strcmp(key, "driver") == 0) {
-        int result = word_of(p, part, layers, 3);
-        return result < 0 ? result : 0;
-    }
+    if (strcmp(key, "driver") == 0)
+        return blockdev_driver(p, part, file, drive, words);
     if (strcmp(key, "read-only") == 0)
         return option_bool(p, part, &drive->readonly);
     if (strcmp(key, "cache.direct") == 0)
-        return option_bool(p, part, &cache->direct);
+        return option_bool(p, part, &words->direct);
     if (strcmp(key, "cache.no-flush") == 0)
-        return option_bool(p, part, &cache->no_flush);
+        return option_bool(p, part, &words->no_flush);
     if (strcmp(key, "discard") == 0)
         return discard_word(p, part, &drive->discard);
     if (strcmp(key, "aio") == 0)
         return only(p, part, "threads");
-    return no_property(p, part);
+    if (strcmp(key, "file") == 0)
+        return option_text(p, words->file, sizeof(words->file), part->value);
+    if (strcmp(key, "backing") == 0) {
+        drive->backing_said = true; /* "": nothing below */
+        return option_text(p, words->backing, sizeof(words->backing), part->value);
+    }
+    int result = file ? 1 : backing_part(p, part, drive);
+    return result == 1 ? no_property(p, part) : result;
 }
 
-int option_blockdev(struct parser *p, const char *argument)
+/* Node `number` becomes a part of the one that is being made, which is the last and moves up. */
+static void absorb(struct parser *p, int number)
 {
-    struct blockdev_cache cache = { 0 };
+    struct machine_config *config = &p->out->machine;
+    size_t behind = config->drives - (unsigned)number;
+    memmove(&config->drive[number], &config->drive[number + 1], behind * sizeof(config->drive[0]));
+    memmove(&p->drive[number], &p->drive[number + 1], behind * sizeof(p->drive[0]));
+    config->drives--;
+}
+
+static int find_node(struct parser *p, const char *id, int *out)
+{
+    *out = drive_find(&p->out->machine, id);
+    return *out < 0 ? option_bad(p, "there is no -blockdev '%s' in front of it", id) : 0;
+}
+
+/* file=NODE and backing=NODE: what is said there is said here. */
+static int join_nodes(struct parser *p, const struct blockdev_words *words)
+{
+    struct machine_config *config = &p->out->machine;
+    int number, result;
+    if (words->file[0]) {
+        struct machine_drive *drive = &config->drive[config->drives];
+        result = find_node(p, words->file, &number);
+        if (result < 0)
+            return result;
+        const struct machine_drive *node = &config->drive[number];
+        if (!p->drive[number].is_file || drive->file[0])
+            return option_bad(p, "file=%s: %s", words->file,
+                              drive->file[0] ? "there is a filename, too" : "it is not a driver=file");
+        memcpy(drive->file, node->file, sizeof(drive->file));
+        drive->readonly |= node->readonly;
+        drive->cache = node->cache;
+        absorb(p, number);
+    }
+    if (words->backing[0]) {
+        struct machine_drive *drive = &config->drive[config->drives];
+        result = find_node(p, words->backing, &number);
+        if (result < 0)
+            return result;
+        const struct machine_drive *node = &config->drive[number];
+        if (node->backing_said)
+            return option_bad(p, "backing=%s: what is below that is for its image to say", words->backing);
+        memcpy(drive->backing, node->file, sizeof(drive->backing));
+        drive->backing_format = node->format;
+        absorb(p, number);
+    }
+    return 0;
+}
+
+static int blockdev_words(struct parser *p, const char *argument, struct machine_drive *drive,
+                          struct blockdev_words *words)
+{
     struct part part;
-    int result, number = drive_new(p);
-    if (number < 0)
-        return number;
-    struct machine_drive *drive = &p->out->machine.drive[number];
-    drive->format_said = true; /* there is no driver that guesses */
+    int result;
     while ((result = part_next(p, &argument, &part)) > 0) {
-        result = blockdev_part(p, &part, drive, &cache);
+        result = blockdev_part(p, &part, drive, words);
         if (result < 0)
             return result;
     }
@@ -232,10 +327,85 @@ int option_blockdev(struct parser *p, const char *argument)
         return result;
     if (!drive->id[0])
         return option_bad(p, "node-name=ID is missing");
-    if (cache.direct && cache.no_flush)
+    if (words->direct && words->no_flush)
         return option_bad(p, "cache.direct=on and cache.no-flush=on together are not there");
-    drive->cache = cache.direct ? BLOCK_DIRECT : cache.no_flush ? BLOCK_UNSAFE : BLOCK_WRITEBACK;
+    drive->cache = words->direct ? BLOCK_DIRECT : words->no_flush ? BLOCK_UNSAFE : BLOCK_WRITEBACK;
+    return 0;
+}
+
+static int blockdev_add(struct parser *p, const char *argument)
+{
+    struct blockdev_words words = { 0 };
+    int number = drive_new(p);
+    if (number < 0)
+        return number;
+    struct machine_drive *drive = &p->out->machine.drive[number];
+    drive->format_said = true; /* there is no driver that guesses */
+    drive->format = BLOCK_FORMAT_RAW;
+    int result = blockdev_words(p, argument, drive, &words);
+    if (result < 0)
+        return result;
+    enum block_cache own = drive->cache;
+    p->drive[number].is_file = words.is_file;
+    result = join_nodes(p, &words);
+    if (result < 0)
+        return result;
+    drive = &p->out->machine.drive[p->out->machine.drives];
+    if (own != BLOCK_WRITEBACK)
+        drive->cache = own;
+    if (drive->backing_said && drive->format != BLOCK_FORMAT_QCOW2)
+        return option_bad(p, "only driver=qcow2 has a backing image");
     return drive_add(p);
+}
+
+/* A JSON object as a list of parts: {"file": {"filename": "a"}} is file.filename=a. */
+static void flatten(struct json_object *object, const char *prefix, struct buf *out)
+{
+    json_object_object_foreach(object, key, value)
+    {
+        char name[2 * OPTION_ID_MAX];
+        bool text = json_object_is_type(value, json_type_string);
+        snprintf(name, sizeof(name), "%s%s", prefix, key);
+        if (json_object_is_type(value, json_type_object)) {
+            snprintf(name, sizeof(name), "%s%s.", prefix, key);
+            flatten(value, name, out);
+            continue;
+        }
+        if (out->size)
+            buf_put_u8(out, ',');
+        buf_put(out, name, strlen(name));
+        buf_put_u8(out, '=');
+        if (!value) /* null: nothing */
+            continue;
+        for (const char *at = text ? json_object_get_string(value) : json_object_to_json_string(value); *at; at++)
+            buf_put(out, *at == ',' ? ",," : at, *at == ',' ? 2 : 1);
+    }
+}
+
+static int blockdev_json(struct parser *p, const char *argument)
+{
+    struct json_reader reader;
+    struct json_object *value = NULL;
+    struct buf text = { 0 };
+    size_t bytes = strlen(argument);
+    json_reader_init(&reader);
+    int result = json_reader_next(&reader, &argument, &bytes, &value, NULL);
+    json_reader_free(&reader);
+    if (result != 1 || !json_object_is_type(value, json_type_object) || bytes) {
+        json_object_put(value);
+        return option_bad(p, "it begins like a JSON object, and is none");
+    }
+    flatten(value, "", &text);
+    buf_put_u8(&text, 0);
+    json_object_put(value);
+    result = blockdev_add(p, (const char *)text.data);
+    buf_free(&text);
+    return result;
+}
+
+int option_blockdev(struct parser *p, const char *argument)
+{
+    return argument[0] == '{' ? blockdev_json(p, argument) : blockdev_add(p, argument);
 }
 
 /* --- -device virtio-blk-device ----------------------------------------------------------------------------- */

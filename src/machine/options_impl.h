@@ -6,6 +6,7 @@
 struct parser_drive {
     bool on_virtio; /* if=virtio: makes its own device */
     bool used;
+    bool is_file;                      /* -blockdev driver=file: what an image lies in, which another may name */
     int on_read_error, on_write_error; /* enum virtio_blk_error, or -1: not said */
 };
 

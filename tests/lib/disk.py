@@ -11,6 +11,14 @@ def tool(name):
     return path
 
 
+def qemu_img(*words, codes=(0,)):
+    if not shutil.which('qemu-img'):
+        raise Skip('there is no qemu-img here (Debian package qemu-utils)')
+    ran = subprocess.run(['qemu-img', *map(str, words)], capture_output=True, text=True)
+    if ran.returncode not in codes:
+        raise Failure(f'qemu-img {words}: code {ran.returncode}: {ran.stdout}{ran.stderr}')
+
+
 @contextlib.contextmanager
 def image(mib=64, ext4=False):
     with tempfile.TemporaryDirectory(prefix='godwit-disk-', dir='/var/tmp') as folder:

@@ -5,11 +5,11 @@ no two programs have one image.
 # boots Linux
 # runs alone
 """
-import contextlib, pathlib, subprocess, sys, tempfile
+import contextlib, hashlib, pathlib, shutil, subprocess, sys, tempfile
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent / 'lib'))
 from vm import LONG, PATIENCE_S, Failure, Vm, listening, main, test, wait_for
-from disk import acknowledged_are_there, acks, disk_args, fsck, image, refused, small_host, tool
+from disk import acknowledged_are_there, acks, disk_args, fsck, image, qemu_img, refused, small_host, tool
 from linux import healthy, wait_for_line, waiting
 
 HOPS = 20 if LONG else 3
@@ -31,6 +31,64 @@ def ext4_on_a_raw_disk_is_whole_for_the_host_and_for_the_next_boot():
         boot(disk_args('fill,40', f'file={path},format=raw,discard=unmap,cache=writeback'), r'disk: filled 40 files')
         fsck(path)
         boot(disk_args('check', f'file={path},format=raw,readonly=on'), r'disk: checked 40 files, 0 bad')
+
+
+@test
+def ext4_on_a_qcow2_disk_over_a_backing_file_is_whole_and_is_moved():
+    with image(96, ext4=True) as path:
+        top, flat = path.with_name('top'), path.with_name('flat')
+        qemu_img('create', '-f', 'qcow2', '-b', path, '-F', 'raw', top)
+        before = hashlib.md5(path.read_bytes()).hexdigest()
+        drive = f'file={top},format=qcow2,discard=unmap,id=q'
+        boot(disk_args('fill,40', drive), r'disk: filled 40 files')
+        qemu_img('check', '-f', 'qcow2', top)
+        args = disk_args('journal,60', drive)
+        with Vm(args, name='source') as source, waiting(args, 'destination') as there:
+            wait_for_line(source, r'disk: ack=10\b')
+            source.migrate(listening(there), limit_s=2 * PATIENCE_S, downtime_limit=2000)
+            there.wait_status('running')
+            refused(['-drive', drive], 'another program is writing it')
+            wait_for_line(there, r'disk: journal')
+            wait_for_line(there, 'disk: done')
+            there.wait_exit()
+        qemu_img('check', '-f', 'qcow2', top)
+        qemu_img('convert', '-f', 'qcow2', '-O', 'raw', top, flat)
+        fsck(flat)
+        acknowledged_are_there(flat, 60)
+        if hashlib.md5(path.read_bytes()).hexdigest() != before:
+            raise Failure('the backing file was written')
+
+
+@test
+def a_qcow2_disk_is_consistent_whenever_its_process_is_killed():
+    with image(96, ext4=True) as path:
+        top, flat = path.with_name('top'), path.with_name('flat')
+        for run in range(1, (12 if LONG else 2) + 1):
+            qemu_img('convert', '-f', 'raw', '-O', 'qcow2', path, top)
+            with Vm(disk_args('journal,1000', f'file={top},format=qcow2'), name=f'run {run}') as vm:
+                wait_for_line(vm, rf'disk: ack={7 * run}\b')
+                vm.process.kill()
+                vm.process.wait()
+                seen = max(int(number) for number in re.findall(r'disk: ack=(\d+)', vm.serial()))
+            qemu_img('check', '-f', 'qcow2', top, codes=(0, 3))  # 3: leaks alone
+            qemu_img('convert', '-f', 'qcow2', '-O', 'raw', top, flat)
+            subprocess.run([tool('e2fsck'), '-fy', flat], capture_output=True)  # the journal is replayed
+            acknowledged_are_there(flat, seen)
+
+
+@test
+def an_image_that_is_not_in_order_is_refused_with_a_sentence():
+    with image(8) as path:
+        top = path.with_name('top')
+        qemu_img('create', '-f', 'qcow2', top, '8M')
+        drive = f'file={top},format=qcow2'
+        refused(['-drive', f'file={top}'], "it looks like a qcow2 image: say format=qcow2")
+        refused(['-drive', f'file={path},format=qcow2'], 'it is not a qcow2 image')
+        data = bytearray(top.read_bytes())
+        for at, value, words in ((79, 1, r'refcounts are not up to date \(dirty\)'), (79, 4, 'external data file'),
+                                 (72, 128, 'an incompatible feature that is not known here'), (35, 2, 'encrypted')):
+            top.write_bytes(data[:at] + bytes([value]) + data[at + 1:])
+            refused(['-drive', drive], words)
 
 
 @test

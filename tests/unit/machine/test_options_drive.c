@@ -83,6 +83,38 @@ static void blockdev_says_the_same_in_other_words(void **state)
     assert_string_equal(options.machine.slot[6].disk.drive, "a");
 }
 
+static void a_blockdev_may_name_another(void **state)
+{
+    (void)state;
+    assert_parses(
+        "-blockdev driver=file,node-name=f,filename=top,cache.direct=on -blockdev driver=raw,node-name=r,filename=z "
+        "-blockdev driver=qcow2,node-name=base,file.filename=below "
+        "-blockdev driver=qcow2,node-name=d,file=f,backing=base,discard=unmap "
+        "-device virtio-blk-device,drive=r -device virtio-blk-device,drive=d");
+    const struct machine_drive *drive = options.machine.drive;
+    assert_int_equal(options.machine.drives, 2);
+    assert_string_equal(drive[0].id, "r");
+    assert_string_equal(drive[1].id, "d");
+    assert_string_equal(drive[1].file, "top");
+    assert_int_equal(drive[1].format, BLOCK_FORMAT_QCOW2);
+    assert_int_equal(drive[1].cache, BLOCK_DIRECT);
+    assert_true(drive[1].discard && drive[1].backing_said);
+    assert_string_equal(drive[1].backing, "below");
+    assert_int_equal(drive[1].backing_format, BLOCK_FORMAT_QCOW2);
+}
+
+static void a_blockdev_may_be_json(void **state)
+{
+    (void)state;
+    assert_parses("-blockdev {\"driver\":\"qcow2\",\"node-name\":\"d\",\"read-only\":true,\"backing\":null,"
+                  "\"file\":{\"driver\":\"file\",\"filename\":\"a,b\"}} -device virtio-blk-device,drive=d");
+    const struct machine_drive *drive = options.machine.drive;
+    assert_string_equal(drive->file, "a,b");
+    assert_int_equal(drive->format, BLOCK_FORMAT_QCOW2);
+    assert_true(drive->readonly && drive->backing_said);
+    assert_string_equal(drive->backing, "");
+}
+
 static void several_disks_and_other_devices_share_the_slots(void **state)
 {
     (void)state;
@@ -103,7 +135,7 @@ static void what_cannot_be_is_refused_with_its_name(void **state)
     } rows[] = {
         { "-drive id=a", "-drive: the disk 'a' needs a file" },
         { "-drive file=x,if=none,id=a", "-drive: 'a' has no device" },
-        { "-drive file=x,format=qcow2", "format must be one of raw, not 'qcow2'" },
+        { "-drive file=x,format=vmdk", "format must be one of raw, qcow2, not 'vmdk'" },
         { "-drive file=x,if=scsi", "if must be one of none, virtio, not 'scsi'" },
         { "-drive file=x,cache=writethrough", "cache must be one of writeback, none, unsafe" },
         { "-drive file=x,discard=maybe", "discard must be" },
@@ -119,8 +151,14 @@ static void what_cannot_be_is_refused_with_its_name(void **state)
         { "-device virtio-blk-device,drive=a,scsi=on", "no property 'scsi'" },
         { "-drive file=x,id=a -device virtio-blk-device,drive=a", "the drive 'a' has a device already" },
         { "-blockdev driver=raw,file.filename=x", "node-name=ID is missing" },
-        { "-blockdev driver=qcow2,node-name=a", "driver must be one of raw, file, host_device" },
+        { "-blockdev driver=nbd,node-name=a", "driver must be one of raw, qcow2, file, host_device" },
         { "-blockdev driver=raw,node-name=a", "the disk 'a' needs a file" },
+        { "-blockdev driver=qcow2,node-name=a,file=f", "there is no -blockdev 'f' in front of it" },
+        { "-blockdev driver=qcow2,node-name=a,filename=x -blockdev driver=raw,node-name=b,file=a",
+          "not a driver=file" },
+        { "-blockdev driver=raw,node-name=a,filename=x,backing.filename=y", "only driver=qcow2 has a backing image" },
+        { "-blockdev {\"driver\":\"raw\"", "begins like a JSON object" },
+        { "-blockdev {\"driver\":\"raw\",\"file\":{\"driver\":\"ssh\"}}", "driver must be one of file, host_device" },
         { "-blockdev driver=raw,node-name=a,filename=x,cache.direct=on,cache.no-flush=on", "together" },
         { "-drive file=1 -drive file=2 -drive file=3 -drive file=4 -drive file=5 -drive file=6 -drive file=7 "
           "-drive file=8 -drive file=9",
@@ -143,6 +181,8 @@ int main(void)
         cmocka_unit_test(a_drive_alone_brings_its_device),
         cmocka_unit_test(every_word_of_drive_and_device_counts),
         cmocka_unit_test(blockdev_says_the_same_in_other_words),
+        cmocka_unit_test(a_blockdev_may_name_another),
+        cmocka_unit_test(a_blockdev_may_be_json),
         cmocka_unit_test(several_disks_and_other_devices_share_the_slots),
         cmocka_unit_test(what_cannot_be_is_refused_with_its_name),
     };
