@@ -142,6 +142,18 @@ int incoming_disk_start(struct incoming *i, const struct section_head *head)
     return rc < 0 ? rc : added;
 }
 
+/* A source that said that it sends its disks was not asked whether they are shared. */
+int incoming_disks_all(struct incoming *i)
+{
+    for (unsigned slot = 0; slot < MACHINE_SLOTS && i->peer_sends_disks; slot++) {
+        struct block *block = machine_disk(i->machine, slot);
+        if (block && !block_options_of(block)->readonly && !(i->disks && i->disks->slot_seen[slot]))
+            return err_set(&i->err, -EINVAL, "disk '%s' may be written here, and the source does not send it",
+                           block_options_of(block)->name);
+    }
+    return 0;
+}
+
 /* --- syncing -------------------------------------------------------------------------------------------------- */
 
 void incoming_disks_round(struct incoming *i)
