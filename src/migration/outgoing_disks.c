@@ -79,7 +79,7 @@ static uint64_t ram_units(struct outgoing *o)
 static int bulk_round(struct outgoing *o, uint64_t ram, bool *due)
 {
     struct pipeline_stats before, after;
-    struct round_result result;
+    struct round_result result = { 0 };
     int64_t start_ns = clock_now_ns();
     pipeline_stats(o->pipeline, &before);
     int rc = pipeline_round_begin(o->pipeline, false, &o->err);
