@@ -77,9 +77,12 @@ def a_disk_moves_into_an_image_that_is_made_for_it_and_the_other_way_round():
             refused(['-drive', f'file={two},format=raw'], 'another program is writing it')
             scattered(one, size, seed=2)
             with target(IDLE, f'file={one},format=raw') as back:
+                there.qmp('migrate-set-parameters', channels=3)
                 copy(there, listening(back))
                 back.wait_status('running')
                 same(one, two)
+                if back.migration()['disk']['__org.godwit_disks'][0]['copied'] == 0:
+                    raise Failure(f'{back.migration()["disk"]}')
 
 
 @test
