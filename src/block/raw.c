@@ -316,6 +316,8 @@ int raw_create(const char *path, uint64_t bytes, struct err *err)
         return 0;
     unlink(path);
     return err_set_errno(err, result, "%s: it cannot be made with %llu bytes", path, (unsigned long long)bytes);
+}
+
 int raw_open(const char *path, bool format_said, const struct block_options *options, struct block_image **out,
              struct err *err)
 {

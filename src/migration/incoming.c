@@ -287,6 +287,8 @@ static int read_start(struct incoming *i, const struct section_head *head)
         return err_set(&i->err, -EPROTO, "section %s: it was started twice", head->name);
     i->progress[s].started = true;
     int rc = sections_read_blocks(i->channel, head, i->ram, &i->err);
+    if (rc == 0)
+        rc = incoming_disks_all(i);
     return rc == 0 ? loader_receive(i->loader, &i->err) : rc;
 }
 

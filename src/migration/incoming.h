@@ -61,9 +61,10 @@ void incoming_say_sentence(struct incoming *i, enum message_type type, const cha
 void incoming_stop_listening(struct incoming *i); /* nobody is waited for any more: the address is free for the next */
 
 /* Disks that are copied (incoming_disks.c). start: behind its section's head. round: one is loaded; syncing goes on beside the
- * load. say: what that takes, if there is news. durable: all is loaded, and on the images when it returns. end: after the loader;
+ * load. all: no more are to come: are those that must? say: what that takes, if there is news. durable: all is loaded, and on the images when it returns. end: after the loader;
  * the images of a guest that did not come are let go. 0 or -errno. */
 int incoming_disk_start(struct incoming *i, const struct section_head *head);
+int incoming_disks_all(struct incoming *i);
 void incoming_disks_round(struct incoming *i);
 void incoming_disks_say(struct incoming *i);
 int incoming_disks_durable(struct incoming *i);

@@ -5,6 +5,7 @@
 #include <assert.h>
 #include <errno.h>
 #include <inttypes.h>
+#include <stdio.h>
 #include <stdlib.h>
 
 #include "base/clock.h"
@@ -142,6 +143,33 @@ int incoming_disk_start(struct incoming *i, const struct section_head *head)
     return rc < 0 ? rc : added;
 }
 
+/* A source that said that it sends its disks was not asked whether they are shared. */
+int incoming_disks_all(struct incoming *i)
+{
+    for (unsigned slot = 0; slot < MACHINE_SLOTS && i->peer_sends_disks; slot++) {
+        struct block *block = machine_disk(i->machine, slot);
+        if (block && !block_options_of(block)->readonly && !(i->disks && i->disks->slot_seen[slot]))
+            return err_set(&i->err, -EINVAL, "disk '%s' may be written here, and the source does not send it",
+                           block_options_of(block)->name);
+    }
+    return 0;
+}
+
+/* For whoever asks how far it is: what is to come only the source knows. */
+static void note_progress(struct incoming *i)
+{
+    struct migration *m = i->m;
+    lock(&m->lock);
+    m->disks = i->source_count - 1;
+    for (unsigned s = 1; s < i->source_count; s++) {
+        struct migration_disk *disk = &m->disk[s - 1];
+        *disk = (struct migration_disk){ .total = source_disk_bytes(i->sources[s]),
+                                         .copied = source_disk_stored(i->sources[s]) };
+        snprintf(disk->name, sizeof(disk->name), "%s", block_options_of(source_disk_block(i->sources[s]))->name);
+    }
+    unlock(&m->lock);
+}
+
 /* --- syncing -------------------------------------------------------------------------------------------------- */
 
 void incoming_disks_round(struct incoming *i)
@@ -149,6 +177,7 @@ void incoming_disks_round(struct incoming *i)
     struct incoming_disks *disks = i->disks;
     if (!disks)
         return;
+    note_progress(i);
     lock(&disks->lock);
     disks->wanted = true;
     cond_broadcast(&disks->changed);
@@ -159,6 +188,8 @@ void incoming_disks_say(struct incoming *i)
 {
     struct incoming_disks *disks = i->disks;
     uint8_t payload[8];
+    if (disks)
+        note_progress(i);
     if (!disks || !i->peer_sends_disks)
         return;
     lock(&disks->lock);

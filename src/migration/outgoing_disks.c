@@ -43,6 +43,7 @@ int outgoing_disks_begin(struct outgoing *o)
             return rc;
     }
     lock(&o->m->lock);
+    o->m->ram_waits = disks->count > 0;
     o->m->copying = o;
     unlock(&o->m->lock);
     return 0;
@@ -78,7 +79,7 @@ static uint64_t ram_units(struct outgoing *o)
 static int bulk_round(struct outgoing *o, uint64_t ram, bool *due)
 {
     struct pipeline_stats before, after;
-    struct round_result result;
+    struct round_result result = { 0 };
     int64_t start_ns = clock_now_ns();
     pipeline_stats(o->pipeline, &before);
     int rc = pipeline_round_begin(o->pipeline, false, &o->err);
@@ -194,6 +195,7 @@ int outgoing_disks_postpone(struct outgoing *o, const struct converge_verdict *v
 void outgoing_disks_hold(struct outgoing *o, const struct converge_sample *sample)
 {
     struct outgoing_disks *disks = &o->disks;
+    disks->flush_ns /= 2; /* or one slow flush would never be tried again */
     bool holds = atomic_load_explicit(&o->m->params.capability_auto_converge, memory_order_relaxed);
     for (unsigned i = 0; i < disks->count; i++) {
         struct source *source = disk_source(o, i);

@@ -317,7 +317,7 @@ int sections_read_blocks(struct channel *channel, const struct section_head *hea
 int sections_read_disk(struct channel *channel, const struct section_head *head, struct section_disk *out,
                        struct err *err)
 {
-    uint8_t raw[9];
+    uint8_t raw[9] = { 0 };
     *out = (struct section_disk){ .slot = head->instance };
     if (head->version != SECTION_SOURCE_VERSION)
         return err_set(err, -EPROTO, "section %s: version %u, only %d is understood", head->name, head->version,

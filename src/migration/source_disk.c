@@ -26,6 +26,7 @@ struct source_disk {
     struct dirty_map *map;
     /* loading: a bit for each unit that was stored, by the load thread that has it in hand */
     _Atomic uint64_t *stored;
+    _Atomic uint64_t stored_units;
 };
 
 static struct source_disk *disk_of(struct source *source)
@@ -162,6 +163,7 @@ int source_disk_track(struct source *source, struct err *err)
 
 static void note_stored(struct source_disk *self, uint64_t unit, unsigned count)
 {
+    atomic_fetch_add_explicit(&self->stored_units, count, memory_order_relaxed);
     for (uint64_t i = unit; i < unit + count; i++) /* relaxed: each bit is its owner's */
         atomic_fetch_or_explicit(&self->stored[i / 64], UINT64_C(1) << i % 64, memory_order_relaxed);
 }
@@ -287,6 +289,12 @@ void source_disk_free(struct source *source)
     dirty_map_free(self->map);
     free(self->stored);
     free(self);
+}
+
+uint64_t source_disk_stored(const struct source *source)
+{
+    const struct source_disk *self = (const struct source_disk *)source;
+    return atomic_load_explicit(&self->stored_units, memory_order_relaxed) * UNIT;
 }
 
 uint64_t source_disk_bytes(const struct source *source)

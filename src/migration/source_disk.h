@@ -19,5 +19,7 @@ int source_disk_track(struct source *source, struct err *err);
  * that returns below 0. */
 int source_disk_prepare(struct source *source, int (*alive)(void *opaque), void *opaque, struct err *err);
 
+uint64_t
+source_disk_stored(const struct source *source); /* bytes that were loaded so far, repetitions included; any thread */
 uint64_t source_disk_bytes(const struct source *source); /* of the disk */
 struct block *source_disk_block(const struct source *source);

@@ -171,6 +171,12 @@ static void progress_text(struct json_object *info, char *out, size_t size)
     }
     double total = json_get_num(ram, "total"), left = json_get_num(ram, "remaining"),
            page = json_get_num(ram, "page-size");
+    struct json_object *disks = json_get(json_get(info, "disk"), "__org.godwit_disks");
+    for (size_t i = 0; disks && i < json_object_array_length(disks); i++) { /* of what they hold, not of their holes */
+        struct json_object *disk = json_object_array_get_idx(disks, i);
+        left += json_get_num(disk, "remaining");
+        total += json_get_num(disk, "remaining") + json_get_num(disk, "copied");
+    }
     double wire = json_get_num(ram, "mbps") / 8;
     const char *eta = json_get_str(json_get(json_get(info, "__org.godwit_report"), "eta"), "text");
     snprintf(out, size, "%-8s round %" PRId64 " %3.0f%%  %.1f MB/s  dirty %.1f MB/s  downtime ~%" PRId64 " ms  ETA %s",

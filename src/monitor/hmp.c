@@ -405,8 +405,12 @@ static void show_progress(struct session *session, const struct migration_info *
     migration_report(session->monitor->context.migration, report);
     eta_text(&report->eta, eta);
     free(report);
-    double done =
-        info->ram_total ? 100.0 * (double)(info->ram_total - info->ram_remaining) / (double)info->ram_total : 0;
+    uint64_t total = info->ram_total, left = info->ram_remaining;
+    for (unsigned i = 0; i < info->disks; i++) { /* of what they hold, not of their holes */
+        left += info->disk[i].remaining;
+        total += info->disk[i].remaining + info->disk[i].copied;
+    }
+    double done = total ? 100.0 * (double)(total - left) / (double)total : 0;
     snprintf(text, sizeof text,
              "\rMigration: %-10s [ %3.0f %% ] round %" PRIu64
              ", %.1f MB/s, dirty %.1f MB/s, downtime %.0f ms, ETA %s\033[K",

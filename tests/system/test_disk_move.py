@@ -5,7 +5,7 @@ guest was told is durable is on it.
 # boots Linux
 # runs alone
 """
-import contextlib, os, pathlib, random, subprocess, sys, tempfile
+import contextlib, os, pathlib, random, re, subprocess, sys, tempfile
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent / 'lib'))
 from vm import LONG, PATIENCE_S, Failure, Vm, listening, main, test, wait_for
@@ -77,9 +77,12 @@ def a_disk_moves_into_an_image_that_is_made_for_it_and_the_other_way_round():
             refused(['-drive', f'file={two},format=raw'], 'another program is writing it')
             scattered(one, size, seed=2)
             with target(IDLE, f'file={one},format=raw') as back:
+                there.qmp('migrate-set-parameters', channels=3)
                 copy(there, listening(back))
                 back.wait_status('running')
                 same(one, two)
+                if back.migration()['disk']['__org.godwit_disks'][0]['copied'] == 0:
+                    raise Failure(f'{back.migration()["disk"]}')
 
 
 @test
@@ -234,6 +237,45 @@ def a_guest_moves_with_its_disk_hop_by_hop_and_no_acknowledged_write_is_lost():
         last = f'{path}.{HOPS}'
         fsck(last)
         acknowledged_are_there(last, entries)
+
+
+def beats(vm):
+    """The newest lines of both loads; a guest whose memory or disk is not what it wrote is no good."""
+    found = {}
+    for name, beat, errors in re.findall(r'(diskload|dirtier): beat=(\d+) .*?errors=(\d+)', vm.serial()):
+        if int(errors):
+            raise Failure(f'the guest in {vm.name}: {name} has {errors} errors')
+        found[name] = int(beat)
+    healthy(vm)
+    return found
+
+
+def busy(vm, beat):
+    wait_for(f'beat {beat} in {vm.name}', lambda: min([*beats(vm).values(), 0 if len(beats(vm)) < 2 else beat]) >= beat,
+             limit_s=4 * PATIENCE_S, every_s=0.2, alive=vm.alive)
+
+
+@test
+def a_guest_that_writes_disk_and_memory_moves_with_both():
+    with image(256) as path, contextlib.ExitStack() as ends:
+        def drive(number):
+            return f'file={path}.{number},format=raw,create=on,size=256M,cache=writeback'
+        args = disk_args('busy,64,20,48,50', drive(0))
+        at = ends.enter_context(Vm(args, name='hop 0'))
+        busy(at, 3)
+        for number in (1, 2):
+            there = ends.enter_context(waiting(disk_args('busy,64,20,48,50', drive(number)), f'hop {number}'))
+            at.qmp('migrate-set-capabilities', capabilities=[{'capability': 'auto-converge', 'state': True}])
+            info = copy(at, listening(there), limit_s=6 * PATIENCE_S, **({'downtime_limit': 2000} if not LONG else {}))
+            there.wait_status('running')
+            own = info['__org.godwit_report']
+            print(f'# hop {number}: {info["total-time"]} ms, pause {own["downtime-ms"]:.1f} ms of '
+                  f'{own["downtime-limit-ms"]:.0f}, predicted {own["predicted-downtime-ms"]:.1f}, '
+                  f'{info["disk"]["transferred"] >> 20} MiB of disk, {info["ram"]["transferred"] >> 20} MiB in all')
+            seen = beats(at)
+            at = there
+            wait_for('both loads to go on', lambda: all(beats(at).get(name, 0) > beat + 1 for name, beat in seen.items()),
+                     limit_s=4 * PATIENCE_S, every_s=0.2, alive=at.alive)
 
 
 if __name__ == '__main__':

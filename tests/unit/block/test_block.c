@@ -1,6 +1,7 @@
 #include "tests/unit/block/fake_image.h"
 
 #include <pthread.h>
+#include <stdatomic.h>
 
 enum { SECTOR = 512 };
 
@@ -344,6 +345,66 @@ static void an_image_that_changed_its_size_meanwhile_is_not_taken(void **state)
     w->fake->image.driver = &fake_driver;
 }
 
+struct many {
+    struct block_request request; /* first */
+    _Atomic unsigned *ended, *failed;
+};
+
+static void many_done(struct block_request *request, int result)
+{
+    struct many *one = (struct many *)request;
+    atomic_fetch_add(one->failed, result != 0);
+    atomic_fetch_add(one->ended, 1);
+}
+
+/* Forty of them would take ten seconds, which is the patience for the one reading. */
+static void writes_that_are_held_let_others_pass_and_all_go_when_nobody_holds_them(void **state)
+{
+    enum { MANY = 40 };
+    static uint8_t data[SECTOR];
+    struct world *w = *state;
+    struct many many[MANY];
+    struct iovec iov[MANY];
+    _Atomic unsigned ended = 0, failed = 0;
+    block_hold_writes(w->block, 1);
+    for (unsigned i = 0; i < MANY; i++) {
+        iov[i] = (struct iovec){ data, SECTOR };
+        many[i] = (struct many){ .ended = &ended, .failed = &failed };
+        many[i].request = (struct block_request){ .op = BLOCK_WRITE,
+                                                  .bytes = SECTOR,
+                                                  .offset = (uint64_t)i * SECTOR,
+                                                  .iov = &iov[i],
+                                                  .iovs = 1,
+                                                  .done = many_done };
+        block_submit(w->block, &many[i].request);
+    }
+    assert_int_equal(once(w->block, BLOCK_READ, 0, SECTOR, false), 0);
+    assert_int_equal(once(w->block, BLOCK_FLUSH, 0, 0, false), 0);
+    assert_true(atomic_load(&ended) < MANY);
+    assert_true(block_held_ns(w->block) > 0);
+    block_hold_writes(w->block, 0);
+    assert_int_equal(once(w->block, BLOCK_WRITE, 0, SECTOR, false), 0);
+    close_world(w); /* waits for them */
+    assert_int_equal(atomic_load(&ended), MANY);
+    assert_int_equal(atomic_load(&failed), 0);
+    open_with(w, &(struct block_options){ .name = "disk", .discard = true });
+}
+
+static void what_is_copied_beside_requests_keeps_to_the_disk(void **state)
+{
+    struct world *w = *state;
+    static uint8_t data[FAKE_BYTES];
+    assert_int_equal(block_copy_in(w->block, FAKE_BYTES - SECTOR, data, 2 * SECTOR), -EINVAL);
+    assert_int_equal(block_make_zero(w->block, FAKE_BYTES, SECTOR), -EINVAL);
+    w->fake->interrupts = 1;
+    w->fake->step_bytes = 1000;
+    assert_int_equal(block_copy_out(w->block, SECTOR, data, 8 * SECTOR), 0);
+    assert_memory_equal(data, w->fake->data + SECTOR, 8 * SECTOR);
+    block_let_go(w->block);
+    assert_int_equal(block_copy_in(w->block, 0, data, SECTOR), -EROFS); /* it may be another program's */
+    assert_int_equal(block_take(w->block, NULL), 0);
+}
+
 #define T(f) cmocka_unit_test_setup_teardown(f, setup, teardown)
 
 int main(void)
@@ -365,6 +426,8 @@ int main(void)
         T(zeros_are_written_by_hand_where_the_image_cannot_and_holes_stay_holes),
         T(an_image_that_another_has_is_not_taken),
         T(an_image_that_changed_its_size_meanwhile_is_not_taken),
+        T(writes_that_are_held_let_others_pass_and_all_go_when_nobody_holds_them),
+        T(what_is_copied_beside_requests_keeps_to_the_disk),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -21,7 +21,7 @@ static void bytes_mark_every_unit_that_they_touch(void **state)
     struct dirty_map *map = map_of(200 * UNIT);
     assert_int_equal(dirty_map_words(map), 4);
     assert_int_equal(dirty_map_next(map, 0), 4);
-    dirty_map_mark(map, 3 * UNIT - 1, 2);        /* 2 and 3 */
+    dirty_map_mark(map, 3 * UNIT - 1, 2);         /* 2 and 3 */
     dirty_map_mark(map, 62 * UNIT + 5, 4 * UNIT); /* 62 to 66 */
     assert_int_equal(dirty_map_count(map), 7);
     assert_int_equal(dirty_map_next(map, 0), 0);

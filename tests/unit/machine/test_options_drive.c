@@ -49,6 +49,26 @@ static void a_drive_alone_brings_its_device(void **state)
     assert_true(slot->legacy);
 }
 
+static void an_image_is_made_of_a_size_and_not_without_one(void **state)
+{
+    (void)state;
+    static const char *const bad[] = { "size=0",   "size=",     "size=1",        "size=10X",
+                                       "size=1GG", "size=-512", "size=2000000T", "size=99999999999999999999" };
+    assert_parses("-drive file=x,create=on,size=3G");
+    assert_true(options.machine.drive[0].create && options.machine.drive[0].size_bytes == UINT64_C(3) << 30);
+    assert_parses("-drive file=x,create=on,size=1536");
+    assert_int_equal(options.machine.drive[0].size_bytes, 1536);
+    for (unsigned i = 0; i < sizeof(bad) / sizeof(bad[0]); i++) {
+        char line[100];
+        snprintf(line, sizeof(line), "-drive file=x,create=on,%s", bad[i]);
+        assert_int_equal(parse(line), -EINVAL);
+        assert_non_null(strstr(err.text, "size must be"));
+    }
+    assert_int_equal(parse("-drive file=x,create=on"), -EINVAL);
+    assert_int_equal(parse("-drive file=x,size=1G"), -EINVAL);
+    assert_non_null(strstr(err.text, "belong together"));
+}
+
 static void every_word_of_drive_and_device_counts(void **state)
 {
     (void)state;
@@ -179,6 +199,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(a_drive_alone_brings_its_device),
+        cmocka_unit_test(an_image_is_made_of_a_size_and_not_without_one),
         cmocka_unit_test(every_word_of_drive_and_device_counts),
         cmocka_unit_test(blockdev_says_the_same_in_other_words),
         cmocka_unit_test(a_blockdev_may_name_another),

@@ -361,6 +361,40 @@ static void a_block_table_must_be_ours_to_the_byte(void **state)
     ram_free(smaller);
 }
 
+static int disk_read_back(const struct section_disk *disk, struct section_disk *out, struct err *err)
+{
+    struct section_writer writer = { .next_id = 20 };
+    struct section_head head;
+    sections_put_disk(&writer, 2, disk);
+    struct memory_channel memory = memory_channel_over(writer.out.data + 1, writer.out.size - 1);
+    assert_int_equal(sections_read_head(&memory.channel, ELEMENT_START, &head, NULL), 0);
+    assert_string_equal(head.name, SECTION_DISK_NAME);
+    int rc = sections_read_disk(&memory.channel, &head, out, err);
+    if (rc == 0)
+        assert_int_equal(sections_read_footer(&memory.channel, &head, NULL), 0);
+    sections_writer_free(&writer);
+    return rc;
+}
+
+static void a_disk_is_announced_with_all_that_it_is_and_nothing_that_it_cannot_be(void **state)
+{
+    (void)state;
+    const struct section_disk good = { .name = "root", .slot = 7, .bytes = 5 << 20, .copy = DISK_TOP };
+    struct section_disk out, bad;
+    struct err err = { 0 };
+    assert_int_equal(disk_read_back(&good, &out, NULL), 0);
+    assert_string_equal(out.name, "root");
+    assert_true(out.slot == 7 && out.bytes == 5 << 20 && out.copy == DISK_TOP);
+    for (unsigned i = 0; i < 5; i++) {
+        bad = good;
+        bad.slot = i == 0 ? MACHINE_SLOTS : bad.slot;
+        bad.bytes = i == 1 ? 0 : i == 2 ? 1000 : i == 3 ? UINT64_MAX - 511 : bad.bytes;
+        bad.copy = i == 4 ? 3 : bad.copy;
+        assert_int_equal(disk_read_back(&bad, &out, &err), -EPROTO);
+        assert_non_null(strstr(err.text, "no such disk"));
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -377,6 +411,7 @@ int main(void)
         cmocka_unit_test(stream_version_2_is_refused_by_name),
         cmocka_unit_test(the_beginning_is_read_back_and_another_machine_refused),
         cmocka_unit_test(a_block_table_must_be_ours_to_the_byte),
+        cmocka_unit_test(a_disk_is_announced_with_all_that_it_is_and_nothing_that_it_cannot_be),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
