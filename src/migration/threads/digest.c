@@ -4,8 +4,9 @@
 #include <errno.h>
 #include <inttypes.h>
 #include <stdlib.h>
-#include <string.h>
 #include <xxhash.h>
+
+#include "base/bytes.h"
 
 _Static_assert((int)DIGEST_KEY_BYTES >= (int)XXH3_SECRET_SIZE_MIN, "what XXH3 takes for a secret");
 
@@ -65,7 +66,8 @@ static void add(const struct digest_key *key, struct digest_change *change, uint
         return;
     }
     if (key) { /* odd, so that no two units have the same product */
-        memcpy(salt, key->secret, sizeof(salt));
+        salt[0] = le64_get(key->secret);
+        salt[1] = le64_get(key->secret + 8);
     }
     for (unsigned i = 0; i < 2; i++) {
         uint64_t share = mix(unit, hash.word[i], salt[i] | 1);
