@@ -12,11 +12,12 @@ static char uri[128];
 static enum planted { NOWHERE, HERE, THERE, DEVICES } plant;
 static uint64_t planted_at;
 
-/* The store of a writer that forgets, and a bit that flips in memory: past RAM's own functions. */
+/* The store of a writer that forgets, and a bit that flips in memory: past RAM's own functions. More than once when a pause is taken
+ * back: so it is set, and not turned. */
 static void flip(struct side *side, uint64_t gpa)
 {
     struct ram_block *block = ram_block_at(machine_ram(side->machine), gpa, 8);
-    __atomic_fetch_xor((uint64_t *)(void *)(block->host + (gpa - block->gpa)), 1, __ATOMIC_RELAXED);
+    __atomic_fetch_or((uint64_t *)(void *)(block->host + (gpa - block->gpa)), 1, __ATOMIC_RELAXED);
 }
 
 /* On the migrate thread of either side: the source's guest stands, or all of it is loaded. */
