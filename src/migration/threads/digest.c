@@ -5,6 +5,7 @@
 #include <inttypes.h>
 #include <stdlib.h>
 
+#include "base/bytes.h"
 #include "migration/threads/hash.h"
 
 int digest_new(struct digest *digest, uint64_t units, const struct digest_key *key, struct err *err)
@@ -63,7 +64,8 @@ static void add(const struct digest_key *key, struct digest_change *change, uint
         return;
     }
     if (key) { /* odd, so that no two units have the same product */
-        memcpy(salt, key->secret, sizeof(salt));
+        salt[0] = le64_get(key->secret);
+        salt[1] = le64_get(key->secret + 8);
     }
     for (unsigned i = 0; i < 2; i++) {
         uint64_t share = mix(unit, hash.word[i], salt[i] | 1);

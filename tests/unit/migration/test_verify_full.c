@@ -12,11 +12,12 @@ static char uri[128];
 static enum planted { NOWHERE, HERE, THERE, DEVICES } plant;
 static uint64_t planted_at;
 
-/* The store of a writer that forgets, and a bit that flips in memory: past RAM's own functions. */
+/* The store of a writer that forgets, and a bit that flips in memory: past RAM's own functions. More than once when a pause is taken
+ * back: so it is set, and not turned. */
 static void flip(struct side *side, uint64_t gpa)
 {
     struct ram_block *block = ram_block_at(machine_ram(side->machine), gpa, 8);
-    __atomic_fetch_xor((uint64_t *)(void *)(block->host + (gpa - block->gpa)), 1, __ATOMIC_RELAXED);
+    __atomic_fetch_or((uint64_t *)(void *)(block->host + (gpa - block->gpa)), 1, __ATOMIC_RELAXED);
 }
 
 /* On the migrate thread of either side: the source's guest stands, or all of it is loaded. */
@@ -107,6 +108,29 @@ static void a_bit_that_flips_after_loading_is_found(void **state)
     assert_refused("page 3072 of riscv_virt_board.ram at 0x80c00000", "last marked by");
 }
 
+static void a_rehearsal_finds_it_too_and_the_next_guest_is_welcome(void **state)
+{
+    struct err err = { 0 };
+    struct migration_info info;
+    (void)state;
+    plant = THERE;
+    if (migration_incoming(b.migration, uri, true, &err) < 0 || migration_rehearse(a.migration, uri, &err) < 0)
+        fail_msg("%s", err.text);
+    assert_true(migration_wait(a.migration, PATIENCE_MS));
+    migration_query(a.migration, &info);
+    assert_int_equal(info.state, MIGRATION_FAILED);
+    assert_non_null(strstr(info.error.text, "page 3072 of"));
+    assert_int_equal(machine_state(a.machine), RUN_RUNNING);
+    plant = NOWHERE;
+    if (migration_start(a.migration, uri, &err) < 0)
+        fail_msg("%s", err.text);
+    assert_true(migration_wait(a.migration, PATIENCE_MS));
+    migration_query(a.migration, &info);
+    if (info.state != MIGRATION_COMPLETED)
+        fail_msg("%s: %s", migration_state_name(info.state), info.error.text);
+    assert_staircase(&b);
+}
+
 static void the_last_writer_of_the_page_is_named(void **state)
 {
     (void)state;
@@ -184,11 +208,15 @@ static uint64_t late_take(struct source *source, uint64_t word)
 
 static void late_revoke_wait(struct source *source, uint64_t token)
 {
-    if (!late.waits)
-        return; /* the planted fault */
-    if (late.runs)
+    struct dirty *dirty = machine_ram(a.machine)->dirty;
+    bool forgotten = late.runs && !late.waits; /* the planted fault: all are waited for but this one */
+    if (late.runs && late.waits)
         late_safe_point();
+    if (forgotten)
+        dirty_writer_park(dirty, &late.writer);
     late.honest.revoke_wait(source, token);
+    if (forgotten)
+        dirty_writer_unpark(dirty, &late.writer); /* and goes on with its permission */
 }
 
 static int late_copy(struct source *source, uint64_t unit, void *out)
@@ -296,6 +324,7 @@ int main(void)
         VERIFY_TEST(what_is_equal_goes),
         VERIFY_TEST(a_writer_that_forgot_to_mark_is_found_in_the_pause),
         VERIFY_TEST(a_bit_that_flips_after_loading_is_found),
+        VERIFY_TEST(a_rehearsal_finds_it_too_and_the_next_guest_is_welcome),
         VERIFY_TEST(the_last_writer_of_the_page_is_named),
         VERIFY_TEST(devices_that_are_not_what_was_sent_keep_the_guest_here),
         VERIFY_TEST(the_digest_alone_does_not_see_it),
