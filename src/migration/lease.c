@@ -39,14 +39,17 @@ static void id_text(const struct message_key *key, char out[2 * MESSAGE_ID_BYTES
 /* One file; epoch 0 when it is none, or is not understood. */
 static void read_one(const char *path, struct lease *out)
 {
+    static const char begins[] = "lease\nepoch ";
     char text[LEASE_BYTES + 1] = "";
     memset(out, 0, sizeof(*out));
     int fd = open(path, O_RDONLY | O_CLOEXEC | O_NOFOLLOW);
     ssize_t got = fd < 0 ? -1 : pread(fd, text, LEASE_BYTES, 0);
     if (fd >= 0)
         close(fd);
-    if (got != LEASE_BYTES || sscanf(text, "lease\nepoch %" SCNu64 "\nword %15[a-z]\nmigration %32[0-9a-f]",
-                                     &out->epoch, out->word, out->migration) < 2)
+    char *end = text + sizeof(begins) - 1;
+    if (got == LEASE_BYTES && strncmp(text, begins, sizeof(begins) - 1) == 0 && *end >= '0' && *end <= '9')
+        out->epoch = strtoull(end, &end, 10);
+    if (sscanf(end, "\nword %15[a-z]\nmigration %32[0-9a-f]", out->word, out->migration) < 1)
         memset(out, 0, sizeof(*out));
 }
 

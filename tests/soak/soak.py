@@ -345,16 +345,30 @@ class Journey:
             if info['status'] == 'unresolved' and there.process.poll() is not None and step.fault == 'kill there':
                 at.qmp(RESOLVE, answer='here')  # KILLS: it never ran there
                 return None
+            if step.way in ONE_CONNECTION:
+                self.person_speaks(at, there, info['status'], status, runs_there)
             if info['status'] == 'completed' and runs_there:
                 return 'there'
             if info['status'] in ('failed', 'cancelled') and status == 'running':
                 if step.fault == 'none':
                     raise Failure(f'it is {info["status"]} although nothing was wrong: {info.get("error-desc")}')
                 # One that nobody has called waits on; one at an inherited socket does not see that its source has left it.
-                waits = step.way == 'fd' or step.fault == 'cancel' and self.never_called(there)
+                waits = step.way == 'fd' or (step.fault == 'cancel' or step.way == 'relay') and self.never_called(there)
                 return 'here' if there.process.poll() is not None or waits else None
             return None
         return wait_for('an end', look, 2 * PATIENCE_S, alive=at.alive)
+
+    @staticmethod
+    def person_speaks(at, there, state, status, runs_there):
+        """What cannot be connected again cannot be asked: a person looks at both (the rules in docs/reliability.md)."""
+        with contextlib.suppress(Failure, OSError, ValueError):  # it has ended, or has just been settled
+            held = there.process.poll() is None and there.migration().get('status') == 'unresolved'
+            if state == 'unresolved' and runs_there:
+                at.qmp(RESOLVE, answer='there')
+            elif state == 'unresolved' and held:
+                there.qmp(RESOLVE, answer='here')
+            elif state in ('failed', 'cancelled') and status == 'running' and held:
+                there.qmp(RESOLVE, answer='there')
 
     @staticmethod
     def never_called(vm):
