@@ -24,7 +24,7 @@ SHRINKS = {'random': 1, 'text': 1.55, 'counters': 2.5, 'same': 60, 'zero': 400}
 CLEARS_MBIT = {'random': 6000, 'text': 3000, 'counters': 3000, 'same': 8000, 'zero': 16000}
 POINTS_MS = [1, 2, 3, 5, 10, 20, 30, 50, 100, 200, 300, 500, 1000, 2000, 3000, 5000, 10000, 20000]
 # name, which, how it ended, seconds, asked, foreseen, got, rounds, MiB
-PLAYED = re.compile(r'(?m)^curve +held +(moved|no end)\*? +([\d.]+) +(\d+) +([\d.]+) \([^)]*\) +([\d.]+)')
+PLAYED = re.compile(r'(?m)^curve +held +(moved|given up|no end)\*? +([\d.]+) +(\d+) +([\d.]+) \([^)]*\) +([\d.]+)')
 
 
 def others(whole, cells):
@@ -56,7 +56,7 @@ def curve(scenario):
 
 
 def play(scenario, limit):
-    """(it moved, got ms): with auto-converge, given up after 30 s."""
+    """(how it ended, got ms): with auto-converge, played for 30 s at most."""
     with tempfile.NamedTemporaryFile('w', suffix='.curve') as file:
         file.write(curve(scenario))
         file.flush()
@@ -65,7 +65,7 @@ def play(scenario, limit):
     found = PLAYED.search(said)
     if not found:
         sys.exit(f'rest: bench/simulate said something else: {said}')
-    return found[1] == 'moved', float(found[5])
+    return found[1], float(found[5])
 
 
 def fits(scenario, limit):
@@ -91,17 +91,18 @@ def main():
     same = {}
     for scenario in scenarios:
         same.setdefault((scenario.rate, scenario.set, clears_mbit(scenario), scenario.rtt), []).append(scenario)
-    print('| asked ms | combinations | moved within 30 s | of them within the limit | worst, of it | cannot fit, by arithmetic | should have moved and did not |\n' + '|' + '---|' * 7)
+    print('| asked ms | combinations | moved within 30 s | of them within the limit | worst, of it | given up by policy | neither | cannot fit, by arithmetic | should have moved and did not |\n' + '|' + '---|' * 9)
     missed = []
     for limit in args.limits:
         with ThreadPoolExecutor(os.cpu_count()) as pool:
             played = dict(zip(same, pool.map(lambda group: play(group[0], limit), same.values())))
-        moved = [(scenario, played[key][1]) for key, group in same.items() if played[key][0] for scenario in group]
-        stuck = [scenario for key, group in same.items() if not played[key][0] for scenario in group]
+        moved = [(scenario, played[key][1]) for key, group in same.items() if played[key][0] == 'moved' for scenario in group]
+        given_up = sum(len(group) for key, group in same.items() if played[key][0] == 'given up')
+        stuck = [scenario for key, group in same.items() if played[key][0] != 'moved' for scenario in group]
         late = [scenario for scenario in stuck if fits(scenario, limit)]
         missed += [(limit, scenario) for scenario in late]
         print(f'| {limit} | {len(scenarios)} | {len(moved)} | {sum(got <= limit for _, got in moved)} | '
-              f'{max((got for _, got in moved), default=0) / limit:.2f} | {len(stuck) - len(late)} | {len(late)} |', flush=True)
+              f'{max((got for _, got in moved), default=0) / limit:.2f} | {given_up} | {len(stuck) - given_up} | {len(stuck) - len(late)} | {len(late)} |', flush=True)
     for limit, scenario in missed:
         print(f'* {limit} ms: {text_of(scenario)}')
     return 0

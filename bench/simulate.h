@@ -65,7 +65,7 @@ struct sim_case {
     enum converge_on_stall on_stall;
     /* what is expected, without throttling and with it: the most seconds, 0: never ends */
     double alone_s, held_s;
-    double ratio;   /* of the total to the best stop's, at most; 0: 1.2 */
+    double ratio; /* of the total to the best stop's, at most; 0: 1.2 */
 };
 
 struct sim_result {
