@@ -445,8 +445,9 @@ int channel_tls_new(struct channel *under, struct tls_creds *creds, const char *
                     struct channel **out, struct err *err)
 {
     struct channel_tls *c = calloc(1, sizeof(*c));
-    int rc = c ? 0 : err_set(err, -ENOMEM, "no memory for TLS");
-    if (rc == 0 && (under->stream_local || !under->can_read || !under->can_write))
+    int rc = 0;
+    assert(c);
+    if (under->stream_local || !under->can_read || !under->can_write)
         rc = err_set(err, -EINVAL, "TLS: nobody answers at %.100s to shake hands with: clear tls-creds", under->name);
     if (rc == 0)
         rc = tls_session_begin(&c->session, creds, hostname, err);
