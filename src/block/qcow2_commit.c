@@ -109,6 +109,8 @@ static void drop_all(struct qcow2 *q, struct extents *list, size_t count)
 {
     for (size_t i = 0; i < count; i++)
         refs_drop(q, list->item[i].cluster, list->item[i].count);
+    if (count == 0)
+        return;
     memmove(list->item, list->item + count, (list->count - count) * sizeof(*list->item));
     list->count -= count;
 }
@@ -207,6 +209,8 @@ static void committed(struct qcow2 *q, size_t count)
         if (q->pending[i].slot)
             map_unpin(q->pending[i].set, q->pending[i].slot);
     }
+    if (count == 0)
+        return;
     memmove(q->pending, q->pending + count, (q->pendings - count) * sizeof(*q->pending));
     q->pendings -= count;
 }
