@@ -38,6 +38,7 @@ struct migration {
     bool incoming_runs, may_resume_forced;
     int cancels, cancel_answer, start_answer, may_resume_answer;
     int resolved; /* enum migration_answer + 1 */
+    enum disk_copy disk_copy;
 };
 
 static struct machine machine;
@@ -172,6 +173,13 @@ static void migration_moves(enum migration_state state)
 {
     migration.info.state = state;
     monitor_migration_event(monitor, MIGRATION_EVENT_STATE, state, 0);
+}
+
+int migration_copy_disks(struct migration *m, enum disk_copy copy, struct err *err)
+{
+    (void)err;
+    m->disk_copy = copy;
+    return 0;
 }
 
 int migration_start(struct migration *m, const char *uri, struct err *err)
