@@ -217,7 +217,7 @@ def what_is_no_cell_is_played_on_paper():
     easy = rest.Scenario(50, 64, 4096, 'text', 1000, 0.1)
     ended, got_ms = rest.play(easy, 300)
     assert ended == 'moved' and 0 < got_ms <= 300 and rest.fits(easy, 300), got_ms
-    hopeless = easy._replace(rate=400, set=1024, content='random', link=100)
+    hopeless = easy._replace(rate=400, set=256, content='random', link=1000)
     assert rest.play(hopeless, 30)[0] == 'given up' and not rest.fits(hopeless, 30)
     assert not rest.fits(easy._replace(rtt=50), 100), 'round trips alone take longer'
 

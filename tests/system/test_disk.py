@@ -5,7 +5,7 @@ no two programs have one image.
 # boots Linux
 # runs alone
 """
-import contextlib, hashlib, pathlib, shutil, subprocess, sys, tempfile
+import contextlib, hashlib, pathlib, re, subprocess, sys, tempfile
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent / 'lib'))
 from vm import LONG, PATIENCE_S, Failure, Vm, listening, main, test, wait_for

@@ -125,7 +125,7 @@ static void the_short_names_work(void **state)
     machine.state = RUN_PRELAUNCH;
     assert_shows("info status", "VM status: paused (prelaunch)\r\n");
     assert_mentions("?", "migrate_cancel -- ");
-    assert_mentions("help migrate", "migrate [-d] [-rehearse] uri -- ");
+    assert_mentions("help migrate", "migrate [-d] [-rehearse] uri [-b] [-i] -- ");
     assert_mentions("help info", "info status -- ");
     assert_mentions("info", "info migrate_parameters -- ");
     tell("q\n");

@@ -127,7 +127,7 @@ static void arguments_are_checked_before_anything_happens(void **state)
         { "{\"execute\":\"migrate\",\"arguments\":{\"uri\":1}}", "Invalid parameter type for 'uri', expected: string" },
         { "{\"execute\":\"migrate\",\"arguments\":{\"uri\":\"tcp:h:1\",\"y\":1}}", "Parameter 'y' is unexpected" },
         { "{\"execute\":\"migrate\"}", "Parameter 'uri' is missing" },
-        { "{\"execute\":\"migrate\",\"arguments\":{\"uri\":\"tcp:h:1\",\"blk\":true}}", "Block migration" },
+        { "{\"execute\":\"migrate\",\"arguments\":{\"uri\":\"tcp:h:1\",\"blk\":1}}", "'blk'" },
         { "{\"execute\":\"migrate\",\"arguments\":{\"uri\":\"tcp:h:1\",\"channels\":[]}}", "mutually exclusive" },
         { "{\"execute\":\"migrate-continue\"}", "Parameter 'state' is missing" },
         { "{\"execute\":\"migrate-continue\",\"arguments\":{\"state\":\"pre-switchover\"}}", "does not pause" },
