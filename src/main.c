@@ -354,6 +354,7 @@ static void signals_watch(struct app *app)
 {
     static const int numbers[] = { SIGINT, SIGTERM, SIGHUP, SIGUSR1 };
     signal(SIGPIPE, SIG_IGN);
+    signal(SIGXFSZ, SIG_IGN); /* a file that may not grow is an error of whoever writes it (EFBIG) */
     for (unsigned i = 0; i < APP_SIGNALS; i++) {
         if (numbers[i] == SIGUSR1 && !app->options.migrate_on_signal)
             continue;

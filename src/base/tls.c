@@ -64,7 +64,7 @@ static int file_read(const char *path, gnutls_datum_t *out, struct err *err)
             out->size += (unsigned)got;
     }
     close(fd);
-    if (rc == 0)
+    if (rc == 0 && out->data)
         out->data[out->size] = 0;
     return rc;
 }

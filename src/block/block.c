@@ -347,6 +347,11 @@ bool block_taken(const struct block *block)
     return block->taken;
 }
 
+bool block_excludes(const struct block *block)
+{
+    return block->image->driver->take != NULL;
+}
+
 bool block_taken_elsewhere(struct block *block)
 {
     return block->image->driver->taken_elsewhere && block->image->driver->taken_elsewhere(block->image);

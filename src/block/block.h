@@ -99,6 +99,7 @@ int block_take(struct block *block, struct err *err); /* 0 also when it is taken
 void block_let_go(struct block *block);
 bool block_taken(const struct block *block);
 bool block_taken_elsewhere(struct block *block); /* another program has it at this moment */
+bool block_excludes(const struct block *block);  /* a taken one is nobody else's; else nothing says so */
 /* On the calling thread: everything written so far is durable, whatever the cache. May be under way beside requests. */
 int block_flush(struct block *block, struct err *err);
 

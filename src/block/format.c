@@ -112,7 +112,8 @@ static int open_one(const struct format_source *source, const struct block_optio
         return err_set(err, -EINVAL, "%s: only a qcow2 image has something below it", source->file);
     if (nbd_export_is_uri(source->file))
         return source->format == BLOCK_FORMAT_QCOW2
-                   ? err_set(err, -ENOTSUP, "%s: a qcow2 image lies in a file; what a server exports is raw", source->file)
+                   ? err_set(err, -ENOTSUP, "%s: a qcow2 image lies in a file; what a server exports is raw",
+                             source->file)
                    : nbd_export_open(source->file, options, out, err);
     int result = remember(chain, source->file, err);
     if (result < 0)

@@ -28,6 +28,9 @@ struct export
 
     struct lock lock;
     struct cond idle;
+    /* under lock */
+    uint64_t writes, flushed; /* that were done; of these, what a flush has made durable */
+    bool lost; /* a server went away with writes that no flush had made durable: no later flush may say otherwise */
     char uri[];
 };
 
@@ -99,8 +102,17 @@ static void release(struct export *export, struct line *line)
         line->handle = NULL;
     }
     lock(&export->lock);
+    if (!line->handle && export->writes != export->flushed)
+        export->lost = true;
     line->busy = false;
     cond_signal(&export->idle);
+    unlock(&export->lock);
+}
+
+static void count_write(struct export *export)
+{
+    lock(&export->lock);
+    export->writes++;
     unlock(&export->lock);
 }
 
@@ -154,6 +166,8 @@ static ssize_t export_write(struct block_image *image, uint64_t offset, const st
         copy_iov(iov, iovs, line->bounce, bytes, false);
         result = nbd_pwrite(line->handle, line->bounce, bytes, offset, 0) < 0 ? nbd_error() : (ssize_t)bytes;
     }
+    if (result > 0)
+        count_write(export);
     release(export, line);
     return result;
 }
@@ -164,10 +178,19 @@ static int export_flush(struct block_image *image)
     struct line *line;
     if (!export->can_flush) /* read only, or cache=unsafe: else it was refused at open */
         return 0;
+    lock(&export->lock);
+    uint64_t writes = export->writes; /* those that are done by now */
+    unlock(&export->lock);
     int result = acquire(export, &line);
     if (result == 0 && nbd_flush(line->handle, 0) < 0)
         result = nbd_error();
     release(export, line);
+    lock(&export->lock);
+    if (export->lost)
+        result = -EIO;
+    else if (result == 0 && export->flushed < writes)
+        export->flushed = writes;
+    unlock(&export->lock);
     return result;
 }
 
@@ -184,6 +207,7 @@ static int span(struct export *export, span_call call, uint64_t offset, uint64_t
         offset += part;
         bytes -= part;
     }
+    count_write(export);
     release(export, line);
     return result == -EINVAL || result == -ENOTSUP ? -EOPNOTSUPP : result;
 }
@@ -228,10 +252,11 @@ static int export_extent(struct block_image *image, uint64_t offset, uint64_t *b
     uint64_t left = image->bytes - offset;
     int result = export->can_status ? acquire(export, &line) : -EOPNOTSUPP;
     if (export->can_status) {
-        nbd_extent_callback callback = { .callback = first_extent, .user_data = &answer };
         uint64_t part = left < EXPORT_STATUS_BYTES ? left : EXPORT_STATUS_BYTES;
         if (result == 0)
-            result = nbd_block_status(line->handle, part, offset, callback, LIBNBD_CMD_FLAG_REQ_ONE);
+            result = nbd_block_status(line->handle, part, offset,
+                                      (nbd_extent_callback){ .callback = first_extent, .user_data = &answer },
+                                      LIBNBD_CMD_FLAG_REQ_ONE);
         release(export, line);
     }
     bool told = result == 0 && answer.bytes > 0;

@@ -147,7 +147,9 @@ static ssize_t read_piece(struct qcow2 *q, uint64_t offset, const struct iovec *
 static ssize_t qcow2_read(struct block_image *image, uint64_t offset, const struct iovec *iov, unsigned iovs)
 {
     struct qcow2 *q = qcow2_of(image);
-    assert(q->loaded && offset < image->bytes);
+    assert(offset < image->bytes);
+    if (!q->loaded) /* somebody else has it */
+        return -EPERM;
     unsigned epoch = qcow2_enter(q);
     ssize_t done = read_piece(q, offset, iov, iovs);
     qcow2_leave(q, epoch);
@@ -556,7 +558,9 @@ static int ask_extents(struct qcow2 *q, extent_question ask, uint64_t offset, ui
     struct block_image *image = &q->image;
     uint64_t at = offset;
     int result = 0;
-    assert(q->loaded && offset < image->bytes);
+    assert(offset < image->bytes);
+    if (!q->loaded) /* somebody else has it */
+        return -EPERM;
     unsigned epoch = qcow2_enter(q);
     for (unsigned i = 0; i < LOOKS && at < image->bytes; i++) {
         struct run run;
@@ -589,7 +593,7 @@ static int qcow2_own_extent(struct block_image *image, uint64_t offset, uint64_t
     struct qcow2 *q = qcow2_of(image);
     if (!q->backing)
         return -EOPNOTSUPP;
-    return q->loaded ? ask_extents(q, own_extent_of, offset, bytes, own) : -EPERM; /* somebody else has it */
+    return ask_extents(q, own_extent_of, offset, bytes, own);
 }
 
 /* --- opening and taking --------------------------------------------------------------------------------------- */

@@ -20,7 +20,7 @@ static int open_one(struct block **out, const struct machine_drive *drive, struc
         .backing = drive->backing_said ? drive->backing : NULL,
         .backing_format = drive->backing_format,
     };
-    struct block_image *image;
+    struct block_image *image = NULL;
     snprintf(options.name, sizeof(options.name), "%s", drive->id);
     int result = drive->create ? raw_create(drive->file, drive->size_bytes, err) : 0;
     if (result == 0)

@@ -111,7 +111,8 @@ static int drive_add(struct parser *p)
     if (drive->create != (drive->size_bytes != 0))
         return option_bad(p, "the disk '%s': create=on and size=BYTES belong together", drive->id);
     if (drive->create && (drive->format == BLOCK_FORMAT_QCOW2 || nbd_export_is_uri(drive->file)))
-        return option_bad(p, "the disk '%s': create=on makes raw images in files; qemu-img create makes others", drive->id);
+        return option_bad(p, "the disk '%s': create=on makes raw images in files; qemu-img create makes others",
+                          drive->id);
     if (drive_find(config, drive->id) >= 0)
         return option_bad(p, "the id '%s' is used twice", drive->id);
     config->drives++;

@@ -27,6 +27,7 @@ static const double FIXED_SPREAD = 0.25;
 static const double PROGRESS = 0.04; /* a pause that is shorter by less is noise */
 static const double ACCEPT_MORE =
     1.05; /* the best pause was luck: with every round that is worse, a longer one is accepted */
+static const double ACCEPT_MOST = 2.0; /* times the best; a guest that has become busier than that is not moved by it */
 static const double BIAS_GAIN = 0.5, BIAS_MIN = 0.5, BIAS_MAX = 4.0;
 static const double BIAS_FORGET_NS = 4e9; /* half of it: one pause that went wrong must not forbid the next for ever */
 
@@ -350,7 +351,8 @@ struct converge_verdict converge_decide(struct converge *c, const struct converg
             verdict.reason = "rounds no longer make the pause shorter";
             return verdict;
         }
-        c->accepted_ns = c->accepted_ns ? (int64_t)fmin((double)c->accepted_ns * ACCEPT_MORE, 9e18) : c->best_upper_ns;
+        double more = c->accepted_ns ? (double)c->accepted_ns * ACCEPT_MORE : (double)c->best_upper_ns;
+        c->accepted_ns = (int64_t)fmin(more, fmin(ACCEPT_MOST * (double)c->best_upper_ns, 9e18));
     }
     if (!fits && c->stalled_rounds && last->elapsed_ns < SPIN_NS)
         verdict.wait_ns = SPIN_NS - last->elapsed_ns;

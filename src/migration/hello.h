@@ -29,7 +29,7 @@ enum hello_capability {
     HELLO_CAN_KEY = 1 << 13, /* a source: its hello ends in a key for digests; a destination: it takes the key, and says
                                    in PREPARED what its devices look like */
     HELLO_CAN_VERIFY = 1 << 14, /* a destination: it answers VERIFY while it is prepared */
-    HELLO_DISKS = 1 << 15,           /* a destination: it can be sent disks; a source: it will send its disks */
+    HELLO_DISKS = 1 << 15,      /* a destination: it can be sent disks; a source: it will send its disks */
     /* What a source has come for, if not to hand its guest over. */
     HELLO_REHEARSAL = 1 << 24, /* load and check everything, then drop it */
     HELLO_PROBE = 1 << 25,     /* load samples of its pages into nothing (plan.h) */

@@ -23,7 +23,7 @@ enum { MET_ANOTHER = 1, MET_PROBE = 2 }; /* instead of 0: not the source that is
 
 /* --- talking back ------------------------------------------------------------------------------------------- */
 
-static int say_loaded(struct incoming *i)
+int incoming_say_loaded(struct incoming *i)
 {
     struct loader_stats stats;
     uint8_t payload[MESSAGE_LOADED_BYTES];
@@ -256,7 +256,7 @@ static int wait_element(struct incoming *i, uint8_t *type)
                                                         : err_set_errno(&i->err, rc, "waiting for the stream");
         if (rc > 0)
             break;
-        rc = has_news(i) ? say_loaded(i) : 0;
+        rc = has_news(i) ? incoming_say_loaded(i) : 0;
         if (rc < 0)
             return rc;
     }
@@ -301,7 +301,7 @@ static int close_round(struct incoming *i)
     for (;;) {
         int rc = loader_round_wait(i->loader, LOADED_EVERY_MS, &closed, &i->err);
         if (rc == 0 && !closed && !i->one_way && has_news(i))
-            rc = say_loaded(i);
+            rc = incoming_say_loaded(i);
         if (rc < 0 || closed)
             return rc;
         /* One of several lines may be dead, and nobody but us can notice: what it carries was sent long ago. */
@@ -342,7 +342,7 @@ static int read_part(struct incoming *i, const struct section_head *head)
         incoming_disks_round(i);
     if (i->one_way || (!mark && clock_now_ns() - i->told_ns < LOADED_EVERY_NS))
         return 0;
-    return say_loaded(i);
+    return incoming_say_loaded(i);
 }
 
 static int read_end(struct incoming *i, const struct section_head *head)
@@ -478,7 +478,7 @@ static int load_sample(struct incoming *i, int64_t until_ns)
                            PLAN_WIRE_BYTES_MAX >> 20);
         if (rc > 0)
             break;
-        rc = say_loaded(i);
+        rc = incoming_say_loaded(i);
         if (rc < 0)
             return rc;
     }

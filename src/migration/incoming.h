@@ -55,6 +55,7 @@ struct incoming {
 };
 
 int incoming_timeout_ms(struct incoming *i);
+int incoming_say_loaded(struct incoming *i); /* how far it is */
 int incoming_say(struct incoming *i, enum message_type type, const void *payload, uint32_t bytes);
 void incoming_say_sentence(struct incoming *i, enum message_type type, const char *sentence);
 

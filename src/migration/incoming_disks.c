@@ -69,6 +69,8 @@ static void sync_run(void *opaque)
     unlock(&disks->lock);
 }
 
+enum { SAY_EVERY_NS = 500 * 1000000 };
+
 static int make(struct incoming *i)
 {
     struct incoming_disks *disks = i->disks ? i->disks : calloc(1, sizeof(*disks));
@@ -85,10 +87,13 @@ static int make(struct incoming *i)
 
 /* --- a disk begins -------------------------------------------------------------------------------------------- */
 
-/* Emptying an image may take a while. */
-static int not_cancelled(void *opaque)
+/* Emptying an image may take a while, and the source wants to hear something. */
+static int goes_on(void *opaque)
 {
-    return migration_cancelled(((struct incoming *)opaque)->m) ? -ECANCELED : 0;
+    struct incoming *i = opaque;
+    if (migration_cancelled(i->m))
+        return -ECANCELED;
+    return clock_now_ns() - i->told_ns > SAY_EVERY_NS && !i->one_way ? incoming_say_loaded(i) : 0;
 }
 
 static int check(struct incoming *i, const struct section_head *head, const struct section_disk *disk)
@@ -111,6 +116,11 @@ static int check(struct incoming *i, const struct section_head *head, const stru
     if (block_bytes(block) != disk->bytes)
         return err_set(&i->err, -EINVAL, "disk '%s' has %" PRIu64 " bytes here, and '%s' %" PRIu64 " at the source",
                        name, block_bytes(block), disk->name, disk->bytes);
+    /* Taking it is what tells it from the source's own. */
+    if (!block_excludes(block))
+        return err_set(&i->err, -ENOTSUP,
+                       "disk '%s' has no locks that would tell it from the source's own: nothing is copied onto it",
+                       name);
     return 0;
 }
 
@@ -134,7 +144,7 @@ int incoming_disk_start(struct incoming *i, const struct section_head *head)
         return rc;
     i->progress[i->source_count].started = true;
     i->disks->slot_seen[disk.slot] = true;
-    rc = source_disk_prepare(*source, not_cancelled, i, &i->err);
+    rc = source_disk_prepare(*source, goes_on, i, &i->err);
     int added = loader_add_source(i->loader, *source, rc < 0 ? NULL : &i->err);
     i->source_count++;
     lock(&i->disks->lock);

@@ -129,9 +129,10 @@ static void start_guest(struct incoming *i)
         ram_want_huge_pages(i->ram);
     if (rc == 0 && machine_state(i->machine) == RUN_RUNNING)
         machine_warm_arrived(i->machine);
-    if (rc == 0 && !i->one_way) /* not in the pause: whoever asks before finds the lock */
-        lease_count_up(machine_config_of(i->machine), &i->key, "runs");
     incoming_feed(i, rc < 0 ? HANDOVER_START_FAILED : HANDOVER_STARTED);
+    if (rc == 0 &&
+        !i->one_way) /* not in the pause, nor in what the source sees of it: whoever asks before finds the lock */
+        lease_count_up(machine_config_of(i->machine), &i->key, "runs");
 }
 
 void incoming_feed(struct incoming *i, enum handover_event event)
@@ -258,7 +259,7 @@ static void answer_verify(struct incoming *i)
     struct buf payload = { 0 };
     bool held = i->at == TARGET_PREPARED || i->at == TARGET_REHEARSED || i->at == TARGET_UNRESOLVED;
     int rc = held ? message_verify_decode(i->message, &ranges) : -EPROTO;
-    if (rc == 0 && (ranges.source < 1 || ranges.source > i->source_count))
+    if (rc == 0 && (ranges.source != 1))
         rc = -EPROTO;
     if (rc == 0)
         rc = verify_check(&ranges, i->sources[ranges.source - 1], NULL);

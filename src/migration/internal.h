@@ -46,6 +46,7 @@ struct migration {
     bool one_way;           /* nobody answers: a file, or a pipe */
     bool cancel;            /* wanted by somebody */
     bool quitting;          /* migration_free(): even what is unresolved ends */
+    bool last_words;        /* a migration that people see as over is still telling its peer, for a moment */
     bool released;          /* no cancel any more */
     bool cancel_softly;     /* the peer may be prepared: tell it, do not just cut the line */
     bool refused;           /* destination: it said, or will say, REFUSED */

@@ -33,5 +33,5 @@ void lease_read(const struct machine_config *guest, struct lease *out);
 uint64_t lease_count_up(const struct machine_config *guest, const struct message_key *key, const char *word);
 /* May a guest that was held since `held` was read be started? -ESTALE with a sentence when the lease has counted up since. */
 int lease_check(const struct lease *held, const struct machine_config *guest, struct err *err);
-/* Has the migration `key` started its guest, later than `epoch`? */
-bool lease_says_it_ran(const struct machine_config *guest, const struct message_key *key, uint64_t epoch);
+/* Has somebody counted up since `epoch`? 0: that is not known. */
+bool lease_went_on(const struct machine_config *guest, uint64_t epoch);

@@ -275,6 +275,8 @@ static int check_idle(struct migration *m, const char *uri, struct err *err)
     lock(&m->lock);
     bool unresolved = m->state == MIGRATION_UNRESOLVED;
     bool busy = !state_is_over(m->state);
+    while (m->last_words) /* or a peer that is prepared would not hear that it is off */
+        cond_wait(&m->changed, &m->lock);
     if (!busy && !unresolved &&
         m->thread_runs) { /* only its last word is still on its way; shutting down delivers it */
         m->quitting = true;
@@ -373,6 +375,9 @@ static int start(struct migration *m, const char *uri, enum migration_purpose pu
         return err_set(err, -EINVAL, "a guest in state %s cannot migrate", run_state_name(state));
     if (purpose != PURPOSE_MOVE && (rc = rehearse_possible(m, uri, err)) < 0)
         return rc;
+    if (purpose == PURPOSE_REHEARSAL && copy == DISK_TOP)
+        return err_set(err, -EINVAL,
+                       "a rehearsal would leave its blocks above the destination's backing file: no -rehearse with -i");
     m->disk_copy = purpose == PURPOSE_PLAN ? DISK_SHARED : copy;
     rc = lines_begin(&m->lines, m->objects, &m->params, uri, false, err);
     return rc < 0 ? rc : launch(m, uri, false, purpose, err);

@@ -366,8 +366,7 @@ static int move(struct outgoing *o)
                 return 0;
             rc = rc < 0 ? rc : 0;
             break;
-        case CONVERGE_GIVE_UP:
-            return outgoing_give_up(o, &verdict, round);
+        case CONVERGE_GIVE_UP: return outgoing_give_up(o, &verdict, round);
         case CONVERGE_AGAIN:
             outgoing_disks_hold(o, &sample);
             rc = outgoing_wait(o, verdict.wait_ns);
@@ -386,7 +385,7 @@ static int pause_guest(struct outgoing *o)
     policy.downtime_limit_ns = converge_limit_ns(&o->converge, policy.downtime_limit_ns);
     int64_t overrun_ns = o->rehearsal ? rehearse_pause_ns(&policy) : converge_overrun_ns(&policy);
     /* What the disks' images have not on them yet: most of it while the guest runs, the rest in its pause. */
-    int rc = outgoing_disks_flush(o);
+    int rc = machine_flush_disks(o->machine, &o->err); /* copied or not: letting go of them shall not take long */
     if (rc == 0)
         rc = failpoint_err(FAILPOINT_SOURCE_PAUSE, &o->err);
     if (rc < 0)
@@ -636,6 +635,14 @@ static void report_end(struct outgoing *o)
     migration_set_state(m, cancel ? MIGRATION_CANCELLED : MIGRATION_FAILED);
 }
 
+static void say_more(struct migration *m, bool more)
+{
+    lock(&m->lock);
+    m->last_words = more;
+    cond_broadcast(&m->changed);
+    unlock(&m->lock);
+}
+
 static int move_and_hand_over(struct outgoing *o)
 {
     int rc = move(o);
@@ -695,9 +702,11 @@ void outgoing_run(struct migration *m)
     tear_down(o);
     if (!more && !o->hears_later)
         hang_up(o);
+    say_more(o->m, o->hears_later);
     report_end(o);
     if (o->hears_later) {
         hear_last_words(o);
+        say_more(o->m, false);
         hang_up(o);
     }
     if (more) {

@@ -27,6 +27,10 @@ int outgoing_disks_begin(struct outgoing *o)
 {
     struct outgoing_disks *disks = &o->disks;
     disks->copy = o->plan ? DISK_SHARED : o->m->disk_copy;
+    /* A guest that came back while it was paused may not have its images yet. */
+    int taken = disks->copy == DISK_SHARED ? 0 : machine_take_disks(o->machine, &o->err);
+    if (taken < 0)
+        return taken;
     for (unsigned slot = 0; slot < MACHINE_SLOTS && disks->copy != DISK_SHARED; slot++) {
         struct block *block = machine_disk(o->machine, slot);
         if (!block || block_options_of(block)->readonly)
@@ -75,8 +79,9 @@ static uint64_t ram_units(struct outgoing *o)
     return units;
 }
 
-/* One round of disks alone, cut when memory is due. */
-static int bulk_round(struct outgoing *o, uint64_t ram, bool *due)
+/* One round of disks alone, cut when memory is due. That is also when a round left hardly less than there was before it: from
+ * there on the rounds are of both, and what ends them is the policy. */
+static int bulk_round(struct outgoing *o, uint64_t ram, uint64_t *left, bool *due)
 {
     struct pipeline_stats before, after;
     struct round_result result = { 0 };
@@ -103,7 +108,8 @@ static int bulk_round(struct outgoing *o, uint64_t ram, bool *due)
     };
     struct converge_verdict none = { .action = CONVERGE_AGAIN };
     outgoing_disks_weigh(o, &sample);
-    *due = disks_ram_is_due(sample.dirty_units, 1, ram);
+    *due = disks_ram_is_due(sample.dirty_units, 1, ram) || left_units(o) > *left / 10 * 9;
+    *left = left_units(o);
     if (!*due)
         outgoing_disks_hold(o, &sample);
     sample.dirty_units += ram;
@@ -115,10 +121,11 @@ static int bulk_round(struct outgoing *o, uint64_t ram, bool *due)
 int outgoing_disks_bulk(struct outgoing *o)
 {
     uint64_t ram = o->disks.count && !o->disks.bulk_done ? ram_units(o) : 0;
-    bool due = o->disks.bulk_done || disks_ram_is_due(left_units(o), 1, ram);
+    uint64_t left = left_units(o);
+    bool due = o->disks.bulk_done || disks_ram_is_due(left, 1, ram);
     int rc = 0;
     while (rc == 0 && !due)
-        rc = bulk_round(o, ram, &due);
+        rc = bulk_round(o, ram, &left, &due);
     if (rc < 0 || o->tracking)
         return rc;
     o->disks.bulk_done = true;
@@ -189,7 +196,9 @@ int outgoing_disks_postpone(struct outgoing *o, const struct converge_verdict *v
         rc = machine_flush_disks(o->machine, &o->err);
     o->disks.flush_ns = clock_now_ns() - start_ns;
     int64_t more_ns = o->disks.flush_ns - believed_ns;
-    return rc < 0 ? rc : more_ns > 0 && verdict->upper_ns + more_ns > policy.downtime_limit_ns;
+    return rc < 0
+               ? rc
+               : more_ns > 0 && verdict->upper_ns + more_ns > converge_limit_ns(&o->converge, policy.downtime_limit_ns);
 }
 
 void outgoing_disks_hold(struct outgoing *o, const struct converge_sample *sample)

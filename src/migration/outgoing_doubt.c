@@ -151,10 +151,11 @@ static enum handover_event hear(struct doubt *d, struct channel *line, struct er
     }
 }
 
-/* The lease says that the guest ran there: nobody's word makes it run here as well, beside a disk that went on. */
+/* The lease has counted on: the guest ran there, or further on by now. Nobody's word makes it run here as well, beside a disk that
+ * went on. */
 static bool ran_there(struct outgoing *o)
 {
-    return lease_says_it_ran(machine_config_of(o->machine), &o->key, o->epoch);
+    return lease_went_on(machine_config_of(o->machine), o->epoch);
 }
 
 static void operator_says(struct outgoing *o, enum resolve_wish wish)
@@ -396,6 +397,9 @@ static bool recall_may_wait(struct doubt *d)
 void outgoing_recall(struct outgoing *o)
 {
     int64_t window_ms = (int64_t)atomic_load_explicit(&o->m->params.reconnect_ms, memory_order_relaxed);
+    /* The guest is here again, and its disks go on: a copy that is held without having heard of it is stale from now on. */
+    if (o->at == SOURCE_HERE && o->recall_owed && o->epoch)
+        o->epoch = lease_count_up(machine_config_of(o->machine), &o->key, "back");
     if (o->at != SOURCE_HERE || !o->recall_owed || peer_holds_nothing(o) || !can_reconnect(o) || window_ms == 0)
         return;
     struct doubt d = { .o = o, .interval_ns = INTERVAL_MIN_MS * NS_PER_MS, .timer_fd = -1, .stop_fd = -1 };

@@ -26,10 +26,10 @@ static enum handover_event ask(struct outgoing *o, const struct verify_ranges *r
     int rc = pipeline_send(o->pipeline, out.data, out.size, &o->err);
     buf_free(&payload);
     buf_free(&out);
-    if (rc == 0)
-        rc = verify_hash(ranges, o->sources[ranges->source - 1], o->digest_key, ours, &o->err);
     if (rc < 0)
         return HANDOVER_LINK_LOST;
+    if (verify_hash(ranges, o->sources[ranges->source - 1], o->digest_key, ours, &o->err) < 0)
+        return HANDOVER_PREPARED_MISMATCH; /* the line is well: the other side hears that it is off */
     switch (return_path_wait(&o->ear, HEARD_VERIFIED, 0, outgoing_silence_ms(o), &o->err)) {
     case HEARD_VERIFIED: break;
     case HEARD_INTERRUPT: return HANDOVER_CANCEL;

@@ -55,7 +55,7 @@ struct return_path {
         struct verify_ranges ranges;
         unsigned hashes;
         struct unit_hash hash[VERIFY_HASHES_MAX];
-    } verified;                    /* VERIFIED, the newest */
+    } verified; /* VERIFIED: the first since HEARD_VERIFIED was taken back, and then it does not change */
     struct report_arrival arrival; /* RESULT */
     struct err why;                /* ERROR, REFUSED, CLOSED */
 };

@@ -14,7 +14,7 @@ _Static_assert((int)SOURCE_UNIT_BYTES_MAX >= (int)DIRTY_MAP_UNIT_BYTES, "a unit 
 _Static_assert((int)CHUNK_UNITS == (int)DIRTY_MAP_WORD_UNITS, "a chunk is one word of the map");
 
 enum { UNIT = DIRTY_MAP_UNIT_BYTES };
-#define CLEAR_PIECE_BYTES (UINT64_C(256) << 20)
+#define CLEAR_PIECE_BYTES (UINT64_C(16) << 20)
 
 struct source_disk {
     struct source source;

@@ -105,6 +105,7 @@ class Step:
             'compression': dice.choice(['auto', 'auto', 'none', 'lz4', 'zstd']), 'threads': dice.choice([1, 2, 4]),
             'downtime-limit': dice.choice([30, 300, 300, 2000]), 'max-bandwidth': dice.choice([0, 0, 0, 64 << 20, 200 << 20]),
             'channels': dice.choice([1, 1, 2, 3, 8]) if self.way in SOCKETS else 1,
+            'on-stall': 'continue',  # a drawn limit may be less than this host can do; a person raises it then
             'warm-arrival': dice.choice(['on', 'off']), 'audit': dice.choice([0, 0, 64, 512])}
         self.capabilities = {'deltas': dice.random() < 0.7, 'auto-converge': dice.random() < 0.5,
                              'return-path': self.way == 'relay'}

@@ -9,7 +9,7 @@ import contextlib, os, pathlib, random, re, subprocess, sys, tempfile
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent / 'lib'))
 from vm import LONG, PATIENCE_S, Failure, Vm, listening, main, test, wait_for
-from disk import acknowledged_are_there, acks, disk_args, fsck, image, refused, small_host
+from disk import acknowledged_are_there, acks, disk_args, fsck, image, qemu_img, refused, small_host
 from linux import healthy, wait_for_line, waiting
 
 HOPS = 20 if LONG else 3
@@ -83,6 +83,31 @@ def a_disk_moves_into_an_image_that_is_made_for_it_and_the_other_way_round():
                 same(one, two)
                 if back.migration()['disk']['__org.godwit_disks'][0]['copied'] == 0:
                     raise Failure(f'{back.migration()["disk"]}')
+
+
+@test
+def what_is_above_a_common_backing_file_moves_and_hides_what_is_below():
+    """With zeros above data, too: of those the other side has the data below."""
+    size = 16 << 20
+    with folder() as at:
+        base = at / 'base'
+        base.write_bytes(random.Random(5).randbytes(size))
+        for top in ('one', 'two'):
+            qemu_img('create', '-q', '-f', 'qcow2', '-b', base, '-F', 'raw', at / top)
+        # zeroes in whole clusters, a cluster of data that is mostly zeros, one of nothing but data
+        subprocess.run(['qemu-io', '-f', 'qcow2', '-c', 'write -z 1M 2M', '-c', 'write -P 0 5M 64k', '-c', 'write -P 7 5M 4k',
+                        '-c', 'write -P 9 9M 1M', at / 'one'], check=True, stdout=subprocess.DEVNULL)
+        drive = lambda top: f'file={at / top},format=qcow2,id=root'
+        with Vm(IDLE + ['-drive', drive('one')], name='source') as source, target(IDLE, drive('two')) as there:
+            source.wait_status('running')
+            start_copy(source, listening(there), 'inc')
+            info = source.wait_migration('completed')
+            there.wait_status('running')
+            if info['disk']['transferred'] > 8 << 20:
+                raise Failure(f'more than what is above was sent: {info["disk"]}')
+        for top in ('one', 'two'):
+            qemu_img('check', '-q', '-f', 'qcow2', at / top)
+        qemu_img('compare', '-f', 'qcow2', '-F', 'qcow2', at / 'one', at / 'two')
 
 
 @test

@@ -24,7 +24,7 @@ void digest_destroy(struct digest *digest)
 
 struct unit_hash digest_hash(const struct digest_key *key, const void *unit, size_t bytes)
 {
-    struct unit_hash hash;
+    struct unit_hash hash = DIGEST_ZERO;
 
     if (key) {
         hash_bytes_keyed(unit, bytes, key->secret, sizeof(key->secret), hash.word);

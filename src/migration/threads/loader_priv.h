@@ -45,7 +45,7 @@ struct loader {
     struct channel *channel;
     bool confined;
     const struct digest_key *key; /* NULL: none */
-    int silence_ms; /* -1: for ever */
+    int silence_ms;               /* -1: for ever */
     uint64_t memory_bytes;
     struct worker *workers;
     struct source_state *states;

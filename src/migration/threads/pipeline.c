@@ -202,7 +202,7 @@ static int make_chunk(struct worker *worker, const struct scan_slice *slice, uns
         .round = round,
         .first_unit = slice->words[i] * CHUNK_UNITS,
         .data = scanned.data,
-        .zero = p->peer_is_fresh ? scanned.cleared : scanned.zero,
+        .zero = p->peer_is_fresh && slice->index == 0 ? scanned.cleared : scanned.zero,
     };
     if (!frame.data && !frame.zero) { /* nothing that the peer has not got */
         count_chunk(p, slice, &scanned, 0, with.codec);

@@ -43,7 +43,8 @@ struct pipeline_options {
     uint64_t pool_bytes; /* bound on the pipeline's memory; 0: default from workers */
     unsigned codecs;     /* mask of 1 << enum codec: what the peer reads; instead of zstd it gets LZ4. 0: all */
     bool
-        peer_is_fresh; /* what it was never sent is zero there: zero units are news only where they were something else */
+        peer_is_fresh; /* of the first source what it was never sent is zero there: zero units are news only where they were
+                          something else */
     const struct digest_key *key; /* of the digests; outlives the pipeline; NULL: none */
     bool settled;                 /* AUTO is LZ4: nobody waits for what is written, and it may be kept */
     /* Of its time that the peer waits for bytes, 1/1000; below 0, or NULL: it does not say. Outlives the pipeline. */

@@ -174,6 +174,26 @@ static void a_server_that_comes_back_is_found_again(void **state)
     serve(w);
     assert_int_equal(image->driver->read(image, 0, &iov, 1), sizeof(back));
     assert_memory_equal(back, data, sizeof(data));
+    /* What it had acknowledged and not made durable may be gone: here it was not, but nobody can know. */
+    assert_int_equal(image->driver->flush(image), -EIO);
+    image->driver->free(image);
+}
+
+static void what_was_durable_is_not_lost_with_a_server(void **state)
+{
+    struct world *w = *state;
+    struct block_image *image = opened(w);
+    uint8_t data[4096];
+    struct iovec iov = { data, sizeof(data) };
+    fill(data, sizeof(data), 5);
+    assert_int_equal(image->driver->write(image, 0, &iov, 1), sizeof(data));
+    assert_int_equal(image->driver->flush(image), 0);
+    end_server(w);
+    unlink(w->socket);
+    for (int i = 0; i < BLOCK_THREADS; i++)
+        assert_true(image->driver->read(image, 0, &iov, 1) < 0);
+    serve(w);
+    assert_int_equal(image->driver->flush(image), 0);
     image->driver->free(image);
 }
 
@@ -206,6 +226,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(what_was_written_is_read_back_in_pieces, setup, teardown),
         cmocka_unit_test_setup_teardown(holes_are_told_and_made, setup, teardown),
         cmocka_unit_test_setup_teardown(a_server_that_comes_back_is_found_again, setup, teardown),
+        cmocka_unit_test_setup_teardown(what_was_durable_is_not_lost_with_a_server, setup, teardown),
         cmocka_unit_test_setup_teardown(what_cannot_be_is_refused_with_its_uri, setup, teardown),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
