@@ -45,6 +45,7 @@ struct outgoing {
     bool ran; /* when it was paused for this */
     bool paused, tracking, sealed, retract_sent;
     bool doubted;     /* was UNRESOLVED at some time */
+    bool lease_back;  /* it says already that the guest was taken back */
     bool recall_owed; /* `recall` is the key of an EOF that was sent: the peer may be prepared under it, and hold on */
     struct message_key recall;
     struct channel *again; /* the new line, while there is one */

@@ -167,6 +167,7 @@ static void operator_says(struct outgoing *o, enum resolve_wish wish)
     if (wish == WISH_HERE) {
         if (o->epoch) /* first: a copy that is still held there is stale from here on */
             o->epoch = lease_count_up(machine_config_of(o->machine), &o->key, "back");
+        o->lease_back = true;
         channel_shutdown(o->channel); /* a GO that still waits to be sent must not leave after the guest runs here */
         err_clear(&o->err);
         err_set(&o->err, -ECONNABORTED,
@@ -398,7 +399,7 @@ void outgoing_recall(struct outgoing *o)
 {
     int64_t window_ms = (int64_t)atomic_load_explicit(&o->m->params.reconnect_ms, memory_order_relaxed);
     /* The guest is here again, and its disks go on: a copy that is held without having heard of it is stale from now on. */
-    if (o->at == SOURCE_HERE && o->recall_owed && o->epoch)
+    if (o->at == SOURCE_HERE && o->recall_owed && o->epoch && !o->lease_back)
         o->epoch = lease_count_up(machine_config_of(o->machine), &o->key, "back");
     if (o->at != SOURCE_HERE || !o->recall_owed || peer_holds_nothing(o) || !can_reconnect(o) || window_ms == 0)
         return;
