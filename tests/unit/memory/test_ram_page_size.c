@@ -10,10 +10,10 @@ static const uint64_t BASE = 0x80000000;
 
 static long page_bytes; /* 0: as the host has them */
 
-/* In place of the C library's, whose own name for it is this: sanitizers ask for more than pages. */
+/* In place of the C library's, whose own name for it is this: sanitizers ask for more than pages, and before they have begun. */
 long __sysconf(int name);
 
-long sysconf(int name)
+__attribute__((no_sanitize_thread, no_sanitize_address)) long sysconf(int name)
 {
     return name == _SC_PAGESIZE && page_bytes ? page_bytes : __sysconf(name);
 }

@@ -110,6 +110,16 @@ static void a_peer_gets_no_codec_that_it_does_not_read(void **state)
 }
 
 /* Zeroes it has already, until something else was sent: then they are news. */
+static uint64_t zero_units(const struct fake *fake)
+{
+    static const uint8_t zeros[FAKE_UNIT];
+    uint64_t count = 0;
+    for (uint64_t unit = 0; unit < fake->source.units; unit++)
+        count += memcmp(fake->pages + unit * FAKE_UNIT, zeros, FAKE_UNIT) == 0;
+    return count;
+}
+
+/* Of the first source, which is memory: a disk may lie over something that is not zero. */
 static void a_peer_with_fresh_memory_is_sent_no_zeroes_that_it_has(void **state)
 {
     struct loader_stats loaded;
@@ -122,7 +132,9 @@ static void a_peer_with_fresh_memory_is_sent_no_zeroes_that_it_has(void **state)
     memset(road.here[0]->pages, 0, 64 * 10 * FAKE_UNIT);
     fake_mark_all(road.here[0]);
     assert_int_equal(pipeline_round(road.pipeline, false, &result, NULL), 0);
-    assert_int_equal(result.units_zero, 0);
+    uint64_t others = zero_units(road.here[1]);
+    assert_true(others > 0);
+    assert_int_equal(result.units_zero, others);
     memset(road.here[0]->pages + 64 * 10 * FAKE_UNIT, 0, 64 * FAKE_UNIT);
     fake_mark_all(road.here[0]);
     assert_int_equal(pipeline_round(road.pipeline, true, &result, NULL), 0);
@@ -132,8 +144,8 @@ static void a_peer_with_fresh_memory_is_sent_no_zeroes_that_it_has(void **state)
     assert_true(road_arrived_whole(&road));
     loader_stats(road.loader, &loaded);
     pipeline_stats(road.pipeline, &sent);
-    assert_int_equal(loaded.units_zero, result.units_zero);
-    assert_in_range(loaded.units_zero, 1, 64);
+    assert_int_equal(loaded.units_zero, others + result.units_zero);
+    assert_in_range(result.units_zero, 1, 64);
     assert_true(sent.units_zero >= 2 * 64 * 10); /* counted all the same */
     road_close(&road);
 }
