@@ -196,7 +196,7 @@ static inline void tally_units(struct tally *t, const uint8_t *head, const uint8
         if (left == 0 && (left = unpack_next(&unpack, &unit, NULL)) <= 0)
             break;
         digest_replace(&t->digest, &change, first + (unsigned)__builtin_ctzll(bits),
-                       is_zero(unit, PAGE_BYTES) ? DIGEST_ZERO : digest_hash(unit, PAGE_BYTES));
+                       is_zero(unit, PAGE_BYTES) ? DIGEST_ZERO : digest_hash(NULL, unit, PAGE_BYTES));
     }
     digest_apply(&t->digest, &change);
 }
@@ -297,7 +297,7 @@ static inline void pieces_put(struct pieces *p, bool right, struct buf *out)
     if (!tally.unpacker.part)
         FUZZ_CHECK(unpacker_init(&tally.unpacker, NULL) == 0);
     tally = (struct tally){ .round = 1, .unpacker = tally.unpacker };
-    FUZZ_CHECK(digest_new(&tally.digest, DIGEST_UNITS, NULL) == 0);
+    FUZZ_CHECK(digest_new(&tally.digest, DIGEST_UNITS, NULL, NULL) == 0);
     unsigned first = 0; /* the main line comes first, and says what the others bring */
     while (first < p->count && p->piece[first].kind != PIECE_CALL)
         first++;
